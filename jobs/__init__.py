@@ -1,0 +1,1 @@
+"""The jobs, one file each: a file reads as the job it is."""

@@ -1,0 +1,204 @@
+"""The command line: `rerank-batch COMMAND …`, equally `python -m jobs COMMAND …`."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jobs.console import Console
+from rerank_batch.config import Config, load_config
+from rerank_batch.errors import EXIT_CODES, ConfigError, RerankBatchError
+
+# Model libraries ask the hub about files they have; a batch job says what it needs by itself.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+_EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
+
+app = typer.Typer(
+    name="rerank-batch",
+    help="Batch, offline retrieve-then-rerank on Ray Data.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+runs_app = typer.Typer(
+    help="List runs, show one, export its rankings.", no_args_is_help=True, epilog=_EPILOG
+)
+app.add_typer(runs_app, name="runs")
+
+ConfigFile = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="A YAML file; see configs/ for commented ones.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: retrieval.depth=30."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="The summary as one JSON object on stdout.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Logs of Ray and its workers.")]
+RunId = Annotated[
+    str | None, typer.Option("--run-id", help="Name of the run; by default job, time, random.")
+]
+RootUri = Annotated[str, typer.Argument(metavar="ROOT", help="The folder that holds the runs.")]
+
+
+class ExportFormat(StrEnum):
+    """Forms a run can be exported in."""
+
+    trec = "trec"
+    jsonl = "jsonl"
+    pairs = "pairs"
+
+
+class ExportSystem(StrEnum):
+    """Which of a run's two rankings."""
+
+    retrieval = "retrieval"
+    reranked = "reranked"
+
+
+@app.command(epilog="Example: rerank-batch sample .sample")
+def sample(
+    out: Annotated[Path, typer.Argument(help="The folder to write.")],
+    docs: Annotated[int, typer.Option(help="How many documents; 0 for all there are.")] = 2000,
+    queries: Annotated[int, typer.Option(help="How many queries; 0 for all there are.")] = 400,
+    seed: Annotated[int, typer.Option(help="Another seed gives another sample.")] = 0,
+    test_share: Annotated[float, typer.Option(help="Share of queries kept for testing.")] = 0.5,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write a real collection that needs no download: documentation of installed packages."""
+    with _command(as_json, verbose) as console:
+        from jobs import sample as job
+
+        job.show(job.sample(out, docs, queries, seed, test_share), console)
+
+
+@app.command(epilog="Example: rerank-batch build-index configs/quickstart.yaml")
+def build_index(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    force: Annotated[bool, typer.Option("--force", help="Build even if it is up to date.")] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Encode the corpus once and write FAISS shards and the text store."""
+    with _command(as_json, verbose) as console:
+        from jobs import build_index as job
+
+        job.show(job.build_index(_load(config, overrides), console, force), console)
+
+
+@app.command(epilog="Example: rerank-batch rerank configs/quickstart.yaml --dry-run")
+def rerank(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    run_id: RunId = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check every input, estimate the work, stop.")
+    ] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Retrieve and rerank every query of the log, and publish the run as the job's latest."""
+    with _command(as_json, verbose) as console:
+        from jobs import rerank as job
+
+        loaded = _load(config, overrides)
+        if dry_run:
+            job.show_plan(job.dry_run(loaded), console)
+        else:
+            job.show(job.rerank(loaded, console, run_id), console)
+
+
+@app.command(epilog="Example: rerank-batch evaluate configs/eval.yaml --run latest")
+def evaluate(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    run_id: RunId = None,
+    run: Annotated[
+        str | None,
+        typer.Option("--run", help="Evaluate this finished run, or 'latest', without running."),
+    ] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compare retrieval and reranked lists on judged queries; write metrics and an HTML report."""
+    with _command(as_json, verbose) as console:
+        from jobs import evaluate as job
+
+        if run is not None and run_id is not None:
+            raise ConfigError("--run takes a finished run, --run-id names a new one: give one")
+        job.show(job.evaluate(_load(config, overrides), console, run_id, run), console)
+
+
+@runs_app.command("list", epilog="Example: rerank-batch runs list .runs")
+def runs_list(root: RootUri, as_json: AsJson = False) -> None:
+    """Every run under a root, oldest first."""
+    with _command(as_json, False) as console:
+        from jobs import runs as job
+
+        job.show_list(root, console)
+
+
+@runs_app.command("show", epilog="Example: rerank-batch runs show .runs RUN_ID")
+def runs_show(
+    root: RootUri, run_id: Annotated[str, typer.Argument()], as_json: AsJson = False
+) -> None:
+    """What a run is made of and what came out."""
+    with _command(as_json, False) as console:
+        from jobs import runs as job
+
+        job.show_run(root, run_id, console)
+
+
+@runs_app.command(
+    "export", epilog="Example: rerank-batch runs export .runs RUN_ID --format trec --out run.trec"
+)
+def runs_export(
+    root: RootUri,
+    run_id: Annotated[str, typer.Argument()],
+    out: Annotated[Path, typer.Option("--out", help="The file to write.")],
+    format: Annotated[ExportFormat, typer.Option("--format")] = ExportFormat.trec,
+    system: Annotated[ExportSystem, typer.Option("--system")] = ExportSystem.reranked,
+    as_json: AsJson = False,
+) -> None:
+    """Write a run's rankings as a TREC run, jsonl, or one Parquet row per query and document."""
+    with _command(as_json, False) as console:
+        from jobs import runs as job
+
+        job.export(root, run_id, format.value, system.value, out, console)
+
+
+@contextmanager
+def _command(as_json: bool, verbose: bool) -> Iterator[Console]:
+    """A console, and every failure a user can act on as one message and its exit code."""
+    console = Console(as_json, verbose)
+    try:
+        yield console
+    except RerankBatchError as error:
+        console.error(str(error))
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        console.error("interrupted")
+        raise typer.Exit(130) from None
+
+
+def _load(path: Path, overrides: list[str] | None) -> Config:
+    return load_config(path, overrides)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Entry point of the console script."""
+    run: Callable[..., Any] = app
+    return run(args=arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

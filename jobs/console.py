@@ -1,0 +1,134 @@
+"""What a person sees: lines, progress and tables; with --json one object on stdout instead."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+import psutil
+from rich.console import Console as RichConsole
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+_POLL_SECONDS = 0.5
+_PLAIN_EVERY_SECONDS = 15
+
+
+class Console:
+    """Everything but the result goes to stderr, so that stdout can be piped."""
+
+    def __init__(self, as_json: bool = False, verbose: bool = False) -> None:
+        self.as_json = as_json
+        self.verbose = verbose
+        self._err = RichConsole(stderr=True, highlight=False)
+        self._out = RichConsole(highlight=False)
+
+    def note(self, text: str) -> None:
+        """A line about what is going on."""
+        self._err.print(text, markup=False, soft_wrap=True)
+
+    def error(self, text: str) -> None:
+        """A failure, in one message."""
+        self._err.print(f"error: {text}", style="bold red", markup=False, soft_wrap=True)
+
+    def result(self, summary: Mapping[str, Any], *tables: Table | str) -> None:
+        """The end of a job: its summary as JSON, or as tables and lines."""
+        if self.as_json:
+            print(json.dumps(summary, ensure_ascii=False, default=str))
+            return
+        for part in tables:
+            self._out.print(part, soft_wrap=isinstance(part, str), markup=False)
+
+    @contextmanager
+    def progress(self, what: str, total: int, done: Callable[[], int]) -> Iterator[None]:
+        """Show ``done()`` of ``total`` until the block ends: a bar on a terminal, else lines."""
+        stop = threading.Event()
+        show = self._bar if self._err.is_terminal else self._lines
+        watcher = threading.Thread(target=show, args=(what, total, done, stop), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            watcher.join()
+
+    def _bar(self, what: str, total: int, done: Callable[[], int], stop: threading.Event) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._err) as bar:
+            task = bar.add_task(what, total=total)
+            while not stop.wait(_POLL_SECONDS):
+                bar.update(task, completed=done())
+            bar.update(task, completed=done())
+
+    def _lines(
+        self, what: str, total: int, done: Callable[[], int], stop: threading.Event
+    ) -> None:
+        began = said = monotonic()
+        while not stop.wait(_POLL_SECONDS):
+            if monotonic() - said < _PLAIN_EVERY_SECONDS:
+                continue
+            said = monotonic()
+            count = done()
+            left = f", {(total - count) * (said - began) / count:.0f} s left" if count else ""
+            self.note(f"{what}: {count:,} of {total:,}{left}")
+
+
+class PeakMemory:
+    """Peak memory of this process and everything it started, in bytes.
+
+    Proportional set size where the system tells it: a page that ten actors share counts once.
+    """
+
+    def __init__(self, every_seconds: float = 1.0) -> None:
+        self.bytes = 0
+        self._every = every_seconds
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "PeakMemory":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        me = psutil.Process()
+        while not self._stop.wait(self._every):
+            family = [me, *me.children(recursive=True)]
+            self.bytes = max(self.bytes, sum(_memory(process) for process in family))
+
+
+def _memory(process: psutil.Process) -> int:
+    try:
+        full = process.memory_full_info()
+        return int(getattr(full, "pss", full.rss))
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return 0
+
+
+def facts_table(title: str, facts: Mapping[str, object]) -> Table:
+    """Two columns of names and values."""
+    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name, str(value))
+    return table

@@ -1,0 +1,161 @@
+"""Evaluate: run the judged queries (or take a finished run), compare, write metrics and report."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from jobs.console import Console, facts_table
+from jobs.rerank import rerank
+from rerank_batch.config import Config
+from rerank_batch.errors import ConfigError, InputError
+from rerank_batch.evaluation.comparison import (
+    Comparison,
+    compare,
+    paired_p_value,
+    wins_ties_losses,
+)
+from rerank_batch.evaluation.measures import parse_measures
+from rerank_batch.evaluation.report import MeasureRow, QueryGain, Report, render
+from rerank_batch.qrels import read_qrels
+from rerank_batch.run import Run, latest_run, publish_parquet
+from rerank_batch.storage import Root, open_root
+
+
+def evaluate(
+    config: Config, console: Console, run_id: str | None = None, from_run: str | None = None
+) -> dict[str, Any]:
+    """Compare retrieval and reranked lists and write metrics.json, metrics.parquet, report.html.
+
+    ``from_run`` names a finished run ('latest' for the job's newest); without it the judged queries
+    are run now under ``run_id``, and latest.json is left alone.
+    """
+    if config.qrels is None:
+        raise ConfigError("evaluate needs qrels.path: without judgements nothing can be measured")
+    parse_measures(config.evaluation.measures)
+    root = open_root(config.root)
+    if from_run is None:
+        run_id = rerank(config, console, run_id, judged_only=True, publish=False)["run_id"]
+        run = Run.open(root, run_id)
+    else:
+        run = latest_run(root, config.job) if from_run == "latest" else Run.open(root, from_run)
+    final = run.final()
+    paths = run.results_paths()
+    assert final is not None  # results_paths refuses unfinished runs
+    qrels = read_qrels(config.qrels)
+    comparison = compare(
+        paths, qrels, run.rejected_ids() & set(qrels), config.evaluation.measures
+    )
+    if not comparison.retrieval:
+        raise InputError(
+            f"none of the {final['queries']:,} queries of run {run.run_id} is judged in "
+            f"{config.qrels.path}; query ids of log and judgements must match"
+        )
+    rows = measure_rows(comparison)
+    summary = {
+        **{key: final[key] for key in _FROM_FINAL},
+        "root": config.root,
+        "judged": len(comparison.retrieval),
+        "metrics": comparison.means(),
+        "comparison": [vars(row) for row in rows],
+    }
+    report = _report(run, final, comparison, rows)
+    prefix = f"runs/{run.run_id}/"
+    publish_parquet(root, prefix, "report/metrics.parquet", comparison.table())
+    _publish_text(root, f"{prefix}report/metrics.json", json.dumps(summary, indent=1))
+    _publish_text(root, f"{prefix}report/report.html", render(report))
+    return {**summary, "report": root.path(f"{prefix}report/report.html")}
+
+
+def measure_rows(comparison: Comparison) -> tuple[MeasureRow, ...]:
+    """The headline table: means, wins and losses, p-value of every measure."""
+    means = comparison.means()
+    rows = []
+    for name in comparison.measures:
+        before = comparison.values("retrieval", name)
+        after = comparison.values("reranked", name)
+        wins, ties, losses = wins_ties_losses(before, after)
+        rows.append(
+            MeasureRow(
+                measure=name,
+                retrieval=means["retrieval"][name],
+                reranked=means["reranked"][name],
+                wins=wins,
+                ties=ties,
+                losses=losses,
+                p_value=paired_p_value(before, after),
+            )
+        )
+    return tuple(rows)
+
+
+def show(summary: dict[str, Any], console: Console) -> None:
+    """Print the comparison and where the report is."""
+    table = Table(title=f"{summary['judged']:,} judged queries", title_justify="left")
+    table.add_column("measure")
+    for column in ("retrieval", "reranked", "difference", "better", "same", "worse", "p"):
+        table.add_column(column, justify="right")
+    for row in summary["comparison"]:
+        table.add_row(
+            row["measure"],
+            f"{row['retrieval']:.4f}",
+            f"{row['reranked']:.4f}",
+            f"{row['reranked'] - row['retrieval']:+.4f}",
+            str(row["wins"]),
+            str(row["ties"]),
+            str(row["losses"]),
+            "–" if row["p_value"] is None else f"{row['p_value']:.2g}",
+        )
+    facts = {"run": summary["run_id"], "report": summary["report"]}
+    console.result(summary, table, facts_table("Evaluation", facts))
+
+
+_FROM_FINAL = ("run_id", "job", "queries", "rejects", "pairs", "seconds", "fingerprint")
+
+
+def _report(
+    run: Run, final: dict[str, Any], comparison: Comparison, rows: tuple[MeasureRow, ...]
+) -> Report:
+    headline = comparison.measures[0]
+    config = run.spec["config"]
+    reranker = config["reranker"] or {"model": "none"}
+    gains = tuple(
+        QueryGain(
+            query_id=query,
+            query=comparison.texts[query],
+            retrieval=comparison.retrieval[query][headline],
+            reranked=comparison.reranked[query][headline],
+        )
+        for query in sorted(comparison.retrieval)
+    )
+    facts = {
+        "fingerprint": run.spec["fingerprint"],
+        "created": run.spec["created"],
+        "encoder": config["index"]["encoder"],
+        "index": f"{config['index']['kind']}, {config['index']['shards']} shards",
+        "reranker": reranker["model"],
+        "depth": str(config["retrieval"]["depth"]),
+        **run.spec["versions"],
+    }
+    return Report(
+        title=f"Evaluation of {run.spec['job']}",
+        run_id=run.run_id,
+        headline=headline,
+        measures=rows,
+        gains=gains,
+        queries=final["queries"],
+        judged=len(comparison.retrieval),
+        pairs=final["pairs"],
+        rejects=final["rejects"],
+        seconds=final["seconds"],
+        facts=facts,
+    )
+
+
+def _publish_text(root: Root, key: str, text: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) / "text"
+        local.write_text(text, encoding="utf-8")
+        root.publish(key, local)

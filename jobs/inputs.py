@@ -1,0 +1,129 @@
+"""Everything a run reads, checked before any model is loaded or any actor started."""
+
+import importlib.metadata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rerank_batch.config import Config, QueriesConfig
+from rerank_batch.corpus import corpus_fingerprint
+from rerank_batch.errors import ConfigError, InputError
+from rerank_batch.evaluation.measures import parse_measures
+from rerank_batch.models import (
+    ModelName,
+    model_fingerprint,
+    model_folder,
+    model_settings,
+    parse_model,
+)
+from rerank_batch.qrels import SUFFIXES as QRELS_SUFFIXES
+from rerank_batch.qrels import Qrels, read_qrels
+from rerank_batch.queries import SUFFIXES as QUERY_SUFFIXES
+from rerank_batch.queries import Plan, make_plan
+from rerank_batch.rerankers import FAMILIES as RERANKER_FAMILIES
+from rerank_batch.retrieval.index import (
+    Manifest,
+    check_made_of,
+    index_fingerprint,
+    read_manifest,
+    verify_files,
+)
+from rerank_batch.tables import fingerprint_files
+
+ENCODER_FAMILIES = ("sentence-transformers",)
+
+_VERSIONED = ("rerank-batch", "ray", "torch", "sentence-transformers", "transformers", "faiss-cpu")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run works on, and what it is made of (the fingerprint's ingredients)."""
+
+    plan: Plan
+    qrels: Qrels | None
+    manifest: Manifest
+    encoder: ModelName
+    reranker: ModelName | None
+    reranker_settings: dict[str, Any]
+    made_of: dict[str, Any]
+
+    @property
+    def judged_queries(self) -> int:
+        """Planned queries with at least one judgement."""
+        return len(self._judged_ids(self.plan.queries.column("query_ids").to_pylist()))
+
+    @property
+    def judged_rejects(self) -> int:
+        """Judged queries that the plan rejected: they score 0 in every mean."""
+        planned = {
+            alias for ids in self.plan.queries.column("query_ids").to_pylist() for alias in ids
+        }
+        rejected = set(self.plan.rejects.column("query_id").to_pylist()) - planned
+        return len(rejected & set(self.qrels or {}))
+
+    def _judged_ids(self, query_ids: list[list[str]]) -> list[list[str]]:
+        qrels = self.qrels or {}
+        return [ids for ids in query_ids if any(alias in qrels for alias in ids)]
+
+
+def read_inputs(config: Config, judged_only: bool = False) -> Inputs:
+    """Read and check queries, judgements, index and model names.
+
+    Raises:
+        RerankBatchError: the first thing that is wrong, in the words of whoever found it.
+    """
+    queries = _queries_section(config, judged_only)
+    parse_measures(config.evaluation.measures)
+    encoder = parse_model(config.index.encoder, ENCODER_FAMILIES, "index.encoder")
+    reranker = None
+    if config.reranker is not None:
+        reranker = parse_model(config.reranker.model, tuple(RERANKER_FAMILIES), "reranker.model")
+    qrels = read_qrels(config.qrels) if config.qrels is not None else None
+    if queries.judged_only and qrels is None:
+        raise ConfigError("queries.judged_only needs qrels.path: no query is judged without it")
+
+    plan = make_plan(queries, qrels)
+    encoder_print = model_fingerprint(model_folder(encoder.location))
+    index_folder = Path(config.index.path)
+    manifest = read_manifest(index_folder)
+    corpus_print = corpus_fingerprint(config.corpus)
+    made_of_index = index_fingerprint(config.index, corpus_print, encoder_print)
+    check_made_of(index_folder, made_of_index)
+    verify_files(index_folder, manifest)
+    if config.retrieval.depth > manifest.documents:
+        raise InputError(
+            f"retrieval.depth ({config.retrieval.depth}) is larger than the corpus "
+            f"({manifest.documents} documents); lower it with --set retrieval.depth=…"
+        )
+    reranker_print, settings = None, {}
+    if reranker is not None:
+        folder = model_folder(reranker.location)
+        reranker_print, settings = model_fingerprint(folder), model_settings(folder)
+
+    made_of = {
+        "settings": config.model_copy(update={"queries": queries}).results_settings(),
+        "queries": fingerprint_files(queries.path, QUERY_SUFFIXES, "queries"),
+        "qrels": fingerprint_files(config.qrels.path, QRELS_SUFFIXES, "qrels")
+        if config.qrels
+        else None,
+        "index": made_of_index,
+        "reranker": reranker_print,
+    }
+    return Inputs(plan, qrels, manifest, encoder, reranker, settings, made_of)
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide what comes out."""
+    found = {}
+    for name in _VERSIONED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _queries_section(config: Config, judged_only: bool) -> QueriesConfig:
+    if config.queries is None:
+        raise ConfigError("queries.path is required here: there is no query log to read")
+    return config.queries.model_copy(update={"judged_only": True}) if judged_only else config.queries

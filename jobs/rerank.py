@@ -1,0 +1,313 @@
+"""The main job: plan the log, retrieve, rerank, measure, and publish the run as the latest."""
+
+import secrets
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from jobs.console import Console, PeakMemory, facts_table
+from jobs.inputs import Inputs, read_inputs, versions
+from rerank_batch import schema
+from rerank_batch.config import Config, digest
+from rerank_batch.pipeline import Cluster, cluster, run_queries
+from rerank_batch.pools import plan_pools
+from rerank_batch.rerankers.base import ScorerOptions
+from rerank_batch.run import Run, block_bounds, total
+from rerank_batch.stages import (
+    AssembleResults,
+    EncodeQueries,
+    KeepRetrievalOrder,
+    Rerank,
+    SearchShards,
+    StageSpec,
+)
+from rerank_batch.storage import open_root
+
+STAGES = ("encode", "retrieve", "rerank", "assemble")
+
+_BLOCKS = 64
+_SMALLEST_BLOCK, _LARGEST_BLOCK = 256, 4096
+
+
+def rerank(
+    config: Config,
+    console: Console,
+    run_id: str | None = None,
+    judged_only: bool = False,
+    publish: bool = True,
+) -> dict[str, Any]:
+    """Run the job and return its summary; see `show`."""
+    began = time.perf_counter()
+    inputs = read_inputs(config, judged_only)
+    plan = inputs.plan
+    block_rows = rows_per_block(config, plan.queries.num_rows)
+    blocks = len(block_bounds(plan.queries.num_rows, block_rows))
+    run = Run.create(
+        open_root(config.root),
+        run_id or new_run_id(config.job),
+        {
+            "job": config.job,
+            "created": datetime.now(UTC).isoformat(),
+            "fingerprint": digest(inputs.made_of),
+            "made_of": inputs.made_of,
+            "config": config.model_dump(mode="json"),
+            "versions": versions(),
+            "planned": plan.queries.num_rows,
+            "blocks": blocks,
+        },
+    )
+    run.write_plan(plan.queries, plan.rejects, block_rows)
+    run.claim()
+    console.note(f"run {run.run_id}: {plan.queries.num_rows:,} queries in {blocks} blocks")
+    plan_seconds = time.perf_counter() - began
+
+    with PeakMemory() as memory, cluster(config.compute, console.verbose) as resources:
+        start_seconds = time.perf_counter() - began - plan_seconds
+        stages = build_stages(config, inputs, resources, block_rows)
+        with console.progress("queries", plan.queries.num_rows, lambda: _done(run)):
+            run_queries([run.plan_path(block) for block in range(blocks)], stages, run.writer())
+        execute_seconds = time.perf_counter() - began - plan_seconds - start_seconds
+
+    commits = run.commits()
+    sums = total(commits, "sums")
+    seconds = {
+        "plan": plan_seconds,
+        "start": start_seconds,
+        **total(commits, "seconds"),
+        "execute": execute_seconds,
+        "total": time.perf_counter() - began,
+    }
+    judged = int(sums.get("judged", 0)) + inputs.judged_rejects
+    summary = {
+        "run_id": run.run_id,
+        "root": config.root,
+        "job": config.job,
+        "queries": int(sums.get("queries", 0)),
+        "log_rows": plan.log_rows,
+        "weight": sums.get("weight", 0.0),
+        "rejects": _rejects(plan.reject_counts(), total(commits, "reject_reasons")),
+        "pairs": int(sums.get("pairs", 0)),
+        "judged": judged,
+        "judged_not_in_log": _judged_elsewhere(inputs),
+        "metrics": _means(sums, config.evaluation.measures, judged),
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "pairs_per_second": round(sums.get("pairs", 0) / max(execute_seconds, 1e-9), 1),
+        "peak_memory_gb": round(memory.bytes / 2**30, 2),
+        "fingerprint": run.spec["fingerprint"],
+    }
+    run.finish(plan.queries.num_rows, summary)
+    if publish:
+        run.publish()
+    return {**summary, "files": str(Path(run.results_paths()[0]).parent)}
+
+
+def dry_run(config: Config, judged_only: bool = False) -> dict[str, Any]:
+    """Check every input and estimate the work; loads no model and writes nothing."""
+    inputs = read_inputs(config, judged_only)
+    plan = inputs.plan
+    queries = plan.queries.num_rows
+    pairs = queries * config.retrieval.depth
+    settings = inputs.reranker_settings
+    summary: dict[str, Any] = {
+        "dry_run": True,
+        "root": config.root,
+        "queries": queries,
+        "log_rows": plan.log_rows,
+        "rejects": plan.reject_counts(),
+        "judged": inputs.judged_queries + inputs.judged_rejects,
+        "documents": inputs.manifest.documents,
+        "pairs": pairs if inputs.reranker else 0,
+        "blocks": len(block_bounds(queries, rows_per_block(config, queries))),
+        "fingerprint": digest(inputs.made_of),
+    }
+    flops = forward_flops(settings, (config.reranker and config.reranker.max_length) or 256)
+    if inputs.reranker and flops:
+        encoded = pairs if inputs.reranker.family == "cross-encoder" else inputs.manifest.documents
+        summary["estimated_petaflop_at_most"] = round(encoded * flops / 1e15, 4)
+    return summary
+
+
+def build_stages(
+    config: Config, inputs: Inputs, resources: Cluster, block_rows: int
+) -> list[StageSpec]:
+    """The boxes of the pipeline, in order."""
+    pools = plan_pools(config.compute, resources.cpus, resources.gpus)
+    index = str(Path(config.index.path).resolve())
+    top_k = config.reranker.top_k if config.reranker else min(10, config.retrieval.depth)
+    encode = StageSpec(
+        "encode",
+        EncodeQueries,
+        {"encoder": inputs.encoder.location, "max_length": config.index.max_length},
+        pools.encoders,
+        schema.ENCODED,
+    )
+    retrieve = StageSpec(
+        "retrieve",
+        SearchShards,
+        {
+            "index": index,
+            "depth": config.retrieval.depth,
+            "nprobe": config.index.nprobe,
+            "ef_search": config.index.ef_search,
+        },
+        pools.retrievers,
+        schema.RETRIEVED,
+    )
+    if config.reranker is None or inputs.reranker is None:
+        rerank = StageSpec(
+            "rerank", KeepRetrievalOrder, {}, pools.assemblers, schema.RERANKED, block_rows
+        )
+    else:
+        options = ScorerOptions(
+            max_length=config.reranker.max_length,
+            precision=config.reranker.precision,
+            batch_tokens=config.reranker.batch_tokens,
+        )
+        rerank = StageSpec(
+            "rerank",
+            Rerank,
+            {"model": inputs.reranker, "options": options, "index": index},
+            pools.scorers,
+            schema.RERANKED,
+            block_rows,
+        )
+    assemble = StageSpec(
+        "assemble",
+        AssembleResults,
+        {
+            "index": index,
+            "top_k": top_k,
+            "measures": config.evaluation.measures,
+            "qrels": _planned_qrels(inputs),
+        },
+        pools.assemblers,
+        schema.results(config.evaluation.measures).append(schema.REJECT_FIELD),
+    )
+    return [encode, retrieve, rerank, assemble]
+
+
+def rows_per_block(config: Config, queries: int) -> int:
+    """Queries per block: a fixed number, or about 64 blocks of a size that batches well.
+
+    Depends on the number of queries alone, never on the machine, so that results do not either.
+    """
+    if config.compute.block_rows != "auto":
+        return config.compute.block_rows
+    return min(_LARGEST_BLOCK, max(_SMALLEST_BLOCK, queries // _BLOCKS))
+
+
+def new_run_id(job: str) -> str:
+    """A run id that sorts by time: job, UTC time, four random characters."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return f"{job[:40]}-{stamp}-{secrets.token_hex(2)}"
+
+
+def forward_flops(settings: Mapping[str, Any], tokens: int) -> float:
+    """Floating point operations of one forward pass: layers · (24·h²·n + 4·h·n²).
+
+    Counts multiplications and additions of the four attention projections, the two feed-forward
+    products of a 4h-wide layer and the attention itself; 0 where the model does not say its sizes.
+    """
+    layers, width = settings.get("num_hidden_layers"), settings.get("hidden_size")
+    if not isinstance(layers, int) or not isinstance(width, int):
+        return 0.0
+    return float(layers * (24 * width**2 * tokens + 4 * width * tokens**2))
+
+
+def show(summary: dict[str, Any], console: Console) -> None:
+    """Print the summary: the table first, then what happened to every row of the log."""
+    parts: list[Table | str] = []
+    if summary["metrics"]:
+        parts.append(metrics_table(summary))
+    parts.append(facts_table(f"Run {summary['run_id']}", _facts(summary)))
+    console.result(summary, *parts)
+
+
+def show_plan(summary: dict[str, Any], console: Console) -> None:
+    """Print what a dry run found."""
+    facts: dict[str, object] = {
+        "queries": f"{summary['queries']:,} from {summary['log_rows']:,} log rows",
+        "rejects": _listed(summary["rejects"]),
+        "judged queries": f"{summary['judged']:,}",
+        "documents": f"{summary['documents']:,}",
+        "pairs to score": f"{summary['pairs']:,}",
+        "blocks": summary["blocks"],
+    }
+    if "estimated_petaflop_at_most" in summary:
+        facts["work"] = f"at most {summary['estimated_petaflop_at_most']} PFLOP of scoring"
+    console.result(summary, facts_table("Dry run: nothing was written", facts))
+
+
+def metrics_table(summary: dict[str, Any]) -> Table:
+    """retrieval | reranked, a row for each measure."""
+    table = Table(title=f"{summary['judged']:,} judged queries", title_justify="left")
+    table.add_column("measure")
+    for column in ("retrieval", "reranked", "difference"):
+        table.add_column(column, justify="right")
+    retrieval, reranked = summary["metrics"]["retrieval"], summary["metrics"]["reranked"]
+    for name, before in retrieval.items():
+        after = reranked[name]
+        table.add_row(name, f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}")
+    return table
+
+
+def _facts(summary: dict[str, Any]) -> dict[str, object]:
+    seconds = summary["seconds"]
+    return {
+        "queries": f"{summary['queries']:,} from {summary['log_rows']:,} log rows",
+        "rejects": _listed(summary["rejects"]),
+        "pairs": f"{summary['pairs']:,} ({summary['pairs_per_second']:,} pairs/s)",
+        "time": f"{seconds['total']:.1f} s, of it stages "
+        + ", ".join(f"{name} {seconds[name]:.1f}" for name in STAGES if name in seconds),
+        "peak memory": f"{summary['peak_memory_gb']} GiB, all processes",
+        "results": summary["files"],
+    }
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in counts.items()) or "none"
+
+
+def _done(run: Run) -> int:
+    """Queries in committed blocks."""
+    return sum(b - a for commit in run.commits() for a, b in commit.ranges)
+
+
+def _rejects(planned: dict[str, int], later: Mapping[str, float]) -> dict[str, int]:
+    counts = dict(planned)
+    for reason, count in later.items():
+        counts[reason] = counts.get(reason, 0) + int(count)
+    return dict(sorted(counts.items()))
+
+
+def _means(
+    sums: Mapping[str, float], measures: tuple[str, ...], judged: int
+) -> dict[str, dict[str, float]]:
+    if not judged:
+        return {}
+    return {
+        system: {name: sums.get(f"{system}/{name}", 0.0) / judged for name in measures}
+        for system in schema.SYSTEMS
+    }
+
+
+def _planned_qrels(inputs: Inputs) -> dict[str, dict[str, int]] | None:
+    if inputs.qrels is None:
+        return None
+    asked = {
+        alias for ids in inputs.plan.queries.column("query_ids").to_pylist() for alias in ids
+    }
+    return {query: grades for query, grades in inputs.qrels.items() if query in asked}
+
+
+def _judged_elsewhere(inputs: Inputs) -> int:
+    """Judged queries that the log does not hold: not asked, so not counted in any mean."""
+    if inputs.qrels is None:
+        return 0
+    here = {a for ids in inputs.plan.queries.column("query_ids").to_pylist() for a in ids}
+    here |= set(inputs.plan.rejects.column("query_id").to_pylist())
+    return len(set(inputs.qrels) - here)

@@ -1,0 +1,1 @@
+"""Batch, offline retrieve-then-rerank on Ray Data."""

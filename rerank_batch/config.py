@@ -1,0 +1,286 @@
+"""The configuration: YAML in, one frozen typed value out.
+
+Knows words and their limits, not files: whether a path exists is checked by whoever reads it.
+Unknown and repeated keys are refused with the nearest valid name.
+"""
+
+import difflib
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from rerank_batch.errors import ConfigError
+
+RUN_ID = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}$")
+
+PoolSize = Literal["auto"] | Annotated[int, Field(ge=1)]
+Precision = Literal["auto", "fp32", "bf16"]
+FilterTerm = tuple[
+    str,
+    Literal["==", "!=", "<", "<=", ">", ">=", "in", "not in"],
+    Any,
+]
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CorpusConfig(Section):
+    """Where the documents are and what their columns are called.
+
+    ``id``, ``title`` and ``text`` default to doc_id, title, text in Parquet and to _id, title, text
+    in BEIR jsonl. A corpus without a title column needs no setting.
+    """
+
+    path: str
+    format: Literal["auto", "parquet", "beir"] = "auto"
+    id: str | None = None
+    title: str | None = None
+    text: str | None = None
+    empty: Literal["drop", "error"] = "drop"
+
+
+class QueriesConfig(Section):
+    """Where the query log is, how its columns are called, which rows count.
+
+    ``time`` and ``weight`` default to ts and count, used where the log has them. ``filter`` is a
+    list of ``[column, operator, value]`` that must all hold; it is pushed down to the Parquet scan.
+    """
+
+    path: str
+    format: Literal["auto", "parquet", "beir"] = "auto"
+    id: str | None = None
+    text: str | None = None
+    time: str | None = None
+    weight: str | None = None
+    dedupe: bool = True
+    duplicates: Literal["error", "first"] = "error"
+    judged_only: bool = False
+    filter: tuple[FilterTerm, ...] = ()
+    max_chars: int = Field(default=20_000, ge=1)
+
+
+class QrelsConfig(Section):
+    """Judgements: Parquet (query_id, doc_id, relevance), BEIR tsv, or TREC qrels."""
+
+    path: str
+    format: Literal["auto", "parquet", "beir", "trec"] = "auto"
+    filter: tuple[FilterTerm, ...] = ()
+
+
+class IndexConfig(Section):
+    """The FAISS index: where it lives, which model encodes, how it is cut.
+
+    ``kind`` is Flat (exact), HNSW, IVF, or any FAISS factory string. ``nprobe`` and ``ef_search``
+    steer the approximate kinds; the recall measured with them is in the index manifest.
+    """
+
+    path: str
+    encoder: str
+    kind: str = "Flat"
+    shards: int = Field(default=1, ge=1, le=4096)
+    max_length: int | None = Field(default=None, ge=8)
+    nprobe: int | None = Field(default=None, ge=1)
+    ef_search: int | None = Field(default=None, ge=1)
+
+
+class RetrievalConfig(Section):
+    """How many candidates each query takes to the reranker."""
+
+    depth: int = Field(default=50, ge=1, le=10_000)
+
+
+class RerankerConfig(Section):
+    """Which model reranks, how much it reads, how many results are kept.
+
+    ``precision`` auto is float32 on CPUs and bfloat16 on GPUs.
+    """
+
+    model: str
+    top_k: int = Field(default=10, ge=1)
+    max_length: int | None = Field(default=None, ge=8)
+    precision: Precision = "auto"
+    batch_tokens: int = Field(default=4096, ge=64)
+
+
+class EvaluationConfig(Section):
+    """Measures by their ir-measures names."""
+
+    measures: tuple[str, ...] = ("nDCG@10", "RR@10", "R@5", "R@50")
+
+
+class ComputeConfig(Section):
+    """Actor pools and machine size; changes speed, never results, except ``block_rows``.
+
+    ``block_rows`` is how many queries travel, are scored and are committed together. It is derived
+    from the number of queries alone, so that results do not depend on the machine.
+    """
+
+    encoders: PoolSize = "auto"
+    retrievers: PoolSize = "auto"
+    scorers: PoolSize = "auto"
+    block_rows: PoolSize = "auto"
+    cpus: PoolSize = "auto"
+    address: str | None = None
+    object_store_mb: int = Field(default=512, ge=80)
+
+
+class Config(Section):
+    """Everything a job needs to know."""
+
+    root: str = "./.runs"
+    job: str = "rerank"
+    corpus: CorpusConfig
+    queries: QueriesConfig | None = None
+    qrels: QrelsConfig | None = None
+    index: IndexConfig
+    retrieval: RetrievalConfig = RetrievalConfig()
+    reranker: RerankerConfig | None = None
+    evaluation: EvaluationConfig = EvaluationConfig()
+    compute: ComputeConfig = ComputeConfig()
+
+    @field_validator("job")
+    @classmethod
+    def _job_is_a_plain_name(cls, job: str) -> str:
+        if not RUN_ID.match(job):
+            raise ValueError(
+                f"{job!r} is not a job name: lower-case letters, digits, '-' and '_', 64 at most"
+            )
+        return job
+
+    @field_validator("root")
+    @classmethod
+    def _no_credentials_in_uris(cls, root: str) -> str:
+        return _refuse_credentials(root)
+
+    @model_validator(mode="after")
+    def _results_fit_the_candidates(self) -> "Config":
+        if self.reranker is not None and self.reranker.top_k > self.retrieval.depth:
+            raise ValueError(
+                f"reranker.top_k ({self.reranker.top_k}) is larger than retrieval.depth "
+                f"({self.retrieval.depth}): there are no more results than candidates"
+            )
+        return self
+
+    def results_settings(self) -> dict[str, Any]:
+        """The settings that change results, for the fingerprint of a run.
+
+        Paths are left out (the content of what they name is hashed instead), and so is everything
+        that only changes where or how fast the work is done.
+        """
+        settings = self.model_dump(mode="json")
+        for key in ("root", "job"):
+            del settings[key]
+        for section in ("corpus", "queries", "qrels", "index"):
+            if settings[section] is not None:
+                settings[section].pop("path")
+        settings["compute"] = {"block_rows": settings["compute"]["block_rows"]}
+        return settings
+
+
+def _refuse_credentials(uri: str) -> str:
+    if re.match(r"^[a-z0-9]+://[^/]*@", uri):
+        raise ValueError(
+            "credentials in a URI are refused; use the environment, a profile or an instance role"
+        )
+    return uri
+
+
+def digest(value: object) -> str:
+    """sha256 of a value's canonical JSON, as hex."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_config(path: Path, overrides: list[str] | None = None) -> Config:
+    """Read a YAML file, apply ``dotted.key=value`` overrides and validate.
+
+    Raises:
+        ConfigError: the file, a key or a value is wrong; the message says which and what fits.
+    """
+    if not path.is_file():
+        raise ConfigError(f"no configuration file at {path}")
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} must hold a mapping of sections, not {type(raw).__name__}")
+    for override in overrides or []:
+        _apply_override(raw, override)
+    return parse_config(raw, source=str(path))
+
+
+def parse_config(raw: dict[str, Any], source: str = "the configuration") -> Config:
+    """Validate a plain mapping; see `load_config`."""
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        problems = "\n".join(f"  - {_explain(problem)}" for problem in error.errors())
+        raise ConfigError(f"{source} cannot be used:\n{problems}") from None
+
+
+def _apply_override(raw: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set takes dotted.key=value, not {override!r}")
+    *parents, leaf = key.strip().split(".")
+    section = raw
+    for parent in parents:
+        child = section.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override}: {parent!r} is a value, not a section")
+        section = child
+    try:
+        section[leaf] = yaml.load(value, Loader=_UniqueKeyLoader)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: {value!r} is not a YAML value") from None
+
+
+def _explain(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        *parents, unknown = (str(part) for part in problem["loc"])
+        valid = _valid_keys(parents)
+        near = difflib.get_close_matches(unknown, valid, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{where}: unknown key{hint} (valid keys: {', '.join(valid)})"
+    if problem["type"] == "missing":
+        return f"{where}: required"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return f"{where}: {message}" if where else message
+    return f"{where}: {message} (got {problem['input']!r})"
+
+
+def _valid_keys(parents: list[str]) -> list[str]:
+    model: type[BaseModel] = Config
+    for parent in parents:
+        annotation = model.model_fields[parent].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        sections = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
+        model = sections[0]
+    return list(model.model_fields)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that refuses repeated keys, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)  # type: ignore[no-untyped-call]
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)

@@ -1,0 +1,218 @@
+"""The corpus: reading documents, numbering them, and the memory-mapped text store.
+
+Documents are sorted by id and numbered from 0, so that a document number orders like its id (see
+`ranking`). The text store is one uncompressed Arrow IPC file per shard, opened by memory map: any
+number of processes on a node share one copy, and a lookup touches only the pages it needs.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from rerank_batch.config import CorpusConfig
+from rerank_batch.errors import InputError
+from rerank_batch.storage import input_files
+from rerank_batch.tables import ParquetTable, as_strings, fingerprint_files, read_jsonl
+
+SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
+_COLUMNS = ("doc_id", "title", "text")
+_SCHEMA = pa.schema([(name, pa.large_string()) for name in _COLUMNS])
+_JSONL_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents in the order of their ids, and how many were dropped for which reason."""
+
+    documents: pa.Table  # doc_id, title, text: large_string; no nulls
+    dropped: dict[str, int]
+
+
+def corpus_fingerprint(config: CorpusConfig) -> dict[str, object]:
+    """What identifies a corpus: the content of its files and how they are read."""
+    return {
+        "files": fingerprint_files(config.path, SUFFIXES, "corpus"),
+        "columns": [config.id, config.title, config.text],
+        "empty": config.empty,
+    }
+
+
+def read_corpus(config: CorpusConfig) -> Corpus:
+    """Read, validate and sort the documents.
+
+    A document with neither title nor text cannot be retrieved for what it says: it is dropped and
+    counted, or an error with ``empty: error``. Invalid UTF-8 and missing ids are dropped and
+    counted as well.
+
+    Raises:
+        InputError: nothing readable, a wrong column, repeated ids, or no document left.
+    """
+    parts: list[pa.Table] = []
+    dropped: dict[str, int] = {}
+    for ids, titles, texts in _raw_batches(config):
+        part, reasons = _validate(ids, titles, texts)
+        parts.append(part)
+        for reason, count in reasons.items():
+            dropped[reason] = dropped.get(reason, 0) + count
+    documents = pa.concat_tables(parts) if parts else _SCHEMA.empty_table()
+    if config.empty == "error" and dropped.get("empty_document"):
+        raise InputError(
+            f"corpus: {dropped['empty_document']} documents of {config.path} have no text; "
+            "mend them, or set corpus.empty: drop"
+        )
+    if documents.num_rows == 0:
+        raise InputError(
+            f"corpus: {config.path} holds no document with text "
+            f"({', '.join(f'{reason}: {count}' for reason, count in dropped.items()) or 'no rows'})"
+        )
+    documents = documents.sort_by("doc_id").combine_chunks()
+    _refuse_repeated_ids(documents.column("doc_id"), config.path)
+    return Corpus(documents, dropped)
+
+
+def _raw_batches(config: CorpusConfig) -> Iterator[tuple[pa.Array, pa.Array, pa.Array]]:
+    files = input_files(config.path, SUFFIXES, "corpus")
+    beir = config.format == "beir" or (
+        config.format == "auto" and not files[0].name.endswith(".parquet")
+    )
+    if beir:
+        keys = (config.id or "_id", config.title or "title", config.text or "text")
+        for file in files:
+            yield from _jsonl_batches(file, keys)
+        return
+    table = ParquetTable(config.path, "corpus")
+    columns = {
+        "doc_id": table.column(config.id, "doc_id"),
+        "title": table.column(config.title, "title", required=False),
+        "text": table.column(config.text, "text"),
+    }
+    for batch in table.batches({name: source for name, source in columns.items() if source}):
+        empty = pa.nulls(batch.num_rows, pa.string())
+        yield (
+            batch.column("doc_id"),
+            batch.column("title") if columns["title"] else empty,
+            batch.column("text"),
+        )
+
+
+def _jsonl_batches(
+    file: Path, keys: tuple[str, str, str]
+) -> Iterator[tuple[pa.Array, pa.Array, pa.Array]]:
+    rows: list[tuple[str | None, ...]] = []
+
+    def flush() -> tuple[pa.Array, ...]:
+        columns = list(zip(*rows, strict=True)) or [(), (), ()]
+        rows.clear()
+        return tuple(pa.array(column, pa.string()) for column in columns)
+
+    for number, row in enumerate(read_jsonl(file, "corpus"), start=1):
+        if keys[0] not in row or keys[2] not in row:
+            raise InputError(
+                f"corpus: {file} document {number} lacks {keys[0]!r} or {keys[2]!r}; "
+                f"it has {', '.join(map(repr, row))}"
+            )
+        rows.append(tuple(None if row.get(key) is None else str(row[key]) for key in keys))
+        if len(rows) == _JSONL_ROWS:
+            yield flush()  # type: ignore[misc]
+    if rows:
+        yield flush()  # type: ignore[misc]
+
+
+def _validate(
+    ids: pa.Array, titles: pa.Array, texts: pa.Array
+) -> tuple[pa.Table, dict[str, int]]:
+    (ids, bad_id), (titles, bad_title), (texts, bad_text) = map(as_strings, (ids, titles, texts))
+    titles = pc.fill_null(titles, "")
+    texts = pc.fill_null(texts, "")
+    blank = pc.and_(_is_blank(titles), _is_blank(texts))
+    reasons = {
+        "missing_doc_id": pc.or_(pc.is_null(ids), pc.fill_null(pc.equal(ids, ""), False)),
+        "invalid_utf8": pc.or_(bad_id, pc.or_(bad_title, bad_text)),
+        "empty_document": blank,
+    }
+    keep = pa.array(np.ones(len(ids), dtype=bool))
+    counts = {}
+    for reason, hit in reasons.items():
+        first = pc.and_(keep, hit)
+        if count := pc.sum(first).as_py() or 0:
+            counts[reason] = count
+        keep = pc.and_not(keep, hit)
+    columns = [column.cast(pa.large_string()) for column in (ids, titles, texts)]
+    return pa.table(columns, schema=_SCHEMA).filter(keep), counts
+
+
+def _is_blank(texts: pa.Array) -> pa.Array:
+    return pc.equal(pc.utf8_trim_whitespace(texts), "")
+
+
+def _refuse_repeated_ids(ids: pa.ChunkedArray, path: str) -> None:
+    repeated = pc.equal(ids.slice(1), ids.slice(0, len(ids) - 1))
+    if pc.any(repeated).as_py():
+        first = pc.unique(ids.slice(1).filter(repeated)).slice(0, 5).to_pylist()
+        raise InputError(f"corpus: document ids of {path} repeat, first {', '.join(first)}")
+
+
+def shard_bounds(documents: int, shards: int) -> list[tuple[int, int]]:
+    """Half-open document number ranges of nearly equal size, one per shard; none is empty."""
+    shards = min(shards, documents)
+    edges = np.linspace(0, documents, shards + 1).round().astype(int)
+    return [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+
+
+def write_texts(documents: pa.Table, bounds: Sequence[tuple[int, int]], folder: Path) -> list[Path]:
+    """Write the text store, one Arrow IPC file per shard, and return the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for number, (start, stop) in enumerate(bounds):
+        file = folder / f"{number:05d}.arrow"
+        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
+            writer.write_table(documents.slice(start, stop - start).combine_chunks())
+        files.append(file)
+    return files
+
+
+class TextStore:
+    """Documents by number, read through a memory map.
+
+    ``files`` and ``bounds`` come from the index manifest, in shard order.
+    """
+
+    def __init__(self, files: Sequence[Path], bounds: Sequence[tuple[int, int]]) -> None:
+        self._tables = [pa.ipc.open_file(pa.memory_map(str(file))).read_all() for file in files]
+        self._starts = np.array([start for start, _ in bounds], dtype=np.int64)
+        self._count = bounds[-1][1]
+
+    def __len__(self) -> int:
+        return self._count
+
+    def ids(self, documents: NDArray[np.int64]) -> list[str]:
+        """Ids of documents, in the order given."""
+        return [row[0] for row in self._rows(documents, ("doc_id",))]
+
+    def contents(self, documents: NDArray[np.int64]) -> list[str]:
+        """What models read: title, a blank, text; in the order given."""
+        return [content(*row) for row in self._rows(documents, ("title", "text"))]
+
+    def _rows(
+        self, documents: NDArray[np.int64], columns: tuple[str, ...]
+    ) -> list[tuple[str, ...]]:
+        found: list[tuple[str, ...]] = [()] * len(documents)
+        shard_of = np.searchsorted(self._starts, documents, side="right") - 1
+        for shard in np.unique(shard_of):
+            positions = np.flatnonzero(shard_of == shard)
+            local = pa.array(documents[positions] - self._starts[shard])
+            taken = self._tables[shard].select(columns).take(local)
+            rows = zip(*(column.to_pylist() for column in taken.columns), strict=True)
+            for position, row in zip(positions, rows, strict=True):
+                found[position] = row
+        return found
+
+
+def content(title: str, text: str) -> str:
+    """Title and text as one passage."""
+    return f"{title} {text}" if title.strip() else text

@@ -1,0 +1,79 @@
+"""Failures a user can act on, one class and one exit code per kind.
+
+A message names the bad value, where it was found and what to do next. Anything that is not one of
+these is a defect of ours and leaves with exit code 1 and a traceback.
+"""
+
+
+class RerankBatchError(Exception):
+    """Base of every failure that is reported as one clear message."""
+
+    exit_code = 1
+    meaning = "unexpected failure (a defect: please report it with the traceback)"
+
+
+class ConfigError(RerankBatchError):
+    """The configuration or the command line cannot be used."""
+
+    exit_code = 2
+    meaning = "the command line or the configuration is wrong"
+
+
+class InputError(RerankBatchError):
+    """A corpus, query log or judgement file is missing, damaged or has the wrong shape."""
+
+    exit_code = 3
+    meaning = "an input file is missing, damaged or has the wrong columns"
+
+
+class IndexMismatch(RerankBatchError):
+    """The index was built from another corpus or encoder, or its files changed."""
+
+    exit_code = 4
+    meaning = "the index does not match the corpus, the encoder or its own checksums"
+
+
+class RunConflict(RerankBatchError):
+    """The run id is taken, owned by someone else, or not in the state the command needs."""
+
+    exit_code = 5
+    meaning = "the run exists already, is unfinished, or belongs to another driver"
+
+
+class StorageError(RerankBatchError):
+    """The root or a file under it cannot be read or written."""
+
+    exit_code = 6
+    meaning = "storage cannot be read or written"
+
+
+class ModelError(RerankBatchError):
+    """A model cannot be found, loaded or used for what was asked."""
+
+    exit_code = 7
+    meaning = "a model cannot be found, loaded or used"
+
+
+class ComputeError(RerankBatchError):
+    """The distributed execution failed, or has too few resources to start."""
+
+    exit_code = 8
+    meaning = "the distributed execution failed"
+
+
+EXIT_CODES: dict[int, str] = {
+    0: "success",
+    **{
+        kind.exit_code: kind.meaning
+        for kind in (
+            RerankBatchError,
+            ConfigError,
+            InputError,
+            IndexMismatch,
+            RunConflict,
+            StorageError,
+            ModelError,
+            ComputeError,
+        )
+    },
+}

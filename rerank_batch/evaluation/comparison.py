@@ -1,0 +1,130 @@
+"""Retrieval against reranked, query by query, from the rows of a finished run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy import stats
+
+from rerank_batch.evaluation.measures import PerQuery, mean, parse_measures, per_query
+from rerank_batch.qrels import Qrels, merge_grades
+
+METRICS = pa.schema(
+    [
+        ("query_id", pa.string()),
+        ("weight", pa.float64()),
+        ("system", pa.string()),
+        ("measure", pa.string()),
+        ("value", pa.float64()),
+    ]
+)
+"""Per-query metrics: one row per query, system and measure."""
+
+TIE = 1e-9
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Values per query of both systems, with what the queries say and weigh.
+
+    ``retrieval`` and ``reranked`` hold the same queries: every judged query of the run, and with
+    zeros every judged query that was rejected.
+    """
+
+    measures: tuple[str, ...]
+    retrieval: PerQuery
+    reranked: PerQuery
+    texts: dict[str, str]
+    weights: dict[str, float]
+
+    def values(self, system: str, measure: str) -> list[float]:
+        """One value per query, in the order of the query ids."""
+        table: PerQuery = getattr(self, system)
+        return [table[query][measure] for query in sorted(table)]
+
+    def means(self) -> dict[str, dict[str, float]]:
+        """System -> measure -> mean over the queries."""
+        return {
+            system: {
+                name: mean(self.values(system, name), len(self.retrieval))
+                for name in self.measures
+            }
+            for system in ("retrieval", "reranked")
+        }
+
+    def table(self) -> pa.Table:
+        """Per-query values in the long form of `METRICS`."""
+        rows = [
+            {
+                "query_id": query,
+                "weight": self.weights.get(query, 0.0),
+                "system": system,
+                "measure": name,
+                "value": getattr(self, system)[query][name],
+            }
+            for query in sorted(self.retrieval)
+            for system in ("retrieval", "reranked")
+            for name in self.measures
+        ]
+        return pa.Table.from_pylist(rows, schema=METRICS)
+
+
+def compare(
+    paths: Sequence[str],
+    qrels: Qrels,
+    rejected: Sequence[str],
+    measures: tuple[str, ...],
+) -> Comparison:
+    """Measure both rankings of every judged query in the result files ``paths``.
+
+    Both rankings have full depth: the reranked one is every candidate by its reranker score.
+    ``rejected`` are the ids of judged queries that were rejected.
+    """
+    parsed = parse_measures(measures)
+    retrieval: PerQuery = {}
+    reranked: PerQuery = {}
+    texts: dict[str, str] = {}
+    weights: dict[str, float] = {}
+    columns = ["query_id", "query_ids", "query", "weight", "candidates"]
+    for path in paths:
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=1024, columns=columns):
+            rows = {row["query_id"]: row for row in batch.to_pylist()}
+            grades = {
+                query: merged
+                for query, row in rows.items()
+                if (merged := merge_grades(qrels, row["query_ids"])) is not None
+            }
+            first = {query: [hit["doc_id"] for hit in rows[query]["candidates"]] for query in grades}
+            second = {query: _by_score(rows[query]["candidates"]) for query in grades}
+            retrieval |= per_query(parsed, measures, grades, first)
+            reranked |= per_query(parsed, measures, grades, second)
+            texts |= {query: rows[query]["query"] for query in grades}
+            weights |= {query: rows[query]["weight"] for query in grades}
+    for query in rejected:
+        retrieval[query] = dict.fromkeys(measures, 0.0)
+        reranked[query] = dict.fromkeys(measures, 0.0)
+        texts[query] = ""
+    return Comparison(measures, retrieval, reranked, texts, weights)
+
+
+def wins_ties_losses(before: Sequence[float], after: Sequence[float]) -> tuple[int, int, int]:
+    """How many queries got better, stayed, got worse."""
+    gains = [b - a for a, b in zip(before, after, strict=True)]
+    wins = sum(gain > TIE for gain in gains)
+    losses = sum(gain < -TIE for gain in gains)
+    return wins, len(gains) - wins - losses, losses
+
+
+def paired_p_value(before: Sequence[float], after: Sequence[float]) -> float | None:
+    """Two-sided paired t-test; None where it is not defined (one query, or no difference)."""
+    if len(before) < 2 or all(abs(b - a) <= TIE for a, b in zip(before, after, strict=True)):
+        return None
+    return float(stats.ttest_rel(after, before).pvalue)
+
+
+def _by_score(candidates: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Ids by (-score, doc_id): the total order of `ranking`, on ids instead of their numbers."""
+    best = sorted(candidates, key=lambda hit: (-hit["score"], hit["doc_id"]))
+    return [hit["doc_id"] for hit in best]

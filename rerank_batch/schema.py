@@ -1,0 +1,101 @@
+"""Column names and Arrow schemas, and the check that stages do at their edges.
+
+One row is one query from the first stage to the last; candidates and scores are list columns.
+"""
+
+import pyarrow as pa
+
+from rerank_batch.errors import RerankBatchError
+
+QIDX = "qidx"
+QUERY = "query"
+VECTOR = "vector"
+DOCUMENTS = "documents"
+RETRIEVAL_SCORES = "retrieval_scores"
+RERANK_SCORES = "rerank_scores"
+FLAGS = "flags"
+REJECT = "reject"
+SECONDS = "seconds"
+
+PLAN = pa.schema(
+    [
+        pa.field(QIDX, pa.int64(), nullable=False),
+        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("query_ids", pa.list_(pa.string()), nullable=False),
+        pa.field(QUERY, pa.string(), nullable=False),
+        pa.field("weight", pa.float64(), nullable=False),
+        pa.field("first_seen", pa.timestamp("us", tz="UTC")),
+        pa.field("last_seen", pa.timestamp("us", tz="UTC")),
+        pa.field(FLAGS, pa.list_(pa.string()), nullable=False),
+    ]
+)
+"""A planned query: the ids of every log row it stands for, its text, its total weight."""
+
+REJECTS = pa.schema(
+    [
+        pa.field("query_id", pa.string()),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("rows", pa.int64(), nullable=False),
+    ]
+)
+"""A rejected query: its id, a reason code, and how many log rows it took with it. Never its text:
+queries are personal data."""
+
+REJECT_FIELD = pa.field(REJECT, pa.string())
+
+ENCODED = PLAN.append(pa.field(VECTOR, pa.list_(pa.float32()))).append(REJECT_FIELD)
+RETRIEVED = pa.schema([field for field in ENCODED if field.name != VECTOR]).append(
+    pa.field(DOCUMENTS, pa.list_(pa.int64()))
+).append(pa.field(RETRIEVAL_SCORES, pa.list_(pa.float32())))
+RERANKED = RETRIEVED.append(pa.field(RERANK_SCORES, pa.list_(pa.float32())))
+
+RESULT = pa.struct(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("retrieval_rank", pa.int32(), nullable=False),
+        pa.field("retrieval_score", pa.float32(), nullable=False),
+    ]
+)
+CANDIDATE = pa.struct(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("retrieval_score", pa.float32(), nullable=False),
+        pa.field("score", pa.float32()),
+    ]
+)
+
+SYSTEMS = ("retrieval", "reranked")
+
+
+def results(measures: tuple[str, ...]) -> pa.Schema:
+    """What a finished run holds: one row per query.
+
+    ``results`` is the reranked top-k, best first. ``candidates`` is every retrieved document in
+    retrieval order with both scores, so that any shallower depth can be studied without scoring
+    again. ``metrics`` is null for queries without judgements.
+    """
+    values = pa.struct([pa.field(name, pa.float64()) for name in measures])
+    return pa.schema(
+        [
+            *PLAN,
+            pa.field("results", pa.list_(RESULT), nullable=False),
+            pa.field("candidates", pa.list_(CANDIDATE), nullable=False),
+            pa.field("metrics", pa.struct([pa.field(system, values) for system in SYSTEMS])),
+        ]
+    )
+
+
+def check(table: pa.Table, expected: pa.Schema, where: str) -> pa.Table:
+    """The table's expected columns in the expected order, or an error that names the difference."""
+    missing = [name for name in expected.names if name not in table.column_names]
+    wrong = [
+        f"{field.name} is {table.schema.field(field.name).type}, not {field.type}"
+        for field in expected
+        if field.name in table.column_names and table.schema.field(field.name).type != field.type
+    ]
+    if missing or wrong:
+        problems = [f"no column {name!r}" for name in missing] + wrong
+        raise RerankBatchError(f"{where}: {'; '.join(problems)}")
+    return table.select(expected.names)

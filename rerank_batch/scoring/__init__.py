@@ -1,0 +1,1 @@
+"""The forward passes: which device, which micro-batches, which numbers come out."""

@@ -1,0 +1,363 @@
+"""The boxes of the pipeline: Arrow table in, Arrow table out, one row per query throughout.
+
+A stage opens its models and files when it is constructed, inside the process that will run it. It
+keeps the order and number of its rows. A query that cannot go on carries a reason in ``reject`` and
+travels with empty lists, so that the end of the pipeline can account for it. Knows nothing of Ray.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from rerank_batch import ranking, schema
+from rerank_batch.corpus import TextStore
+from rerank_batch.models import ModelName, model_folder
+from rerank_batch.pools import Pool
+from rerank_batch.qrels import Qrels, merge_grades
+from rerank_batch.rerankers.base import ScorerOptions
+
+NON_FINITE_VECTOR = "non_finite_vector"
+NON_FINITE_SCORE = "non_finite_score"
+
+FEW_CANDIDATES = "few_candidates"
+"""Flag: fewer candidates were found than the depth asks for."""
+
+TRUNCATED = "truncated"
+"""Flag: the reranker read at least one of the query's pairs cut to its maximum length."""
+
+
+class Stage(Protocol):
+    """What every box is, once constructed."""
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """The same rows with more columns."""
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """A stage that is not running yet: its class, what to construct it with, and where.
+
+    ``batch_size`` None hands over whole blocks. Ray insists on a number for GPU pools: the block
+    size, which cuts only the last block, the one that takes the remainder, always the same way.
+    """
+
+    name: str
+    stage: type
+    kwargs: Mapping[str, Any]
+    pool: Pool
+    output: pa.Schema
+    batch_size: int | None = None
+
+
+class EncodeQueries:
+    """Adds the query's vector."""
+
+    def __init__(self, encoder: str, max_length: int | None, threads: int = 1) -> None:
+        from rerank_batch.retrieval.encoder import Encoder
+
+        self._encoder = Encoder(model_folder(encoder), max_length, threads)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """PLAN in, ENCODED out."""
+        vectors = self._encoder.encode_queries(table.column(schema.QUERY).to_pylist())
+        finite = np.isfinite(vectors).all(axis=1)
+        rejects = [None if ok else NON_FINITE_VECTOR for ok in finite]
+        flat = pa.array(vectors.ravel(), pa.float32())
+        offsets = np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1]
+        return table.append_column(
+            schema.VECTOR, pa.ListArray.from_arrays(pa.array(offsets), flat)
+        ).append_column(schema.REJECT, pa.array(rejects, pa.string()))
+
+
+class SearchShards:
+    """Adds the best documents and their scores, merged over all shards of the index."""
+
+    def __init__(
+        self,
+        index: str,
+        depth: int,
+        nprobe: int | None = None,
+        ef_search: int | None = None,
+        threads: int = 1,
+    ) -> None:
+        from rerank_batch.retrieval import shards
+        from rerank_batch.retrieval.index import read_manifest
+
+        folder = Path(index)
+        shards.set_threads(threads)
+        options = shards.SearchOptions(nprobe, ef_search)
+        self._depth = depth
+        self._search = shards.search_all
+        self._shards = [
+            shards.open_shard(folder / entry.vectors, entry.start, options)
+            for entry in read_manifest(folder).shards
+        ]
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """ENCODED in, RETRIEVED out."""
+        alive = _alive(table)
+        documents: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * table.num_rows
+        scores: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * table.num_rows
+        flags = table.column(schema.FLAGS).to_pylist()
+        if len(alive):
+            column = table.column(schema.VECTOR).combine_chunks().take(pa.array(alive))
+            vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(alive), -1)
+            hits = self._search(self._shards, vectors, self._depth)
+            for row, found, values in zip(alive, hits.documents, hits.scores, strict=True):
+                real = found != ranking.PAD
+                documents[row], scores[row] = found[real], values[real]
+                if real.sum() < self._depth:
+                    flags[row] = [*flags[row], FEW_CANDIDATES]
+        kept = table.drop_columns([schema.VECTOR])
+        kept = _replace(kept, schema.FLAGS, pa.array(flags, pa.list_(pa.string())))
+        return kept.append_column(
+            schema.DOCUMENTS, pa.array(documents, pa.list_(pa.int64()))
+        ).append_column(schema.RETRIEVAL_SCORES, pa.array(scores, pa.list_(pa.float32())))
+
+
+class Rerank:
+    """Adds the reranker's raw score of every candidate."""
+
+    def __init__(
+        self, model: ModelName, options: ScorerOptions, index: str, threads: int = 1
+    ) -> None:
+        from dataclasses import replace
+
+        from rerank_batch.rerankers import load_scorer
+
+        self._texts = _open_texts(index)
+        self._scorer = load_scorer(
+            model, model_folder(model.location), replace(options, threads=threads)
+        )
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """RETRIEVED in, RERANKED out."""
+        candidates = _lists(table, schema.DOCUMENTS, np.int64)
+        distinct, which = np.unique(np.concatenate([*candidates, _NONE]), return_inverse=True)
+        texts = self._texts.contents(distinct)
+        ends = np.cumsum([len(listed) for listed in candidates])
+        documents = [[texts[i] for i in part] for part in np.split(which, ends[:-1])]
+        scored = self._scorer.score(table.column(schema.QUERY).to_pylist(), documents)
+        rejects = table.column(schema.REJECT).to_pylist()
+        flags = table.column(schema.FLAGS).to_pylist()
+        for row, values in enumerate(scored.values):
+            if not np.isfinite(values).all():
+                rejects[row] = NON_FINITE_SCORE
+            if scored.truncated[row]:
+                flags[row] = [*flags[row], TRUNCATED]
+        table = _replace(table, schema.REJECT, pa.array(rejects, pa.string()))
+        table = _replace(table, schema.FLAGS, pa.array(flags, pa.list_(pa.string())))
+        return table.append_column(
+            schema.RERANK_SCORES, pa.array(scored.values, pa.list_(pa.float32()))
+        )
+
+
+class KeepRetrievalOrder:
+    """Stands in for `Rerank` where no reranker is configured: the retrieval score is the score."""
+
+    def __init__(self, threads: int = 1) -> None:
+        pass
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """RETRIEVED in, RERANKED out."""
+        return table.append_column(schema.RERANK_SCORES, table.column(schema.RETRIEVAL_SCORES))
+
+
+class AssembleResults:
+    """Turns document numbers and scores into the result rows, with measures where there are
+    judgements."""
+
+    def __init__(
+        self,
+        index: str,
+        top_k: int,
+        measures: tuple[str, ...],
+        qrels: Qrels | None,
+        threads: int = 1,
+    ) -> None:
+        from rerank_batch.evaluation.measures import parse_measures
+
+        self._texts = _open_texts(index)
+        self._top_k = top_k
+        self._names = measures
+        self._measures = parse_measures(measures)
+        self._qrels = qrels or {}
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """RERANKED in, ``schema.results`` and the reject column out."""
+        documents = _lists(table, schema.DOCUMENTS, np.int64)
+        retrieval = _lists(table, schema.RETRIEVAL_SCORES, np.float32)
+        reranked = _lists(table, schema.RERANK_SCORES, np.float32)
+        distinct, which = np.unique(np.concatenate([*documents, _NONE]), return_inverse=True)
+        names = np.array(self._texts.ids(distinct), dtype=object)
+        ends = np.cumsum([len(listed) for listed in documents])
+        ids = [names[part].tolist() for part in np.split(which, ends[:-1])]
+        rejected = [reason is not None for reason in table.column(schema.REJECT).to_pylist()]
+        results, candidates, orders = [], [], []
+        for row in range(table.num_rows):
+            if rejected[row]:
+                ids[row], documents[row] = [], documents[row][:0]
+                retrieval[row], reranked[row] = retrieval[row][:0], reranked[row][:0]
+            best = ranking.order(reranked[row], documents[row])
+            orders.append(best)
+            results.append(self._results(ids[row], retrieval[row], reranked[row], best))
+            candidates.append(
+                [
+                    {"doc_id": doc_id, "retrieval_score": first, "score": second}
+                    for doc_id, first, second in zip(
+                        ids[row], retrieval[row].tolist(), reranked[row].tolist(), strict=True
+                    )
+                ]
+            )
+        output = schema.results(self._names)
+        metrics = self._metrics(table, ids, orders)
+        table = table.select(schema.PLAN.names + [schema.REJECT])
+        for name, column in (("results", results), ("candidates", candidates), ("metrics", metrics)):
+            table = table.append_column(name, pa.array(column, output.field(name).type))
+        return table
+
+    def _results(
+        self,
+        ids: list[str],
+        retrieval: NDArray[np.float32],
+        reranked: NDArray[np.float32],
+        best: NDArray[np.int64],
+    ) -> list[dict[str, Any]]:
+        return [
+            {
+                "doc_id": ids[position],
+                "rank": rank,
+                "score": float(reranked[position]),
+                "retrieval_rank": int(position) + 1,
+                "retrieval_score": float(retrieval[position]),
+            }
+            for rank, position in enumerate(best[: self._top_k], start=1)
+        ]
+
+    def _metrics(
+        self, table: pa.Table, ids: list[list[str]], orders: list[NDArray[np.int64]]
+    ) -> list[dict[str, Any] | None]:
+        from rerank_batch.evaluation.measures import per_query
+
+        names = table.column("query_id").to_pylist()
+        grades = {
+            name: merged
+            for name, aliases in zip(names, table.column("query_ids").to_pylist(), strict=True)
+            if (merged := merge_grades(self._qrels, aliases)) is not None
+        }
+        rankings = {
+            "retrieval": dict(zip(names, ids, strict=True)),
+            "reranked": {
+                name: [listed[position] for position in best]
+                for name, listed, best in zip(names, ids, orders, strict=True)
+            },
+        }
+        values = {
+            system: per_query(self._measures, self._names, grades, rankings[system])
+            for system in schema.SYSTEMS
+        }
+        return [
+            {system: values[system][name] for system in schema.SYSTEMS} if name in grades else None
+            for name in names
+        ]
+
+
+class EncodeDocuments:
+    """The index job's heavy stage: document numbers in, their vectors beside them out."""
+
+    def __init__(
+        self, encoder: str, max_length: int | None, texts: list[str], bounds: list[tuple[int, int]],
+        threads: int = 1,
+    ) -> None:
+        from rerank_batch.retrieval.encoder import Encoder
+
+        self._encoder = Encoder(model_folder(encoder), max_length, threads)
+        self._texts = TextStore([Path(file) for file in texts], bounds)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """``document`` int64 in, ``vector`` added; a vector that is not finite is an error."""
+        documents = table.column("document").to_numpy()
+        vectors = self._encoder.encode_documents(self._texts.contents(documents))
+        if not np.isfinite(vectors).all():
+            from rerank_batch.errors import ModelError
+
+            bad = documents[~np.isfinite(vectors).all(axis=1)][:5]
+            raise ModelError(
+                f"the encoder gave vectors that are not finite for {self._texts.ids(bad)}"
+            )
+        flat = pa.array(vectors.ravel(), pa.float32())
+        offsets = np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1]
+        return table.append_column(
+            schema.VECTOR, pa.ListArray.from_arrays(pa.array(offsets), flat)
+        )
+
+
+class BuildShards:
+    """The index job's last stage: one row per shard, its vectors read back, its file written."""
+
+    def __init__(self, vectors: str, shards: str, kind: str, threads: int = 1) -> None:
+        from rerank_batch.retrieval.shards import set_threads
+
+        set_threads(threads)
+        self._vectors, self._shards, self._kind = Path(vectors), Path(shards), kind
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """``shard``, ``start``, ``stop`` in; the sha256 of the written file added."""
+        from rerank_batch.retrieval.shards import build_shard
+        from rerank_batch.storage import sha256_file
+
+        digests = []
+        for row in table.to_pylist():
+            file = self._shards / f"{row['shard']:05d}.faiss"
+            build_shard(read_vectors(self._vectors, row["start"], row["stop"]), self._kind, file)
+            digests.append(sha256_file(file))
+        return table.append_column("sha256", pa.array(digests, pa.string()))
+
+
+def write_vectors(folder: Path, table: pa.Table) -> None:
+    """Keep one block of document vectors as ``<first document>.npy``, float32 [n, dimension]."""
+    documents = table.column("document").to_numpy()
+    flat = table.column(schema.VECTOR).combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    with (folder / f"{documents[0]:012d}.npy").open("wb") as file:
+        np.save(file, flat.reshape(len(documents), -1), allow_pickle=False)
+
+
+def read_vectors(folder: Path, start: int, stop: int) -> NDArray[np.float32]:
+    """Vectors of documents ``start`` up to ``stop``, float32 [n, dimension]."""
+    parts = []
+    for file in sorted(folder.glob("*.npy")):
+        first = int(file.stem)
+        part = np.load(file, mmap_mode="r", allow_pickle=False)
+        if first < stop and first + len(part) > start:
+            parts.append(part[max(0, start - first) : stop - first])
+    return np.ascontiguousarray(np.concatenate(parts), dtype=np.float32)
+
+
+_NONE = np.empty(0, dtype=np.int64)
+
+
+def _open_texts(index: str) -> TextStore:
+    from rerank_batch.retrieval.index import open_texts, read_manifest
+
+    return open_texts(Path(index), read_manifest(Path(index)))
+
+
+def _alive(table: pa.Table) -> NDArray[np.int64]:
+    reasons = table.column(schema.REJECT).to_pylist()
+    return np.array([row for row, reason in enumerate(reasons) if reason is None], dtype=np.int64)
+
+
+def _lists(table: pa.Table, name: str, kind: Any) -> list[NDArray[Any]]:
+    column = table.column(name).combine_chunks()
+    flat = column.flatten().to_numpy(zero_copy_only=False).astype(kind, copy=False)
+    ends = np.cumsum([len(value) for value in column]) if len(column) else np.zeros(1, int)
+    return list(np.split(flat, ends[:-1])) if len(column) else []
+
+
+def _replace(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, column)

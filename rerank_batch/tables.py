@@ -1,0 +1,200 @@
+"""Reading other people's tables: Parquet and jsonl, with every surprise turned into a clear error.
+
+Knows files, columns and filters; not what a corpus or a query log is.
+"""
+
+import gzip
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from rerank_batch.config import FilterTerm
+from rerank_batch.errors import ConfigError, InputError
+from rerank_batch.storage import input_files, sha256_file
+
+_BATCH_ROWS = 65_536
+_OPERATORS = {
+    "==": lambda field, value: field == value,
+    "!=": lambda field, value: field != value,
+    "<": lambda field, value: field < value,
+    "<=": lambda field, value: field <= value,
+    ">": lambda field, value: field > value,
+    ">=": lambda field, value: field >= value,
+}
+
+
+class ParquetTable:
+    """Parquet files read as one table, with hive partitions as columns.
+
+    Every footer is read first, so that a damaged file is named before any work is done.
+
+    Raises:
+        InputError: no file, a file that is not Parquet, files of different shape, or no rows.
+    """
+
+    def __init__(self, path: str, what: str) -> None:
+        self.what = what
+        self.path = path
+        self.files = input_files(path, (".parquet",), what)
+        self.rows = sum(_rows(file, what) for file in self.files)
+        if self.rows == 0:
+            raise InputError(f"{what}: {path} holds no rows")
+        base = path if Path(path).is_dir() else None
+        try:
+            self._dataset = ds.dataset(
+                [str(file) for file in self.files],
+                format="parquet",
+                partitioning=ds.partitioning(flavor="hive"),
+                partition_base_dir=base,
+            )
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise InputError(f"{what}: the files under {path} do not fit together: {error}") from None
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns there are, partition columns included."""
+        return list(self._dataset.schema.names)
+
+    def column(self, named: str | None, default: str, required: bool = True) -> str | None:
+        """The column to read: the one the user named, else the default where it exists.
+
+        Raises:
+            InputError: a named or required column is missing; the message lists what there is.
+        """
+        wanted = named or default
+        if wanted in self.columns:
+            return wanted
+        if named is None and not required:
+            return None
+        raise InputError(
+            f"{self.what}: {self.path} has no column {wanted!r}; "
+            f"it has {', '.join(self.columns)}. Name the right one in the configuration"
+        )
+
+    def batches(
+        self, columns: dict[str, str], terms: Sequence[FilterTerm] = ()
+    ) -> Iterator[pa.RecordBatch]:
+        """Batches in file and row order with ``columns`` = {new name: column in the file}."""
+        scanner = self._dataset.scanner(
+            columns={name: pc.field(source) for name, source in columns.items()},
+            filter=self._expression(terms),
+            batch_size=_BATCH_ROWS,
+        )
+        try:
+            yield from scanner.to_batches()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(f"{self.what}: reading {self.path} failed: {error}") from None
+
+    def _expression(self, terms: Sequence[FilterTerm]) -> Any:
+        expression = None
+        for column, operator, value in terms:
+            if column not in self.columns:
+                raise InputError(
+                    f"{self.what}: the filter names column {column!r}; "
+                    f"{self.path} has {', '.join(self.columns)}"
+                )
+            kind = self._dataset.schema.field(column).type
+            values = [_as_type(v, kind, column) for v in _listed(value)]
+            if operator in ("in", "not in"):
+                term = pc.field(column).isin(pa.array(values, type=kind))
+                term = term if operator == "in" else ~term
+            elif isinstance(value, (list, tuple)):
+                raise ConfigError(f"{self.what}: the filter on {column!r} compares with a list")
+            else:
+                term = _OPERATORS[operator](pc.field(column), pa.scalar(values[0], type=kind))
+            expression = term if expression is None else expression & term
+        return expression
+
+
+def read_jsonl(path: Path, what: str) -> Iterator[dict[str, Any]]:
+    """The objects of a jsonl or jsonl.gz file.
+
+    Raises:
+        InputError: a line that is not a JSON object, with its number.
+    """
+    opener = gzip.open if path.name.endswith(".gz") else open
+    number = 0
+    try:
+        with opener(path, "rt", encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):  # noqa: B007
+                if line.strip():
+                    row = json.loads(line)
+                    if not isinstance(row, dict):
+                        raise InputError(f"{what}: {path} line {number} is not a JSON object")
+                    yield row
+    except (json.JSONDecodeError, UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+        raise InputError(f"{what}: {path} is damaged near line {number}: {error}") from None
+
+
+def as_strings(values: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """A column as strings, and which of its values hold invalid UTF-8 (those become null).
+
+    Parquet readers do not check the bytes of a string column; text functions of Arrow, Polars and
+    the tokenizers rely on them, so this is the one gate that raw text passes.
+    """
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    textual = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    if not any(check(values.type) for check in binary + textual):
+        return values.cast(pa.string()), pa.array([False] * len(values))
+    raw = values.cast(pa.binary())
+    # A string array over the same buffers: casting would refuse the whole array for one bad value.
+    strings = pa.Array.from_buffers(
+        pa.string(), len(raw), raw.buffers(), offset=raw.offset, null_count=raw.null_count
+    )
+    try:
+        strings.validate(full=True)
+        return strings, pa.array([False] * len(strings))
+    except pa.ArrowInvalid:
+        texts = [_decode(value) for value in raw.to_pylist()]
+        bad = pa.array([isinstance(text, _Invalid) for text in texts])
+        return pa.array([None if isinstance(t, _Invalid) else t for t in texts], pa.string()), bad
+
+
+def fingerprint_files(path: str, suffixes: tuple[str, ...], what: str) -> list[str]:
+    """sha256 of every file an input path names, in the order they are read."""
+    return [sha256_file(file) for file in input_files(path, suffixes, what)]
+
+
+class _Invalid:
+    """Marks a value whose bytes are not UTF-8."""
+
+
+def _decode(value: bytes | None) -> str | None | _Invalid:
+    try:
+        return None if value is None else value.decode("utf-8")
+    except UnicodeDecodeError:
+        return _Invalid()
+
+
+def _rows(file: Path, what: str) -> int:
+    if file.stat().st_size == 0:
+        raise InputError(f"{what}: {file} is an empty file, not Parquet")
+    try:
+        return cast(int, pq.read_metadata(file).num_rows)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(
+            f"{what}: {file} is not a whole Parquet file (truncated or another format): {error}"
+        ) from None
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _as_type(value: Any, kind: pa.DataType, column: str) -> Any:
+    """The YAML value as the column's type, so that a quoted and an unquoted date both work."""
+    text = value.isoformat() if hasattr(value, "isoformat") else value
+    try:
+        return pa.scalar(text if pa.types.is_string(kind) else value).cast(kind).as_py()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise ConfigError(
+            f"the filter compares column {column!r} ({kind}) with {value!r}, which is no {kind}"
+        ) from None

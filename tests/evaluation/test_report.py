@@ -1,0 +1,292 @@
+"""The report page: true words, safe with strangers' text, small, readable on a phone."""
+
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html import escape
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from rerank_batch.errors import ConfigError
+from rerank_batch.evaluation.report import MeasureRow, QueryGain, Report, render, verdict
+
+HOSTILE = "<script>alert(1)</script>"
+
+NDCG = MeasureRow("nDCG@10", 0.552, 0.611, wins=96, ties=71, losses=33, p_value=0.00002)
+MRR = MeasureRow("RR@10", 0.701, 0.672, wins=28, ties=101, losses=74, p_value=0.0497)
+RECALL = MeasureRow("R@50", 0.871, 0.871, wins=0, ties=200, losses=0, p_value=None)
+
+
+def gains(count: int) -> tuple[QueryGain, ...]:
+    """Gains from about +0.5 down to -0.5."""
+    return tuple(
+        QueryGain(f"q{i:05d}", f"how to number {i}", 0.5, 1 - i / count) for i in range(count)
+    )
+
+
+REPORT = Report(
+    title="Nightly",
+    run_id="nightly-0007",
+    headline="nDCG@10",
+    measures=(NDCG, MRR, RECALL),
+    gains=gains(200),
+    queries=1234,
+    judged=200,
+    pairs=61_700,
+    rejects={"empty": 12, "duplicate_id": 1207},
+    seconds={"retrieve": 48.77, "score": 1834.021},
+    facts={"fingerprint": "9c1f4e0b", "reranker": "cross-encoder:models/small"},
+)
+EMPTY = replace(REPORT, measures=(), gains=(), judged=0)
+
+
+def judged_as(**changes: object) -> Report:
+    return replace(REPORT, measures=(replace(NDCG, **changes), MRR))  # type: ignore[arg-type]
+
+
+def one_query(query_id: str = "q1", query: str = "one") -> Report:
+    row = MeasureRow("nDCG@10", 0.5, 0.63, wins=1, ties=0, losses=0, p_value=None)
+    return replace(
+        REPORT, measures=(row,), gains=(QueryGain(query_id, query, 0.5, 0.63),), judged=1
+    )
+
+
+class Tags(HTMLParser):
+    """Every tag with its attributes, and whether the open ones are closed in order."""
+
+    VOID = ("meta", "line", "rect", "path")
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def names(self, *wanted: str) -> list[str]:
+        return [name for name, _ in self.tags if name in wanted]
+
+
+# --- the words -----------------------------------------------------------------------------------
+
+
+def test_better_says_by_how_much_and_how_sure() -> None:
+    result = verdict(REPORT)
+    assert result.outcome == "better"
+    assert result.text == (
+        "Reranking raised nDCG@10 from 0.552 to 0.611 on 200 judged queries "
+        "(+0.059; 96 better, 71 the same, 33 worse; paired t-test p < 0.001)."
+    )
+
+
+def test_worse_says_so() -> None:
+    result = verdict(judged_as(retrieval=0.611, reranked=0.552, p_value=0.004))
+    assert result.outcome == "worse"
+    assert "lowered nDCG@10 from 0.611 to 0.552" in result.text
+    assert "(−0.059;" in result.text
+    assert "p = 0.004" in result.text
+    assert result.text.endswith("retrieval alone ranks better.")
+
+
+@pytest.mark.parametrize("reranked", [0.611, 0.501])
+@pytest.mark.parametrize(
+    ("p_value", "words"),
+    [(0.05, "p = 0.050"), (0.31, "p = 0.310"), (None, "not tested"), (float("nan"), "not tested")],
+)
+def test_undecided_never_claims_more_than_the_test(
+    reranked: float, p_value: float | None, words: str
+) -> None:
+    result = verdict(judged_as(reranked=reranked, p_value=p_value))
+    assert result.outcome == "undecided"
+    assert words in result.text
+    assert "difference can be chance" in result.text
+
+
+def test_no_difference_is_neither_a_gain_nor_a_loss() -> None:
+    result = verdict(judged_as(reranked=0.552, p_value=None))
+    assert result.outcome == "unchanged"
+    assert "left nDCG@10 at 0.552" in result.text
+    assert "(0.000;" in result.text
+
+
+def test_rounding_keeps_p_on_its_side_of_the_line() -> None:
+    assert "paired t-test p < 0.05)" in verdict(judged_as(p_value=0.0497)).text
+
+
+def test_one_query_is_singular_and_undecided() -> None:
+    result = verdict(one_query())
+    assert result.outcome == "undecided"
+    assert "on 1 judged query (" in result.text
+
+
+def test_headline_must_be_one_of_the_measures() -> None:
+    with pytest.raises(ConfigError, match=r"'P@5' is none of the measures: nDCG@10, RR@10, R@50"):
+        render(replace(REPORT, headline="P@5"))
+
+
+# --- the page ------------------------------------------------------------------------------------
+
+
+def cells(page: str) -> list[str]:
+    return [cell.strip() for cell in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", page)]
+
+
+def test_every_number_is_in_a_table() -> None:
+    table = "|".join(cells(render(REPORT)))
+    for row in (
+        "nDCG@10|0.552|0.611|+0.059|96|71|33|&lt; 0.001",
+        "RR@10|0.701|0.672|−0.029|28|101|74|&lt; 0.05",
+        "R@50|0.871|0.871|0.000|0|200|0|–",
+        "duplicate_id|1,207|empty|12",
+        "retrieve|48.77|score|1,834.02",
+        "q00000|how to number 0|0.500|1.000|+0.500",
+        "q00199|how to number 199|0.500|0.005|−0.495",
+    ):
+        assert row in table
+
+
+def test_totals_and_facts_are_there() -> None:
+    page = render(REPORT)
+    for text in ("1,234", "61,700", "1,219", "nightly-0007", "9c1f4e0b", "models/small"):
+        assert text in page
+
+
+def test_extremes_are_twenty_each_and_the_rest_is_counted() -> None:
+    page = render(REPORT)
+    assert len(re.findall(r"how to number \d+", page)) == 40
+    assert "The 20 largest; 80 more not listed" in page  # 100 helped, one unchanged, 99 hurt
+    assert "The 20 largest; 79 more not listed" in page
+
+
+def test_bars_print_their_values() -> None:
+    chart = render(REPORT).split('class="chart"')[1].split("</svg>")[0]
+    for value in ("0.552", "0.611", "0.701", "0.672", "0.871"):
+        assert f">{value}</text>" in chart
+
+
+def test_counts_do_not_break_the_scale_of_shares() -> None:
+    count = MeasureRow("NumRet", 10.0, 312.0, wins=1, ties=0, losses=0, p_value=None)
+    page = render(replace(REPORT, measures=(NDCG, count)))
+    assert 'width="55.20%"' in page
+    assert "full width: 312.0" in page
+
+
+@pytest.mark.parametrize("report", [REPORT, EMPTY, one_query()], ids=["full", "empty", "one"])
+def test_page_is_well_formed_closed_and_accessible(report: Report) -> None:
+    page = render(report)
+    parsed = Tags(page)
+    assert parsed.open == []
+    assert not parsed.names("script", "link", "img", "iframe", "object", "form")
+    policies = [a["content"] for tag, a in parsed.tags if "http-equiv" in a]
+    assert policies == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+    assert "http" not in page.replace("http-equiv", "")
+    assert "url(" not in page.replace("url(#", "")
+    for _, attributes in parsed.tags:
+        assert not any(name.startswith("on") or name in ("src", "href") for name in attributes)
+
+    levels = [int(name[1]) for name in parsed.names("h1", "h2", "h3", "h4")]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    assert len(parsed.names("table")) == len(parsed.names("caption"))
+    assert all(a.get("scope") in ("col", "row") for tag, a in parsed.tags if tag == "th")
+    ids = [a["id"] for _, a in parsed.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    labels = " ".join(str(a["aria-labelledby"]) for _, a in parsed.tags if "aria-labelledby" in a)
+    assert set(labels.split()) <= set(ids)
+
+
+def test_hostile_text_stays_text() -> None:
+    report = replace(
+        one_query(HOSTILE, HOSTILE),
+        title=HOSTILE,
+        run_id=HOSTILE,
+        headline=HOSTILE,
+        measures=(MeasureRow(HOSTILE, 0.5, 0.63, 1, 0, 0, None),),
+        rejects={HOSTILE: 1},
+        seconds={HOSTILE: 1.0},
+        facts={HOSTILE: HOSTILE},
+    )
+    page = render(report)
+    assert "<script" not in page
+    assert page.count(escape(HOSTILE)) >= 10
+    assert Tags(page).open == []
+
+
+def test_a_huge_query_is_cut() -> None:
+    page = render(one_query(query="x" * 1_000_000))
+    assert len(page) < 50_000
+    assert "x…" in page
+
+
+def test_without_judgements_it_says_how_to_add_them() -> None:
+    page = render(EMPTY)
+    assert verdict(EMPTY).outcome == "not judged"
+    assert "No query of this run has relevance judgements" in page
+    assert "<code>qrels: {path: …}</code>" in page
+    assert "<svg" not in page
+    assert "duplicate_id" in page and "1,834.02" in page
+
+
+def test_fifty_thousand_queries_make_a_small_page() -> None:
+    page = render(replace(REPORT, gains=gains(50_000), judged=50_000))
+    assert len(page.encode()) < 500_000
+    paths = re.findall(r'<path class="(?:up|down)" d="([^"]*)"', page)
+    assert 300 <= sum(path.count("z") for path in paths) <= 400
+    assert "50,000 judged queries" in page
+
+
+def test_order_of_the_gains_does_not_matter() -> None:
+    assert render(REPORT) == render(replace(REPORT, gains=REPORT.gains[::-1]))
+
+
+# --- in a browser --------------------------------------------------------------------------------
+
+PHONE = """<!doctype html><body style="margin:0">
+<iframe style="width:390px;height:2400px;border:0" srcdoc="{page}"></iframe>
+<script>onload = () => {{
+  const root = document.querySelector("iframe").contentDocument.documentElement;
+  document.title = `${{root.scrollWidth}} of ${{root.clientWidth}}`;
+}}</script>"""
+
+
+def test_fits_a_phone(tmp_path: Path) -> None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not on PATH")
+    # A frame of 390 px, because a headless window is never that narrow.
+    wrapper, picture = tmp_path / "phone.html", tmp_path / "phone.png"
+    long = "no-place-to-break-" * 20
+    report = replace(REPORT, title=long, run_id=long, rejects={long: 1}, facts={long: long})
+    page = render(report).replace("<details>", "<details open>")
+    wrapper.write_text(PHONE.format(page=escape(page)), encoding="utf-8")
+
+    def browse(*action: str) -> str:
+        flags = (
+            "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+            "--disable-background-networking --disable-component-update --disable-sync "
+            "--hide-scrollbars --window-size=500,2400"
+        )
+        command = [chromium, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", *action]
+        return subprocess.run(
+            [*command, wrapper.as_uri()], capture_output=True, text=True, timeout=120, check=True
+        ).stdout
+
+    browse(f"--screenshot={picture}")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size > 20_000  # a blank page of this size is far smaller
+    assert "<title>390 of 390</title>" in browse("--dump-dom")
