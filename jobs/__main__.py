@@ -66,7 +66,7 @@ class ExportSystem(StrEnum):
 @app.command(epilog="Example: rerank-batch sample .sample")
 def sample(
     out: Annotated[Path, typer.Argument(help="The folder to write.")],
-    docs: Annotated[int, typer.Option(help="How many documents; 0 for all there are.")] = 2000,
+    docs: Annotated[int, typer.Option(help="How many documents; 0 for all there are.")] = 1500,
     queries: Annotated[int, typer.Option(help="How many queries; 0 for all there are.")] = 400,
     seed: Annotated[int, typer.Option(help="Another seed gives another sample.")] = 0,
     test_share: Annotated[float, typer.Option(help="Share of queries kept for testing.")] = 0.5,

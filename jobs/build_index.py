@@ -1,4 +1,4 @@
-"""Build the index: read the corpus, encode it once in an actor pool, write FAISS shards and texts."""
+"""Build the index: read the corpus, encode it once in an actor pool, write shards and texts."""
 
 import shutil
 import time

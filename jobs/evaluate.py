@@ -45,9 +45,7 @@ def evaluate(
     paths = run.results_paths()
     assert final is not None  # results_paths refuses unfinished runs
     qrels = read_qrels(config.qrels)
-    comparison = compare(
-        paths, qrels, run.rejected_ids() & set(qrels), config.evaluation.measures
-    )
+    comparison = compare(paths, qrels, run.rejected_ids() & set(qrels), config.evaluation.measures)
     if not comparison.retrieval:
         raise InputError(
             f"none of the {final['queries']:,} queries of run {run.run_id} is judged in "

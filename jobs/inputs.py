@@ -126,4 +126,6 @@ def versions() -> dict[str, str]:
 def _queries_section(config: Config, judged_only: bool) -> QueriesConfig:
     if config.queries is None:
         raise ConfigError("queries.path is required here: there is no query log to read")
-    return config.queries.model_copy(update={"judged_only": True}) if judged_only else config.queries
+    return (
+        config.queries.model_copy(update={"judged_only": True}) if judged_only else config.queries
+    )

@@ -298,9 +298,7 @@ def _means(
 def _planned_qrels(inputs: Inputs) -> dict[str, dict[str, int]] | None:
     if inputs.qrels is None:
         return None
-    asked = {
-        alias for ids in inputs.plan.queries.column("query_ids").to_pylist() for alias in ids
-    }
+    asked = {alias for ids in inputs.plan.queries.column("query_ids").to_pylist() for alias in ids}
     return {query: grades for query, grades in inputs.qrels.items() if query in asked}
 
 

@@ -108,7 +108,7 @@ class RerankerConfig(Section):
     top_k: int = Field(default=10, ge=1)
     max_length: int | None = Field(default=None, ge=8)
     precision: Precision = "auto"
-    batch_tokens: int = Field(default=4096, ge=64)
+    batch_tokens: int = Field(default=2048, ge=64)
 
 
 class EvaluationConfig(Section):
@@ -277,7 +277,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=deep)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=deep)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} stands twice", key_node.start_mark

@@ -5,6 +5,7 @@ Documents are sorted by id and numbered from 0, so that a document number orders
 number of processes on a node share one copy, and a lookup touches only the pages it needs.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,14 +119,12 @@ def _jsonl_batches(
             )
         rows.append(tuple(None if row.get(key) is None else str(row[key]) for key in keys))
         if len(rows) == _JSONL_ROWS:
-            yield flush()  # type: ignore[misc]
+            yield flush()
     if rows:
-        yield flush()  # type: ignore[misc]
+        yield flush()
 
 
-def _validate(
-    ids: pa.Array, titles: pa.Array, texts: pa.Array
-) -> tuple[pa.Table, dict[str, int]]:
+def _validate(ids: pa.Array, titles: pa.Array, texts: pa.Array) -> tuple[pa.Table, dict[str, int]]:
     (ids, bad_id), (titles, bad_title), (texts, bad_text) = map(as_strings, (ids, titles, texts))
     titles = pc.fill_null(titles, "")
     texts = pc.fill_null(texts, "")
@@ -161,7 +160,7 @@ def shard_bounds(documents: int, shards: int) -> list[tuple[int, int]]:
     """Half-open document number ranges of nearly equal size, one per shard; none is empty."""
     shards = min(shards, documents)
     edges = np.linspace(0, documents, shards + 1).round().astype(int)
-    return [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [(int(a), int(b)) for a, b in itertools.pairwise(edges)]
 
 
 def write_texts(documents: pa.Table, bounds: Sequence[tuple[int, int]], folder: Path) -> list[Path]:

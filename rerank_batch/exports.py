@@ -34,7 +34,7 @@ def export_run(run: Run, format: Format, system: System, out: Path) -> int:
     ``trec`` writes a line per query id and document; a query that stands for several ids is written
     under each, so that judgements under any of them find it. Its score column is minus the rank,
     because TREC tools sort by score and break ties by rules of their own; the scores are in the
-    other formats. ``jsonl`` writes a line per query, ``pairs`` a Parquet row per query and document.
+    other formats. ``jsonl`` writes a line per query, ``pairs`` a Parquet row per pair.
 
     Raises:
         RunConflict: the run is not finished.

@@ -7,6 +7,7 @@ never depends on how many actors there are, in which order they work, or on a re
 
 import logging
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -59,8 +60,8 @@ def cluster(compute: ComputeConfig, verbose: bool = False) -> Iterator[Cluster]:
         "address": address or "local",
         "log_to_driver": verbose,
         "logging_level": "INFO" if verbose else "ERROR",
-        # Idle OpenMP threads that spin would take the cores from the scorers' threads.
-        "runtime_env": {"env_vars": {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "0"}},
+        # The scorer's own threads are the parallelism; tokenizer threads on top would fight them.
+        "runtime_env": {"env_vars": {"TOKENIZERS_PARALLELISM": "0"}},
     }
     if address is None:
         settings["include_dashboard"] = False
@@ -68,7 +69,8 @@ def cluster(compute: ComputeConfig, verbose: bool = False) -> Iterator[Cluster]:
         if compute.cpus != "auto":
             settings["num_cpus"] = compute.cpus
     try:
-        context = ray.init(**settings)
+        with _without_stderr(not verbose):
+            context = ray.init(**settings)
     except (ConnectionError, ValueError, RuntimeError, OSError, TimeoutError) as error:
         raise ComputeError(f"Ray did not start at {address or 'this machine'}: {error}") from error
     _configure_data(verbose)
@@ -181,9 +183,7 @@ class _Blocks(Datasource):
         return None
 
     def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
-        unknown = BlockMetadata(
-            num_rows=None, size_bytes=None, exec_stats=None, input_files=None
-        )
+        unknown = BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None, input_files=None)
         return [ReadTask(read, unknown) for read in self._reads]
 
 
@@ -288,6 +288,23 @@ def _read(reads: Sequence[Callable[[], Iterable[pa.Table]]]) -> Dataset:
 def _share(value: Any) -> Any:
     """Large read-only values go to the object store once instead of into every actor's task."""
     return ray.put(value) if isinstance(value, dict) and len(value) > 1000 else value
+
+
+@contextmanager
+def _without_stderr(active: bool) -> Iterator[None]:
+    """Ray's C++ core announces its log level on file descriptor 2; its errors are exceptions."""
+    if not active:
+        yield
+        return
+    sys.stderr.flush()
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 def _configure_data(verbose: bool) -> None:

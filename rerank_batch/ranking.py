@@ -31,9 +31,7 @@ def top_k(scores: Scores, documents: Documents, k: int) -> tuple[Scores, Documen
     return np.take_along_axis(scores, best, axis=1), np.take_along_axis(documents, best, axis=1)
 
 
-def merge(
-    parts: list[tuple[Scores, Documents]], k: int
-) -> tuple[Scores, Documents]:
+def merge(parts: list[tuple[Scores, Documents]], k: int) -> tuple[Scores, Documents]:
     """Top ``k`` of the union of several shards' hits, each [n, k_i] and padded with -1."""
     scores = np.concatenate([part[0] for part in parts], axis=1)
     documents = np.concatenate([part[1] for part in parts], axis=1)

@@ -16,6 +16,7 @@ never lists folders. Knows Parquet files and JSON objects, not what is in the ro
 """
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -324,7 +325,7 @@ def block_bounds(rows: int, block_rows: int) -> list[tuple[int, int]]:
     """
     blocks = max(1, rows // block_rows)
     edges = [number * block_rows for number in range(blocks)] + [rows]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(itertools.pairwise(edges))
 
 
 def as_ranges(qidx: Sequence[int]) -> list[tuple[int, int]]:
@@ -338,9 +339,7 @@ def as_ranges(qidx: Sequence[int]) -> list[tuple[int, int]]:
     return ranges
 
 
-def check_coverage(
-    covered: Sequence[Sequence[tuple[int, int]]], planned: int, run_id: str
-) -> None:
+def check_coverage(covered: Sequence[Sequence[tuple[int, int]]], planned: int, run_id: str) -> None:
     """Every number from 0 to ``planned`` exactly once, or `RunConflict` with the first fault."""
     expected = 0
     for start, stop in sorted((a, b) for ranges in covered for a, b in ranges):
@@ -376,7 +375,7 @@ def total(commits: Sequence[Commit], what: str) -> dict[str, float]:
 
 
 def content_digest(paths: Sequence[str]) -> str:
-    """sha256 over the rows of Parquet files, whatever their names: equal runs have equal digests."""
+    """sha256 over the rows of Parquet files, whatever the names of the files."""
     checksum = hashlib.sha256()
     for path in paths:
         for row in pq.read_table(path).to_pylist():

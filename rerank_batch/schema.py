@@ -44,9 +44,11 @@ queries are personal data."""
 REJECT_FIELD = pa.field(REJECT, pa.string())
 
 ENCODED = PLAN.append(pa.field(VECTOR, pa.list_(pa.float32()))).append(REJECT_FIELD)
-RETRIEVED = pa.schema([field for field in ENCODED if field.name != VECTOR]).append(
-    pa.field(DOCUMENTS, pa.list_(pa.int64()))
-).append(pa.field(RETRIEVAL_SCORES, pa.list_(pa.float32())))
+RETRIEVED = (
+    pa.schema([field for field in ENCODED if field.name != VECTOR])
+    .append(pa.field(DOCUMENTS, pa.list_(pa.int64())))
+    .append(pa.field(RETRIEVAL_SCORES, pa.list_(pa.float32())))
+)
 RERANKED = RETRIEVED.append(pa.field(RERANK_SCORES, pa.list_(pa.float32())))
 
 RESULT = pa.struct(

@@ -65,8 +65,8 @@ class EncodeQueries:
     def __call__(self, table: pa.Table) -> pa.Table:
         """PLAN in, ENCODED out."""
         vectors = self._encoder.encode_queries(table.column(schema.QUERY).to_pylist())
-        finite = np.isfinite(vectors).all(axis=1)
-        rejects = [None if ok else NON_FINITE_VECTOR for ok in finite]
+        finite = np.asarray(np.isfinite(vectors).all(axis=1))
+        rejects = [None if ok else NON_FINITE_VECTOR for ok in finite.tolist()]
         flat = pa.array(vectors.ravel(), pa.float32())
         offsets = np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1]
         return table.append_column(
@@ -216,8 +216,12 @@ class AssembleResults:
             )
         output = schema.results(self._names)
         metrics = self._metrics(table, ids, orders)
-        table = table.select(schema.PLAN.names + [schema.REJECT])
-        for name, column in (("results", results), ("candidates", candidates), ("metrics", metrics)):
+        table = table.select([*schema.PLAN.names, schema.REJECT])
+        for name, column in (
+            ("results", results),
+            ("candidates", candidates),
+            ("metrics", metrics),
+        ):
             table = table.append_column(name, pa.array(column, output.field(name).type))
         return table
 
@@ -271,7 +275,11 @@ class EncodeDocuments:
     """The index job's heavy stage: document numbers in, their vectors beside them out."""
 
     def __init__(
-        self, encoder: str, max_length: int | None, texts: list[str], bounds: list[tuple[int, int]],
+        self,
+        encoder: str,
+        max_length: int | None,
+        texts: list[str],
+        bounds: list[tuple[int, int]],
         threads: int = 1,
     ) -> None:
         from rerank_batch.retrieval.encoder import Encoder
@@ -292,9 +300,7 @@ class EncodeDocuments:
             )
         flat = pa.array(vectors.ravel(), pa.float32())
         offsets = np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1]
-        return table.append_column(
-            schema.VECTOR, pa.ListArray.from_arrays(pa.array(offsets), flat)
-        )
+        return table.append_column(schema.VECTOR, pa.ListArray.from_arrays(pa.array(offsets), flat))
 
 
 class BuildShards:

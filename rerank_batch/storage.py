@@ -95,7 +95,7 @@ class Folder:
                 return False
             staged.write_bytes(data)
             _sync(staged)
-            os.replace(staged, self.path(key))
+            staged.replace(self.path(key))
             _sync(Path(self.path(key)).parent)
             return True
 
@@ -113,7 +113,7 @@ class Folder:
         with self._staged(key) as staged:
             shutil.copyfile(local, staged)
             _sync(staged)
-            os.replace(staged, self.path(key))
+            staged.replace(self.path(key))
             _sync(Path(self.path(key)).parent)
 
     def size(self, key: str) -> int | None:

@@ -54,7 +54,9 @@ class ParquetTable:
                 partition_base_dir=base,
             )
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise InputError(f"{what}: the files under {path} do not fit together: {error}") from None
+            raise InputError(
+                f"{what}: the files under {path} do not fit together: {error}"
+            ) from None
 
     @property
     def columns(self) -> list[str]:
@@ -122,7 +124,7 @@ def read_jsonl(path: Path, what: str) -> Iterator[dict[str, Any]]:
     number = 0
     try:
         with opener(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):  # noqa: B007
+            for number, line in enumerate(lines, start=1):
                 if line.strip():
                     row = json.loads(line)
                     if not isinstance(row, dict):
@@ -167,7 +169,7 @@ class _Invalid:
     """Marks a value whose bytes are not UTF-8."""
 
 
-def _decode(value: bytes | None) -> str | None | _Invalid:
+def _decode(value: bytes | None) -> str | _Invalid | None:
     try:
         return None if value is None else value.decode("utf-8")
     except UnicodeDecodeError:

@@ -1,6 +1,6 @@
 """Retrieval against reranked, query by query, from the rows of a finished run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,8 +48,7 @@ class Comparison:
         """System -> measure -> mean over the queries."""
         return {
             system: {
-                name: mean(self.values(system, name), len(self.retrieval))
-                for name in self.measures
+                name: mean(self.values(system, name), len(self.retrieval)) for name in self.measures
             }
             for system in ("retrieval", "reranked")
         }
@@ -74,7 +73,7 @@ class Comparison:
 def compare(
     paths: Sequence[str],
     qrels: Qrels,
-    rejected: Sequence[str],
+    rejected: Collection[str],
     measures: tuple[str, ...],
 ) -> Comparison:
     """Measure both rankings of every judged query in the result files ``paths``.
@@ -96,7 +95,9 @@ def compare(
                 for query, row in rows.items()
                 if (merged := merge_grades(qrels, row["query_ids"])) is not None
             }
-            first = {query: [hit["doc_id"] for hit in rows[query]["candidates"]] for query in grades}
+            first = {
+                query: [hit["doc_id"] for hit in rows[query]["candidates"]] for query in grades
+            }
             second = {query: _by_score(rows[query]["candidates"]) for query in grades}
             retrieval |= per_query(parsed, measures, grades, first)
             reranked |= per_query(parsed, measures, grades, second)

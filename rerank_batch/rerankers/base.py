@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ class ScorerOptions:
 
     max_length: int | None = None
     precision: Precision = "auto"
-    batch_tokens: int = 4096
+    batch_tokens: int = 2048
     threads: int = 1
 
 
@@ -43,9 +43,7 @@ class PairScorer(Protocol):
         """Score ``documents[i]`` for ``queries[i]``; order in, order out; lists may be empty."""
 
 
-def split(flat: NDArray[np.float32], documents: Sequence[Sequence[str]]) -> list[
-    NDArray[np.float32]
-]:
-    """One score per pair back to one array per query."""
+def split(flat: NDArray[Any], documents: Sequence[Sequence[str]]) -> list[NDArray[Any]]:
+    """One value per pair back to one array per query."""
     ends = np.cumsum([len(listed) for listed in documents])
     return list(np.split(flat, ends[:-1])) if len(documents) else []

@@ -72,4 +72,5 @@ class CrossEncoderScorer:
             texts, add_special_tokens=False, return_attention_mask=False, verbose=False
         )
         tokens = {text: len(ids) for text, ids in zip(texts, encoded["input_ids"], strict=True)}
-        return np.array([tokens[q] + tokens[d] for q, d in pairs], dtype=np.int64) + self._special
+        special = self._special
+        return np.array([tokens[q] + tokens[d] + special for q, d in pairs], dtype=np.int64)

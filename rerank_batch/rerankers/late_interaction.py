@@ -53,9 +53,7 @@ class LateInteractionScorer:
     def score(self, queries: Sequence[str], documents: Sequence[Sequence[str]]) -> PairScores:
         """See `PairScorer.score`."""
         pairs = [(i, d) for i, listed in enumerate(documents) for d in listed]
-        texts, which = np.unique(
-            np.array([d for _, d in pairs], dtype=object), return_inverse=True
-        )
+        texts, which = np.unique(np.array([d for _, d in pairs], dtype=object), return_inverse=True)
         query_of = np.array([i for i, _ in pairs], dtype=np.int64)
         query_tokens, query_cut = self._query_tokens(queries)
         lengths = self._lengths(list(texts))
@@ -74,9 +72,7 @@ class LateInteractionScorer:
         ]
         return PairScores(split(flat, documents), truncated)
 
-    def _query_tokens(
-        self, queries: Sequence[str]
-    ) -> tuple[list[torch.Tensor], NDArray[np.bool_]]:
+    def _query_tokens(self, queries: Sequence[str]) -> tuple[list[torch.Tensor], NDArray[np.bool_]]:
         """Per query its unit token vectors [tokens, dimension] without the special tokens."""
         lengths = self._lengths(list(queries))
         found: list[torch.Tensor] = [torch.empty(0)] * len(queries)

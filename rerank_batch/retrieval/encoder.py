@@ -1,7 +1,8 @@
 """The bi-encoder: texts to unit vectors. Knows sentence-transformers, not FAISS and not Ray."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from sentence_transformers import SentenceTransformer
 
 from rerank_batch.errors import ModelError
 from rerank_batch.scoring.device import pick_device
+from rerank_batch.scoring.packing import micro_batches
 
 FAMILIES = ("sentence-transformers",)
 
@@ -28,23 +30,46 @@ class Encoder:
                 str(folder), device=device, model_kwargs={"use_safetensors": True}
             )
         except (OSError, ValueError, RuntimeError, ImportError) as error:
-            raise ModelError(f"{folder} does not load as a sentence-transformers model: {error}") \
-                from error
+            raise ModelError(
+                f"{folder} does not load as a sentence-transformers model: {error}"
+            ) from error
         if max_length is not None:
             self._model.max_seq_length = max_length
+        self._dimension = _dimension(self._model)
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of queries, float32 [n, dimension]."""
-        return self._unit(self._model.encode_query(list(texts), **_QUIET))
+        return self._encode(texts, self._model.encode_query)
 
     def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of documents, float32 [n, dimension]."""
-        return self._unit(self._model.encode_document(list(texts), **_QUIET))
+        return self._encode(texts, self._model.encode_document)
 
-    def _unit(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        vectors = np.asarray(vectors, dtype=np.float32)
+    def _encode(
+        self, texts: Sequence[str], encode: Callable[..., NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """Encode in our micro-batches: by token count, where sentence-transformers sorts by
+        characters and cuts every 32 texts."""
+        vectors = np.empty((len(texts), self._dimension), dtype=np.float32)
+        for positions in micro_batches(self._lengths(texts), _BATCH_TOKENS):
+            batch = [texts[position] for position in positions]
+            vectors[positions] = encode(batch, batch_size=len(batch), show_progress_bar=False)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return np.divide(vectors, lengths, out=vectors, where=lengths > 0)
+        np.divide(vectors, lengths, out=vectors, where=lengths > 0)
+        return vectors
+
+    def _lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        if not texts:
+            return np.zeros(0, dtype=np.int64)
+        ids = self._model.tokenizer(list(texts), return_attention_mask=False, verbose=False)
+        lengths = np.array([len(row) for row in ids["input_ids"]], dtype=np.int64)
+        return np.minimum(lengths, self._model.max_seq_length or _BATCH_TOKENS)
 
 
-_QUIET = {"batch_size": 32, "show_progress_bar": False, "convert_to_numpy": True}
+_BATCH_TOKENS = 2048
+
+
+def _dimension(model: Any) -> int:
+    """Size of a vector; sentence-transformers renamed the method in version 6."""
+    newer = getattr(model, "get_embedding_dimension", None)
+    return int(newer() if newer else model.get_sentence_embedding_dimension())

@@ -9,7 +9,6 @@ sees the old index or the new one. Knows files and fingerprints, not FAISS and n
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -133,7 +132,9 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
             if not file.is_file():
                 raise IndexMismatch(f"{file} is missing; build the index again")
             if sha256_file(file) != expected:
-                raise IndexMismatch(f"{file} is not what was built (sha256 differs); build it again")
+                raise IndexMismatch(
+                    f"{file} is not what was built (sha256 differs); build it again"
+                )
 
 
 def open_texts(folder: Path, manifest: Manifest) -> TextStore:
@@ -149,7 +150,7 @@ def publish_manifest(folder: Path, manifest: Manifest, made_of: Mapping[str, Any
     payload = {**manifest.model_dump(mode="json"), "made_of": dict(made_of)}
     staged = folder / f".{MANIFEST}.new"
     staged.write_text(json.dumps(payload, indent=1, sort_keys=True), encoding="utf-8")
-    os.replace(staged, folder / MANIFEST)
+    staged.replace(folder / MANIFEST)
     current = {Path(shard.vectors).parts[0] for shard in manifest.shards}
     for entry in folder.iterdir():
         if entry.is_dir() and entry.name not in current:

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import faiss
+import faiss as _typed_faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from rerank_batch import ranking
 from rerank_batch.errors import ConfigError, IndexMismatch
+
+faiss: Any = _typed_faiss  # its stubs lag behind its library
 
 Vectors = NDArray[np.float32]
 
@@ -98,7 +100,9 @@ def open_shard(file: Path, first: int, options: SearchOptions | None = None) -> 
         try:
             index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP)
         except RuntimeError as error:
-            raise IndexMismatch(f"{file} is no readable FAISS index: {_first_line(error)}") from None
+            raise IndexMismatch(
+                f"{file} is no readable FAISS index: {_first_line(error)}"
+            ) from None
     if isinstance(index, faiss.IndexFlat):
         return FlatShard(index, first)
     return ApproximateShard(index, first, options or SearchOptions())
@@ -139,7 +143,9 @@ class FlatShard:
             missed_at_most = rough[:, -1] + 2 * self._rounding * np.linalg.norm(asked, axis=1)
             todo = todo[scores[todo, -1] <= missed_at_most]
             width *= 4
-        return Hits(scores, np.where(documents == ranking.PAD, ranking.PAD, documents + self._first))
+        return Hits(
+            scores, np.where(documents == ranking.PAD, ranking.PAD, documents + self._first)
+        )
 
     def _rescore(self, vectors: Vectors, found: NDArray[np.int64]) -> NDArray[np.float32]:
         """Inner products of queries [n, d] and their hits [n, w] in float64, one pair at a time."""
@@ -183,9 +189,7 @@ def search_all(shards: list[Shard], vectors: Vectors, k: int) -> Hits:
     return Hits(*ranking.merge([(hit.scores, hit.documents) for hit in hits], k))
 
 
-def measure_recall(
-    shards: list[Shard], vectors: Vectors, asked: Vectors, k: int
-) -> float:
+def measure_recall(shards: list[Shard], vectors: Vectors, asked: Vectors, k: int) -> float:
     """Share of the exact top ``k`` over ``vectors`` [n, d] that the shards find for ``asked``."""
     exact = faiss.IndexFlatIP(vectors.shape[1])
     exact.add(vectors)

@@ -68,7 +68,7 @@ class SampleSummary:
 def write_sample(
     out: Path,
     *,
-    docs: int = 2000,
+    docs: int = 1500,
     queries: int = 400,
     seed: int = 0,
     test_share: float = 0.5,

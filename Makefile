@@ -1,0 +1,42 @@
+# Everything a newcomer needs: `make demo` and `make test` set themselves up in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test test-slow lint constraints clean
+
+help:
+	@echo "make demo       the main job on a real sample: index, retrieve, rerank, report"
+	@echo "make test       linters, types, import rules and the tests"
+	@echo "make test-slow  the slow tests: kills, memory and scale"
+	@echo "make clean      remove .venv, the sample, its index and its runs"
+
+# torch first and by itself: where there is no GPU its CPU build saves gigabytes.
+.venv/installed: pyproject.toml infra/constraints.txt infra/install_torch.sh
+	$(PYTHON) -m venv .venv
+	sh infra/install_torch.sh $(BIN)/python infra/constraints.txt
+	$(BIN)/python -m pip install --quiet -c infra/constraints.txt -e ".[sample,dev]"
+	touch $@
+
+demo: .venv/installed
+	$(BIN)/rerank-batch sample .sample
+	$(BIN)/rerank-batch build-index configs/quickstart.yaml
+	$(BIN)/rerank-batch rerank configs/quickstart.yaml
+	$(BIN)/rerank-batch evaluate configs/quickstart.yaml --run latest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-slow: .venv/installed
+	$(BIN)/python -m pytest -m slow -s
+
+constraints: .venv/installed
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' > infra/constraints.txt
+
+clean:
+	rm -rf .venv .sample .index .runs
