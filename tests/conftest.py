@@ -1,0 +1,160 @@
+"""What tests share: tiny models with seeded weights, small collections, one command runner."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+WORDS = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma "
+    "tau upsilon phi chi psi omega river stone cloud paper engine garden winter summer"
+).split()
+
+
+def build_tokenizer(folder: Path) -> Any:
+    """A BERT tokenizer whose vocabulary is `WORDS`, letters and digits."""
+    from transformers import BertTokenizerFast
+
+    pieces = [chr(c) for c in range(ord("a"), ord("z") + 1)] + [str(d) for d in range(10)]
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *pieces]
+    vocab += [f"##{piece}" for piece in pieces]
+    file = folder / "vocab.txt"
+    file.write_text("\n".join(vocab), encoding="utf-8")
+    return BertTokenizerFast(vocab_file=str(file), model_max_length=64)
+
+
+def _bert_config(**extra: Any) -> Any:
+    from transformers import BertConfig
+
+    return BertConfig(
+        vocab_size=5 + len(WORDS) + 72,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        **extra,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer BERT with one label, as a checkpoint folder."""
+    import torch
+    from transformers import BertForSequenceClassification
+
+    folder = tmp_path_factory.mktemp("cross-encoder")
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(_bert_config(num_labels=1, initializer_range=0.5))
+    model.save_pretrained(folder)
+    build_tokenizer(folder).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bi_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer BERT with mean pooling, as a sentence-transformers folder."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Pooling, Transformer
+    from transformers import BertModel
+
+    folder = tmp_path_factory.mktemp("bert")
+    torch.manual_seed(1)
+    BertModel(_bert_config()).save_pretrained(folder)
+    build_tokenizer(folder).save_pretrained(folder)
+    transformer = Transformer(str(folder), max_seq_length=64)
+    out = tmp_path_factory.mktemp("bi-encoder")
+    SentenceTransformer(modules=[transformer, Pooling(32)], device="cpu").save(str(out))
+    return out
+
+
+def sentences(count: int, seed: int, words: int = 8) -> list[str]:
+    """Deterministic sentences over `WORDS`."""
+    import random
+
+    rng = random.Random(seed)
+    return [" ".join(rng.choices(WORDS, k=rng.randint(1, words))) for _ in range(count)]
+
+
+@pytest.fixture(scope="session")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 documents, 60 log rows of 40 queries with dirt, judgements."""
+    folder = tmp_path_factory.mktemp("collection")
+    texts = sentences(120, seed=2, words=20)
+    corpus = {
+        "doc_id": [f"d{n:03d}" for n in range(120)],
+        "title": [WORDS[n % len(WORDS)] for n in range(120)],
+        "text": texts,
+    }
+    pq.write_table(pa.table(corpus), folder / "corpus.parquet")
+    asked = sentences(40, seed=3)
+    ids = [f"q{n:02d}" for n in range(40)]
+    log = {
+        "query_id": [*ids, *ids[:20], "x1", "x2", None],
+        "query": [*asked, *[text.upper() for text in asked[:20]], "", None, "alpha"],
+    }
+    pq.write_table(pa.table(log), folder / "log.parquet")
+    qrels = {
+        "query_id": [ids[n // 2] for n in range(60)],
+        "doc_id": [f"d{(n * 7) % 120:03d}" for n in range(60)],
+        "relevance": pa.array([1 + n % 3 for n in range(60)], pa.int32()),
+    }
+    pq.write_table(pa.table(qrels), folder / "qrels.parquet")
+    return folder
+
+
+@pytest.fixture
+def write_config(
+    tmp_path: Path, collection: Path, tiny_bi_encoder: Path, tiny_cross_encoder: Path
+) -> Callable[..., Path]:
+    """A configuration file for the small collection; keyword arguments replace whole sections."""
+
+    def write(**sections: Any) -> Path:
+        config = {
+            "root": str(tmp_path / "runs"),
+            "job": "test",
+            "corpus": {"path": str(collection / "corpus.parquet")},
+            "queries": {"path": str(collection / "log.parquet")},
+            "qrels": {"path": str(collection / "qrels.parquet")},
+            "index": {
+                "path": str(tmp_path / "index"),
+                "encoder": f"sentence-transformers:{tiny_bi_encoder}",
+                "shards": 3,
+            },
+            "retrieval": {"depth": 20},
+            "reranker": {"model": f"cross-encoder:{tiny_cross_encoder}", "top_k": 5},
+            "evaluation": {"measures": ["nDCG@10", "RR@10", "R@20"]},
+            "compute": {"block_rows": 16, "cpus": 2},
+        }
+        config |= sections
+        file = tmp_path / "config.yaml"
+        file.write_text(yaml.safe_dump({k: v for k, v in config.items() if v is not None}))
+        return file
+
+    return write
+
+
+def run_command(*arguments: object, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """`rerank-batch ARGUMENTS` in a process of its own."""
+    command = [sys.executable, "-m", "jobs", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def run_json(*arguments: object, timeout: float = 240) -> dict[str, Any]:
+    """The summary of a command that must succeed."""
+    done = run_command(*arguments, "--json", timeout=timeout)
+    assert done.returncode == 0, done.stderr
+    summary: dict[str, Any] = json.loads(done.stdout)
+    return summary

@@ -1,0 +1,143 @@
+"""Retrieval against reranked on a run small enough to check by hand."""
+
+import math
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+from rerank_batch.evaluation.comparison import (
+    METRICS,
+    Comparison,
+    compare,
+    paired_p_value,
+    wins_ties_losses,
+)
+from tests.helpers import finished_run, result_row
+
+MEASURES = ("nDCG@2", "RR")
+SECOND = 1 / math.log2(3)  # what a relevant document at rank 2 is worth in DCG
+
+# query, its ids, candidates (doc, retrieval score, reranker score)
+BLOCKS = [
+    [
+        result_row(0, [("a", 0.9, 0.1), ("b", 0.8, 0.6), ("c", 0.7, 0.5)], ["better"]),
+        result_row(1, [("b", 0.9, 0.5), ("a", 0.8, 0.5), ("c", 0.7, 0.5)], ["tied", "alias"]),
+    ],
+    [
+        result_row(2, [("a", 0.9, 0.1), ("b", 0.8, 0.2), ("c", 0.7, 0.3)], ["worse"]),
+        result_row(3, [("a", 0.9, 0.1)], ["unjudged"]),
+        result_row(4, [], ["void"]),
+    ],
+]
+QRELS = {
+    "better": {"b": 1, "a": 0},
+    "alias": {"b": 2, "c": 1},
+    "worse": {"a": 1},
+    "void": {"a": 1},
+    "rejected": {"a": 1},
+    "elsewhere": {"a": 1},
+}
+
+
+@pytest.fixture
+def comparison(tmp_path: Path) -> Comparison:
+    run = finished_run(tmp_path, BLOCKS)
+    return compare(run.results_paths(), QRELS, ["rejected"], MEASURES)
+
+
+def test_values_are_those_computed_by_hand(comparison: Comparison) -> None:
+    ideal = 2 + SECOND  # grades 2 and 1
+    assert comparison.retrieval == {
+        "better": {"nDCG@2": pytest.approx(SECOND), "RR": 0.5},
+        "tied": {"nDCG@2": pytest.approx(2 / ideal), "RR": 1.0},
+        "worse": {"nDCG@2": 1.0, "RR": 1.0},
+        "void": {"nDCG@2": 0.0, "RR": 0.0},
+        "rejected": {"nDCG@2": 0.0, "RR": 0.0},
+    }
+    assert comparison.reranked == {
+        "better": {"nDCG@2": 1.0, "RR": 1.0},
+        # All three scores tie, so the ids decide: a, b, c.
+        "tied": {"nDCG@2": pytest.approx(2 * SECOND / ideal), "RR": 0.5},
+        "worse": {"nDCG@2": 0.0, "RR": pytest.approx(1 / 3)},
+        "void": {"nDCG@2": 0.0, "RR": 0.0},
+        "rejected": {"nDCG@2": 0.0, "RR": 0.0},
+    }
+
+
+def test_means_are_over_all_judged_queries_rejected_ones_too(comparison: Comparison) -> None:
+    means = comparison.means()
+    assert means["retrieval"]["RR"] == pytest.approx((0.5 + 1 + 1) / 5)
+    assert means["reranked"]["RR"] == pytest.approx((1 + 0.5 + 1 / 3) / 5)
+
+
+def test_values_of_both_systems_are_paired_by_query(comparison: Comparison) -> None:
+    before, after = (comparison.values(system, "RR") for system in ("retrieval", "reranked"))
+    assert before == [0.5, 0.0, 1.0, 0.0, 1.0]  # better, rejected, tied, void, worse
+    assert after == [1.0, 0.0, 0.5, 0.0, pytest.approx(1 / 3)]
+    assert wins_ties_losses(before, after) == (1, 2, 2)
+
+
+def test_the_table_has_a_row_per_query_system_and_measure(comparison: Comparison) -> None:
+    table = comparison.table()
+    assert table.schema == METRICS
+    assert table.num_rows == 5 * 2 * 2
+    rows = {(r["query_id"], r["system"], r["measure"]): r for r in table.to_pylist()}
+    assert rows["worse", "reranked", "nDCG@2"]["value"] == 0.0
+    assert rows["worse", "retrieval", "nDCG@2"]["value"] == 1.0
+    assert rows["worse", "retrieval", "nDCG@2"]["weight"] == 1.0
+
+
+def test_queries_are_told_by_their_text(comparison: Comparison) -> None:
+    assert comparison.texts["better"] == "query number 0"
+    assert set(comparison.texts) == set(comparison.retrieval)
+
+
+@pytest.mark.parametrize("rejected", ["better", "alias", "tied"])
+def test_a_rejected_row_does_not_erase_the_query_that_other_rows_planned(
+    tmp_path: Path, comparison: Comparison, rejected: str
+) -> None:
+    """A log may hold one id twice, once with an empty text; `Run.rejected_ids` names it then."""
+    again = compare(
+        finished_run(tmp_path / "again", BLOCKS).results_paths(),
+        QRELS,
+        ["rejected", rejected],
+        MEASURES,
+    )
+    assert again.retrieval == comparison.retrieval
+    assert again.reranked == comparison.reranked
+
+
+# --- statistics ------------------------------------------------------------------------------
+
+
+def test_a_tiny_difference_is_a_tie() -> None:
+    before = [0.1, 0.2, 0.3, 0.4]
+    assert wins_ties_losses(before, [0.1 + 1e-12, 0.2, 0.31, 0.0]) == (1, 2, 1)
+    assert wins_ties_losses([], []) == (0, 0, 0)
+
+
+def test_the_p_value_is_that_of_the_paired_t_test() -> None:
+    before, after = [0.0, 0.5, 1.0, 0.25, 0.5], [0.5, 0.5, 0.75, 1.0, 1.0]
+    gains = [b - a for a, b in zip(before, after, strict=True)]
+    average = sum(gains) / 5
+    spread = math.sqrt(sum((gain - average) ** 2 for gain in gains) / 4)
+    by_hand = 2 * stats.t.sf(abs(average / (spread / math.sqrt(5))), 4)
+    assert paired_p_value(before, after) == pytest.approx(by_hand)
+    assert paired_p_value(after, before) == pytest.approx(by_hand)
+    assert paired_p_value(before, after) == pytest.approx(stats.ttest_rel(before, after).pvalue)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param([], [], id="no query"),
+        pytest.param([0.1], [0.9], id="one query"),
+        pytest.param([0.1, 0.2], [0.1, 0.2 + 1e-12], id="no difference"),
+        pytest.param([0.0, 0.25, 0.5], [0.5, 0.75, 1.0], id="no spread"),
+    ],
+)
+def test_there_is_no_p_value_where_the_test_is_not_defined(
+    before: list[float], after: list[float]
+) -> None:
+    assert paired_p_value(before, after) is None

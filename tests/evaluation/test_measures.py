@@ -1,0 +1,135 @@
+"""Measures: exactly what trec_eval says, and 0 where there is nothing to measure."""
+
+import math
+import random
+import subprocess
+import sys
+
+import pytest
+import pytrec_eval
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rerank_batch.errors import ConfigError
+from rerank_batch.evaluation.measures import mean, parse_measures, per_query
+
+NAMES = {"nDCG@10": "ndcg_cut_10", "RR": "recip_rank", "R@5": "recall_5", "AP": "map"}
+MEASURES = parse_measures(list(NAMES))
+DOCUMENTS = [f"d{n:02d}" for n in range(16)]
+
+QRELS = st.dictionaries(
+    st.sampled_from(["q1", "q2", "q3"]),
+    st.dictionaries(st.sampled_from(DOCUMENTS), st.integers(-1, 3), min_size=1),
+)
+RANKINGS = st.fixed_dictionaries(
+    {query: st.lists(st.sampled_from(DOCUMENTS), unique=True) for query in ("q1", "q2", "q4")}
+)
+
+
+@given(QRELS, RANKINGS)
+@settings(max_examples=200, deadline=None)
+def test_values_are_those_of_trec_eval(
+    qrels: dict[str, dict[str, int]], rankings: dict[str, list[str]]
+) -> None:
+    found = per_query(MEASURES, list(NAMES), qrels, rankings)
+    assert set(found) == set(qrels) & set(rankings)
+    ranked = {
+        query: {document: float(-place) for place, document in enumerate(rankings[query])}
+        for query in found
+        if rankings[query]
+    }
+    evaluator = pytrec_eval.RelevanceEvaluator(qrels, set(NAMES.values()))
+    expected = evaluator.evaluate(ranked) if ranked else {}
+    for query, values in found.items():
+        assert set(values) == set(NAMES)
+        for name, theirs in NAMES.items():
+            wanted = expected[query][theirs] if query in expected else 0.0
+            assert values[name] == pytest.approx(wanted, abs=1e-9)
+
+
+def test_a_hand_made_example() -> None:
+    """Relevant documents at ranks 2 (grade 3) and 4 (grade 1), and one not found."""
+    qrels = {"q": {"b": 3, "d": 1, "x": 1, "a": 0, "c": -1}}
+    (values,) = per_query(MEASURES, list(NAMES), qrels, {"q": ["a", "b", "c", "d"]}).values()
+    ideal = 3 + 1 / math.log2(3) + 1 / math.log2(4)
+    assert values["RR"] == 0.5
+    assert values["R@5"] == pytest.approx(2 / 3)
+    assert values["AP"] == pytest.approx((1 / 2 + 2 / 4) / 3)
+    assert values["nDCG@10"] == pytest.approx((3 / math.log2(3) + 1 / math.log2(5)) / ideal)
+
+
+_SPAM = """
+from rerank_batch.evaluation.measures import parse_measures, per_query
+names = ["nDCG@10", "RR", "R@5", "AP"]
+for grade in (-2, -3, -100):
+    qrels = {"q": {"a": grade, "b": 1}, "only": {"a": grade}}
+    found = per_query(parse_measures(names), names, qrels, {"q": ["a", "b"], "only": ["a"]})
+    assert found["q"]["RR"] == 0.5, found
+    assert set(found["only"].values()) == {0.0}, found
+"""
+
+
+def test_grades_below_minus_one_are_not_relevant_and_crash_nothing() -> None:
+    """TREC web tracks grade spam as -2, which makes trec_eval's own code write out of bounds."""
+    done = subprocess.run([sys.executable, "-c", _SPAM], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr or f"the process died with {done.returncode}"
+
+
+def test_a_judged_query_that_found_nothing_scores_0_and_one_without_judgements_nothing() -> None:
+    found = per_query(MEASURES, list(NAMES), {"q1": {"d": 1}}, {"q1": [], "q2": ["d"]})
+    assert found == {"q1": dict.fromkeys(NAMES, 0.0)}
+    assert per_query(MEASURES, list(NAMES), {}, {"q2": ["d"]}) == {}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nDCG@ten",
+        "Foo@10",
+        "",
+        "nDCG@",
+        "nDCG@10@5",
+        "__import__('os')",
+        "10",
+        "(",
+        "nDCG@-1",
+        "P",
+        "R",
+    ],
+)
+def test_what_is_no_measure_is_a_config_error_with_examples(name: str) -> None:
+    with pytest.raises(ConfigError, match="write them as ir-measures does: nDCG@10") as error:
+        parse_measures(["nDCG@10", name])
+    assert repr(name) in str(error.value)
+
+
+def test_no_measures_are_a_config_error() -> None:
+    with pytest.raises(ConfigError, match="name at least one"):
+        parse_measures([])
+
+
+@pytest.mark.parametrize("names", [["MRR@10", "NDCG@10"], ["P@5", "Success@5", "AP@10"]])
+def test_other_spellings_keep_the_name_they_were_asked_by(names: list[str]) -> None:
+    (values,) = per_query(parse_measures(names), names, {"q": {"d": 1}}, {"q": ["d"]}).values()
+    assert list(values) == names
+    assert all(value > 0 for value in values.values())
+
+
+@pytest.mark.parametrize("names", [["RR@10", "MRR@10"], ["AP", "AP"]])
+def test_one_measure_by_two_names_is_refused_or_valued_twice(names: list[str]) -> None:
+    """Never silently 0 under one of them, nor two columns of one name."""
+    try:
+        measures = parse_measures(names)
+    except ConfigError:
+        return
+    (values,) = per_query(measures, names, {"q": {"d": 1}}, {"q": ["d"]}).values()
+    assert len(values) == len(names)
+    assert set(values.values()) == {1.0}
+
+
+def test_a_mean_does_not_depend_on_the_order() -> None:
+    values = [random.Random(0).uniform(-1, 1) * 10.0**n for n in range(-12, 12)]
+    shuffled = random.Random(1).sample(values, len(values))
+    assert mean(values, 7) == mean(shuffled, 7)
+    assert mean([0.5, 1.0], 4) == 0.375
+    assert mean([], 0) == 0.0
