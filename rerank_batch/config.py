@@ -12,11 +12,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from rerank_batch.errors import ConfigError
 
-RUN_ID = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}$")
+RUN_ID = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}\Z")
 
 PoolSize = Literal["auto"] | Annotated[int, Field(ge=1)]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -33,6 +41,20 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _refuse_credentials(uri: str) -> str:
+    if _CREDENTIALS.match(uri):
+        raise ValueError(
+            "credentials in a URI are refused; use the environment, a profile or an instance role"
+        )
+    return uri
+
+
+_CREDENTIALS = re.compile(r"(?i)^[a-z][a-z0-9+.-]*://([^/]*@|[^/:]+:(?!\d+(/|$)).*@)")
+
+Location = Annotated[str, AfterValidator(_refuse_credentials)]
+"""A path or URI without credentials in it."""
+
+
 class CorpusConfig(Section):
     """Where the documents are and what their columns are called.
 
@@ -40,7 +62,7 @@ class CorpusConfig(Section):
     in BEIR jsonl. A corpus without a title column needs no setting.
     """
 
-    path: str
+    path: Location
     format: Literal["auto", "parquet", "beir"] = "auto"
     id: str | None = None
     title: str | None = None
@@ -55,7 +77,7 @@ class QueriesConfig(Section):
     list of ``[column, operator, value]`` that must all hold; it is pushed down to the Parquet scan.
     """
 
-    path: str
+    path: Location
     format: Literal["auto", "parquet", "beir"] = "auto"
     id: str | None = None
     text: str | None = None
@@ -71,7 +93,7 @@ class QueriesConfig(Section):
 class QrelsConfig(Section):
     """Judgements: Parquet (query_id, doc_id, relevance), BEIR tsv, or TREC qrels."""
 
-    path: str
+    path: Location
     format: Literal["auto", "parquet", "beir", "trec"] = "auto"
     filter: tuple[FilterTerm, ...] = ()
 
@@ -83,7 +105,7 @@ class IndexConfig(Section):
     steer the approximate kinds; the recall measured with them is in the index manifest.
     """
 
-    path: str
+    path: Location
     encoder: str
     kind: str = "Flat"
     shards: int = Field(default=1, ge=1, le=4096)
@@ -136,7 +158,7 @@ class ComputeConfig(Section):
 class Config(Section):
     """Everything a job needs to know."""
 
-    root: str = "./.runs"
+    root: Location = "./.runs"
     job: str = "rerank"
     corpus: CorpusConfig
     queries: QueriesConfig | None = None
@@ -155,11 +177,6 @@ class Config(Section):
                 f"{job!r} is not a job name: lower-case letters, digits, '-' and '_', 64 at most"
             )
         return job
-
-    @field_validator("root")
-    @classmethod
-    def _no_credentials_in_uris(cls, root: str) -> str:
-        return _refuse_credentials(root)
 
     @model_validator(mode="after")
     def _results_fit_the_candidates(self) -> "Config":
@@ -184,14 +201,6 @@ class Config(Section):
                 settings[section].pop("path")
         settings["compute"] = {"block_rows": settings["compute"]["block_rows"]}
         return settings
-
-
-def _refuse_credentials(uri: str) -> str:
-    if re.match(r"^[a-z0-9]+://[^/]*@", uri):
-        raise ValueError(
-            "credentials in a URI are refused; use the environment, a profile or an instance role"
-        )
-    return uri
 
 
 def digest(value: object) -> str:
@@ -224,7 +233,8 @@ def parse_config(raw: dict[str, Any], source: str = "the configuration") -> Conf
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        problems = "\n".join(f"  - {_explain(problem)}" for problem in error.errors())
+        explained = dict.fromkeys(_explain(problem) for problem in error.errors())
+        problems = "\n".join(f"  - {line}" for line in explained)
         raise ConfigError(f"{source} cannot be used:\n{problems}") from None
 
 
@@ -235,7 +245,9 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
     *parents, leaf = key.strip().split(".")
     section = raw
     for parent in parents:
-        child = section.setdefault(parent, {})
+        if section.get(parent) is None:
+            section[parent] = {}
+        child = section[parent]
         if not isinstance(child, dict):
             raise ConfigError(f"--set {override}: {parent!r} is a value, not a section")
         section = child
@@ -246,7 +258,11 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
 
 
 def _explain(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
+    path = [str(part) for part in problem["loc"]]
+    if path and path[-1].startswith(("literal[", "constrained-int")):
+        where = ".".join(path[:-1])
+        return f"{where}: 'auto' or a whole number of at least 1 (got {problem['input']!r})"
+    where = ".".join(path)
     if problem["type"] == "extra_forbidden":
         *parents, unknown = (str(part) for part in problem["loc"])
         valid = _valid_keys(parents)
@@ -277,7 +293,11 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=deep)
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is not a word", key_node.start_mark
+                )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} stands twice", key_node.start_mark

@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from rerank_batch.config import CorpusConfig
 from rerank_batch.errors import InputError
 from rerank_batch.storage import input_files
-from rerank_batch.tables import ParquetTable, as_strings, fingerprint_files, read_jsonl
+from rerank_batch.tables import (
+    ParquetTable,
+    as_bytes,
+    as_strings,
+    fingerprint_files,
+    read_jsonl,
+)
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
 _COLUMNS = ("doc_id", "title", "text")
@@ -104,12 +110,12 @@ def _raw_batches(config: CorpusConfig) -> Iterator[tuple[pa.Array, pa.Array, pa.
 def _jsonl_batches(
     file: Path, keys: tuple[str, str, str]
 ) -> Iterator[tuple[pa.Array, pa.Array, pa.Array]]:
-    rows: list[tuple[str | None, ...]] = []
+    rows: list[tuple[bytes | None, ...]] = []
 
     def flush() -> tuple[pa.Array, ...]:
         columns = list(zip(*rows, strict=True)) or [(), (), ()]
         rows.clear()
-        return tuple(pa.array(column, pa.string()) for column in columns)
+        return tuple(pa.array(column, pa.binary()) for column in columns)
 
     for number, row in enumerate(read_jsonl(file, "corpus"), start=1):
         if keys[0] not in row or keys[2] not in row:
@@ -117,7 +123,7 @@ def _jsonl_batches(
                 f"corpus: {file} document {number} lacks {keys[0]!r} or {keys[2]!r}; "
                 f"it has {', '.join(map(repr, row))}"
             )
-        rows.append(tuple(None if row.get(key) is None else str(row[key]) for key in keys))
+        rows.append(tuple(as_bytes(row.get(key)) for key in keys))
         if len(rows) == _JSONL_ROWS:
             yield flush()
     if rows:

@@ -5,6 +5,7 @@ The retrieval run is exported at full depth, the reranked run at the top-k that 
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from rerank_batch.run import Run
 Format = Literal["trec", "jsonl", "pairs"]
 System = Literal["retrieval", "reranked"]
 
+_QUERIES_PER_ROW_GROUP = 2_000
 _PAIRS = pa.schema(
     [
         ("query_id", pa.string()),
@@ -40,11 +42,23 @@ def export_run(run: Run, format: Format, system: System, out: Path) -> int:
         RunConflict: the run is not finished.
         InputError: an id with white space cannot stand in a TREC file.
     """
+    rows = _rows(run.results_paths(), system)
     out.parent.mkdir(parents=True, exist_ok=True)
-    rows = _rows(run, system)
-    if format == "pairs":
-        return _write_pairs(rows, out)
-    lines = _trec_lines(rows, f"{run.run_id}-{system}") if format == "trec" else _json_lines(rows)
+    staged = out.with_name(f".{out.name}.part")
+    try:
+        if format == "pairs":
+            count = _write_pairs(rows, staged)
+        elif format == "trec":
+            count = _write_lines(_trec_lines(rows, f"{run.run_id}-{system}"), staged)
+        else:
+            count = _write_lines(_json_lines(rows), staged)
+        staged.replace(out)
+    finally:
+        staged.unlink(missing_ok=True)
+    return count
+
+
+def _write_lines(lines: Iterator[str], out: Path) -> int:
     count = 0
     with out.open("w", encoding="utf-8") as file:
         for line in lines:
@@ -53,10 +67,10 @@ def export_run(run: Run, format: Format, system: System, out: Path) -> int:
     return count
 
 
-def _rows(run: Run, system: System) -> Iterator[dict[str, Any]]:
+def _rows(paths: list[str], system: System) -> Iterator[dict[str, Any]]:
     """Queries with their ``ranking`` [{doc_id, rank, score}], block by block."""
     columns = ["query_id", "query_ids", "query", "weight", "results", "candidates"]
-    for path in run.results_paths():
+    for path in paths:
         for batch in pq.ParquetFile(path).iter_batches(batch_size=1024, columns=columns):
             for row in batch.to_pylist():
                 results, candidates = row.pop("results"), row.pop("candidates")
@@ -92,9 +106,10 @@ def _json_lines(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
 def _write_pairs(rows: Iterator[dict[str, Any]], out: Path) -> int:
     count = 0
     with pq.ParquetWriter(out, _PAIRS, compression="zstd") as writer:
-        for row in rows:
+        while some := list(islice(rows, _QUERIES_PER_ROW_GROUP)):
             pairs = [
                 {"query_id": row["query_id"], "query": row["query"], **hit}
+                for row in some
                 for hit in row["ranking"]
             ]
             writer.write_table(pa.Table.from_pylist(pairs, schema=_PAIRS))

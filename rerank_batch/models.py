@@ -63,11 +63,7 @@ def model_folder(location: str) -> Path:
         folder = _from_hub(location)
     if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
         raise ModelError(f"{folder} is no model: it has neither config.json nor modules.json")
-    files = [file for file in folder.rglob("*") if file.is_file()]
-    if not any(file.suffix == ".safetensors" for file in files):
-        unsafe = sorted(file.name for file in files if file.suffix in _UNSAFE_FILES)
-        found = f"only {', '.join(unsafe)}, which can run code when loaded" if unsafe else "none"
-        raise ModelError(f"{folder} must hold its weights as safetensors; there are {found}")
+    _refuse_unsafe_weights(folder)
     return folder
 
 
@@ -76,7 +72,9 @@ def model_fingerprint(folder: Path) -> str:
     files = sorted(
         file
         for file in folder.rglob("*")
-        if file.is_file() and file.suffix in _MODEL_FILES and ".cache" not in file.parts
+        if file.is_file()
+        and file.suffix in _MODEL_FILES
+        and ".cache" not in file.relative_to(folder).parts
     )
     return digest([[str(f.relative_to(folder)), sha256_file(f)] for f in files])
 
@@ -88,6 +86,19 @@ def model_settings(folder: Path) -> dict[str, Any]:
         return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{file} is damaged: {error}") from None
+
+
+def _refuse_unsafe_weights(folder: Path) -> None:
+    """Weights as safetensors in every folder that holds any: a model may be made of several."""
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    safe = {file.parent for file in files if file.suffix == ".safetensors"}
+    unsafe = [f for f in files if f.suffix in _UNSAFE_FILES and f.parent not in safe]
+    if unsafe or not safe:
+        names = ", ".join(sorted(str(file.relative_to(folder)) for file in unsafe))
+        found = (
+            f"there are only {names}, which can run code when loaded" if names else "there are none"
+        )
+        raise ModelError(f"{folder} must hold its weights as safetensors; {found}")
 
 
 def _in_package(name: str) -> Path:

@@ -4,6 +4,7 @@ Every actor reserves its CPUs for life, and reading and writing need some too, s
 machine the reservations must fit together or nothing ever starts. Here they always do.
 """
 
+import math
 from dataclasses import dataclass
 
 from rerank_batch.config import ComputeConfig, PoolSize
@@ -53,12 +54,13 @@ def plan_pools(compute: ComputeConfig, cpus: float, gpus: float) -> Pools:
     assemblers = max(1, int(cpus) // 16)
     light = (encoders + retrievers + assemblers + 2) * LIGHT_CPUS
     reserved = min(max(_RESERVED, light), cpus / 2)
-    shrink = min(1.0, reserved / light)
+    tasks = 2 * LIGHT_CPUS  # one that reads and one that writes
+    shrink = min(1.0, (reserved - tasks) / (light - tasks))
     spare = cpus - reserved
     if gpus >= 1:
         scorers = _size(compute.scorers, int(gpus))
         each = min(1.0, spare / scorers)
-        scorer_pool = Pool(scorers, each, num_gpus=min(1.0, int(gpus) / scorers))
+        scorer_pool = Pool(scorers, each, num_gpus=1 / math.ceil(scorers / int(gpus)))
     else:
         scorers = _size(compute.scorers, max(1, int(cpus) // _THREADS_PER_SCORER))
         each = spare / scorers

@@ -22,6 +22,8 @@ def read_qrels(config: QrelsConfig) -> Qrels:
     qrels: Qrels = {}
     if _is_parquet(config, files[0]):
         _read_parquet(config, qrels)
+    elif config.filter:
+        raise InputError("qrels: filter works on Parquet judgements, not on text files")
     else:
         for file in files:
             _read_text(file, config.format, qrels)
@@ -66,9 +68,10 @@ def _read_text(file: Path, format: str, qrels: Qrels) -> None:
     except UnicodeDecodeError as error:
         raise InputError(f"qrels: {file} is not UTF-8 text: {error}") from None
     for number, line in enumerate(lines, start=1):
-        fields = line.split()
-        if not fields or (number == 1 and not _is_integer(fields[-1])):
-            continue  # a blank line, or the heading of a BEIR tsv
+        fields = line.split("\t") if line.count("\t") in (2, 3) else line.split()
+        heading = number == 1 and format != "trec" and [f.strip() for f in fields] == _HEADING
+        if not line.strip() or heading:
+            continue
         where = f"{file} line {number}"
         expected = {"beir": (3,), "trec": (4,)}.get(format, (3, 4))
         if len(fields) not in expected or not _is_integer(fields[-1]):
@@ -76,21 +79,31 @@ def _read_text(file: Path, format: str, qrels: Qrels) -> None:
                 f"qrels: {where} is neither 'query document grade' (BEIR) nor "
                 f"'query 0 document grade' (TREC): {line[:80]!r}"
             )
-        _judge(qrels, fields[0], fields[-2], int(fields[-1]), where)
+        _judge(qrels, fields[0].strip(), fields[-2].strip(), int(fields[-1]), where)
 
 
 def _judge(
-    qrels: Qrels, query: str | None, document: str | None, grade: int | None, where: str
+    qrels: Qrels, query: str | None, document: str | None, grade: object, where: str
 ) -> None:
-    if query is None or document is None or grade is None:
+    if not query or not document or grade is None:
         raise InputError(f"qrels: {where} has a judgement with an empty field")
-    grades = qrels.setdefault(query, {})
-    if grades.setdefault(document, int(grade)) != grade:
+    whole = isinstance(grade, int) or (isinstance(grade, float) and grade.is_integer())
+    if not whole:
         raise InputError(
-            f"qrels: {where} judges document {document} for query {query} as {grade}, "
+            f"qrels: {where} grades document {document} for query {query} as {grade!r}, "
+            "which is no integer"
+        )
+    value = int(grade)  # type: ignore[call-overload]
+    grades = qrels.setdefault(query, {})
+    if grades.setdefault(document, value) != value:
+        raise InputError(
+            f"qrels: {where} judges document {document} for query {query} as {value}, "
             f"earlier as {grades[document]}"
         )
 
 
 def _is_integer(text: str) -> bool:
-    return text.removeprefix("-").isdigit()
+    return text.isascii() and text.strip().removeprefix("-").isdigit()
+
+
+_HEADING = ["query-id", "corpus-id", "score"]

@@ -16,7 +16,7 @@ from rerank_batch import schema
 from rerank_batch.config import QueriesConfig
 from rerank_batch.errors import InputError
 from rerank_batch.storage import input_files
-from rerank_batch.tables import ParquetTable, as_strings, read_jsonl
+from rerank_batch.tables import ParquetTable, as_bytes, as_strings, read_jsonl
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
 
@@ -70,7 +70,8 @@ def make_plan(config: QueriesConfig, judged: Collection[str] | None = None) -> P
             kept = _compact(kept)
     if log_rows == 0:
         raise InputError(f"queries: no row of {config.path} passes the filter")
-    kept = _resolve_repeated_ids(_compact(kept), config)
+    kept, repeated = _resolve_repeated_ids(_compact(kept), config)
+    rejected = pl.concat([rejected, repeated]) if len(rejected) else repeated
     queries = _merge(kept, config.dedupe)
     if config.judged_only:
         queries = _only_judged(queries, judged or ())
@@ -107,16 +108,17 @@ def _raw_batches(config: QueriesConfig) -> Iterator[pa.RecordBatch]:
 
 def _read_beir(file: Path, config: QueriesConfig) -> pa.RecordBatch:
     id_key, text_key = config.id or "_id", config.text or "text"
-    ids, texts = [], []
+    ids: list[bytes | None] = []
+    texts: list[bytes | None] = []
     for number, row in enumerate(read_jsonl(file, "queries"), start=1):
         if id_key not in row or text_key not in row:
             raise InputError(
                 f"queries: {file} query {number} lacks {id_key!r} or {text_key!r}; "
                 f"it has {', '.join(map(repr, row))}"
             )
-        ids.append(None if row[id_key] is None else str(row[id_key]))
-        texts.append(None if row[text_key] is None else str(row[text_key]))
-    columns = {"query_id": pa.array(ids, pa.string()), "query": pa.array(texts, pa.string())}
+        ids.append(as_bytes(row[id_key]))
+        texts.append(as_bytes(row[text_key]))
+    columns = {"query_id": pa.array(ids, pa.binary()), "query": pa.array(texts, pa.binary())}
     return pa.RecordBatch.from_pydict(columns)
 
 
@@ -164,7 +166,8 @@ def _validate(
     )
     frame = frame.with_columns(reason=reason)
     good = frame.filter(pl.col("reason").is_null()).with_columns(rows=pl.lit(1, pl.Int64))
-    bad = frame.filter(pl.col("reason").is_not_null()).select("query_id", "reason")
+    one = pl.lit(1, pl.Int64).alias("rows")
+    bad = frame.filter(pl.col("reason").is_not_null()).select("query_id", "reason", one)
     return good, bad
 
 
@@ -176,7 +179,9 @@ def _optional(batch: pa.RecordBatch, name: str, names: list[str]) -> pl.Series:
     try:
         if pa.types.is_timestamp(column.type) and column.type.tz is None:
             column = pc.assume_timezone(column, "UTC")
-        return pl.Series(pl.from_arrow(column.cast(kind)))
+        # Nanoseconds are what pandas writes; nothing here needs more than microseconds.
+        finer = pa.types.is_timestamp(column.type)
+        return pl.Series(pl.from_arrow(column.cast(kind, safe=not finer)))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         wanted = "timestamps" if name == "ts" else "numbers"
         raise InputError(f"queries: the {name} column holds no {wanted}: {error}") from None
@@ -188,8 +193,8 @@ def _compact(rows: pl.DataFrame) -> pl.DataFrame:
         rows.sort("row")
         .group_by("query_id", "key", maintain_order=True)
         .agg(
-            pl.col("query").first(),
-            pl.col("cut").first(),
+            pl.col("query").max(),  # of two spellings the one in lower case, in any row order
+            pl.col("cut").any(),
             pl.col("row").first(),
             pl.col("rows").sum(),
             pl.col("weight").sum(),
@@ -199,12 +204,19 @@ def _compact(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _resolve_repeated_ids(kept: pl.DataFrame, config: QueriesConfig) -> pl.DataFrame:
-    """An id may repeat for the same text (a log); for different texts it names two queries."""
+def _resolve_repeated_ids(
+    kept: pl.DataFrame, config: QueriesConfig
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """An id may repeat for the same text (a log); for different texts it names two queries.
+
+    Returns what stays, and as rejects what ``duplicates: first`` leaves out.
+    """
     texts_per_id = pl.len().over("query_id")
     conflict = texts_per_id > 1 if config.dedupe else (texts_per_id > 1) | (pl.col("rows") > 1)
     if config.duplicates == "first":
-        return kept.sort("row").unique("query_id", keep="first", maintain_order=True)
+        first = pl.col("row") == pl.col("row").min().over("query_id")
+        reason = pl.lit("repeated_query_id").alias("reason")
+        return kept.filter(first), kept.filter(~first).select("query_id", reason, "rows")
     repeated = kept.filter(conflict)["query_id"].unique(maintain_order=True)
     if len(repeated):
         several = "with different texts" if config.dedupe else "more than once"
@@ -212,7 +224,7 @@ def _resolve_repeated_ids(kept: pl.DataFrame, config: QueriesConfig) -> pl.DataF
             f"queries: {len(repeated)} query ids of {config.path} stand {several}, first "
             f"{', '.join(repeated.head(5))}. Mend the log, or set queries.duplicates: first"
         )
-    return kept
+    return kept, kept.clear().select("query_id", pl.lit("").alias("reason"), "rows")
 
 
 def _merge(kept: pl.DataFrame, dedupe: bool) -> pl.DataFrame:
@@ -230,7 +242,7 @@ def _merge(kept: pl.DataFrame, dedupe: bool) -> pl.DataFrame:
         weight=pl.col("weight").sum(),
         first_seen=pl.col("first_seen").min(),
         last_seen=pl.col("last_seen").max(),
-        cut=pl.col("cut").first(),
+        cut=pl.col("cut").any(),
     ).sort("query_id")
 
 
@@ -260,8 +272,6 @@ def _reject_table(rejected: pl.DataFrame) -> pa.Table:
     if rejected.is_empty():
         return schema.REJECTS.empty_table()
     counted = (
-        rejected.group_by("query_id", "reason")
-        .agg(rows=pl.len().cast(pl.Int64))
-        .sort("reason", "query_id")
+        rejected.group_by("query_id", "reason").agg(pl.col("rows").sum()).sort("reason", "query_id")
     )
     return counted.to_arrow().cast(schema.REJECTS)

@@ -36,6 +36,9 @@ from rerank_batch.errors import ConfigError, RunConflict, StorageError
 from rerank_batch.storage import Root, sha256_file
 
 PROTOCOL = 1
+_SPEC_KEYS = ("job", "created", "made_of")
+_FINAL_KEYS = ("state", "run_id", "results")
+_LATEST_KEYS = ("run_id", "created")
 _PLAN_REJECTS = "rejects/plan.parquet"
 _WRITER = {"compression": "zstd", "use_dictionary": False, "write_page_checksum": True}
 
@@ -162,7 +165,7 @@ class Run:
         if raw is None:
             known = ", ".join(list_runs(root)[-5:]) or "none"
             raise RunConflict(f"no run {run_id} under {root.uri}; newest runs: {known}")
-        return cls(root, run_id, _from_json(raw, f"{run_id}/spec.json"))
+        return cls(root, run_id, _from_json(raw, f"{run_id}/spec.json", _SPEC_KEYS))
 
     def write_plan(self, queries: pa.Table, rejects: pa.Table, block_rows: int) -> list[DataFile]:
         """Write the plan, one file per block, and its rejects if there are any."""
@@ -209,8 +212,9 @@ class Run:
         files = [commit.results for commit in commits if commit.results]
         rejects = [commit.rejects for commit in commits if commit.rejects]
         for file in files + rejects:
-            if self.root.size(self._key(file.key)) != file.bytes:
-                raise StorageError(f"{self._key(file.key)} is missing or has another size")
+            key = self._listed(asdict(file))
+            if self.root.size(key) != file.bytes:
+                raise StorageError(f"{key} is missing or has another size")
         final = {
             "state": "complete",
             "run_id": self.run_id,
@@ -228,7 +232,8 @@ class Run:
     def final(self) -> dict[str, Any] | None:
         """final.json, or None while the run is not finished."""
         raw = self.root.read(self._key("final.json"))
-        return None if raw is None else _from_json(raw, self._key("final.json"))
+        key = self._key("final.json")
+        return None if raw is None else _from_json(raw, key, _FINAL_KEYS)
 
     def publish(self) -> bool:
         """Make the run the latest of its job, unless a newer one is; says whether it was moved."""
@@ -236,7 +241,10 @@ class Run:
         mine = {"run_id": self.run_id, "created": self.spec["created"]}
         while True:
             current = self.root.read(key)
-            if current is not None and _from_json(current, key)["created"] >= mine["created"]:
+            if (
+                current is not None
+                and _from_json(current, key, _LATEST_KEYS)["created"] >= mine["created"]
+            ):
                 return False
             if self.root.swap(key, _to_json(mine), expected=current):
                 return True
@@ -254,23 +262,30 @@ class Run:
         final = self.final()
         if final is None:
             raise RunConflict(f"run {self.run_id} is not finished")
-        return [self.root.path(self._key(file["key"])) for file in final["results"]]
+        return [self.root.path(self._listed(file)) for file in final["results"]]
 
     def rejected_ids(self) -> set[str]:
         """Ids of the queries that the plan or a stage rejected."""
-        keys = [file["key"] for file in (self.final() or {}).get("reject_files", [])]
+        keys = [self._listed(file) for file in (self.final() or {}).get("reject_files", [])]
         if self.root.size(self._key(_PLAN_REJECTS)) is not None:
-            keys.append(_PLAN_REJECTS)
+            keys.append(self._key(_PLAN_REJECTS))
         ids: set[str] = set()
         for key in keys:
-            ids |= set(pq.read_table(self.root.path(self._key(key)))["query_id"].to_pylist())
+            ids |= set(pq.read_table(self.root.path(key))["query_id"].to_pylist())
         return ids - {None}
 
     def is_latest(self) -> bool:
         """Whether the job's latest.json names this run."""
         key = f"jobs/{self.spec['job']}/latest.json"
         raw = self.root.read(key)
-        return raw is not None and _from_json(raw, key)["run_id"] == self.run_id
+        return raw is not None and _from_json(raw, key, _LATEST_KEYS)["run_id"] == self.run_id
+
+    def _listed(self, file: Mapping[str, Any]) -> str:
+        """Key of a file that final.json or a commit lists; it must lie in the run."""
+        parts = str(file["key"]).split("/")
+        if parts[0] not in ("data", "rejects") or len(parts) != 2 or ".." in parts:
+            raise StorageError(f"run {self.run_id} lists {file['key']!r}, outside the run")
+        return self._key(file["key"])
 
     def _key(self, name: str) -> str:
         return _run_key(self.run_id, name)
@@ -288,7 +303,8 @@ def latest_run(root: Root, job: str) -> Run:
     raw = root.read(f"jobs/{job}/latest.json")
     if raw is None:
         raise RunConflict(f"job {job!r} has no finished run under {root.uri}")
-    return Run.open(root, _from_json(raw, f"jobs/{job}/latest.json")["run_id"])
+    latest = _from_json(raw, f"jobs/{job}/latest.json", _LATEST_KEYS)
+    return Run.open(root, latest["run_id"])
 
 
 def list_runs(root: Root) -> list[str]:
@@ -296,7 +312,7 @@ def list_runs(root: Root) -> list[str]:
     specs = [key for key in root.list("runs/") if key.endswith("/spec.json")]
     created = []
     for key in specs:
-        spec = _from_json(root.read(key) or b"", key)
+        spec = _from_json(root.read(key) or b"", key, _SPEC_KEYS)
         created.append((spec["created"], key.split("/")[1]))
     return [run_id for _, run_id in sorted(created)]
 
@@ -348,7 +364,9 @@ def check_coverage(covered: Sequence[Sequence[tuple[int, int]]], planned: int, r
         if start < expected:
             raise RunConflict(f"run {run_id}: queries from {start} are there twice")
         expected = stop
-    if expected != planned:
+    if expected > planned:
+        raise RunConflict(f"run {run_id}: queries from {planned} are beyond the plan")
+    if expected < planned:
         raise RunConflict(f"run {run_id}: queries {expected} to {planned - 1} are missing")
 
 
@@ -356,11 +374,14 @@ def describe_differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix:
     """Field by field what differs between two nested mappings; empty when nothing does."""
     parts = []
     for key in sorted({*old, *new}):
-        a, b = old.get(key), new.get(key)
+        a, b = _plain(old.get(key)), _plain(new.get(key))
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             if inner := describe_differences(a, b, f"{prefix}{key}."):
                 parts.append(inner)
-        elif _plain(a) != _plain(b):
+        elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b) and a != b:
+            at = next(i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y)
+            parts.append(f"{prefix}{key}[{at}] was {_brief(a[at])}, is {_brief(b[at])}")
+        elif a != b:
             parts.append(f"{prefix}{key} was {_brief(a)}, is {_brief(b)}")
     return "; ".join(parts)
 
@@ -407,13 +428,15 @@ def _to_json(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str, indent=1).encode()
 
 
-def _from_json(raw: bytes, where: str) -> dict[str, Any]:
+def _from_json(raw: bytes, where: str, required: Sequence[str] = ()) -> dict[str, Any]:
     try:
         value = json.loads(raw)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise StorageError(f"{where} is damaged: {error}") from None
     if not isinstance(value, dict):
         raise StorageError(f"{where} is damaged: it holds no object")
+    if missing := [key for key in required if key not in value]:
+        raise StorageError(f"{where} is damaged: it lacks {', '.join(missing)}")
     return value
 
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -122,6 +122,8 @@ class Folder:
             return Path(self.path(key)).stat().st_size
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise StorageError(f"cannot read {key} under {self.uri}: {error}") from None
 
     @contextmanager
     def _staged(self, key: str) -> Iterator[Path]:
@@ -134,7 +136,8 @@ class Folder:
         except OSError as error:
             raise StorageError(f"cannot write {key} under {self.uri}: {error}") from error
         finally:
-            staged.unlink(missing_ok=True)
+            with suppress(OSError):
+                staged.unlink()
 
     @contextmanager
     def _locked(self, key: str) -> Iterator[None]:
@@ -172,10 +175,13 @@ def input_files(path: str, suffixes: tuple[str, ...], what: str) -> list[Path]:
     """
     if "://" in path:
         raise ConfigError(f"{what} path {path!r}: this version reads local files only")
-    if any(sign in path for sign in "*?["):
+    if any(sign in path for sign in "*?[") and not Path(path).exists():
         anchor = Path(path).anchor or "."
         pattern = str(Path(path).relative_to(anchor)) if Path(path).anchor else path
-        found = sorted(p for p in Path(anchor).glob(pattern) if p.is_file())
+        try:
+            found = sorted(p for p in Path(anchor).glob(pattern) if p.is_file())
+        except ValueError as error:
+            raise InputError(f"{what}: {path!r} is no glob: {error}") from None
         if not found:
             raise InputError(f"{what}: no file matches {path!r}")
         return found

@@ -43,6 +43,7 @@ class ParquetTable:
         self.path = path
         self.files = input_files(path, (".parquet",), what)
         self.rows = sum(_rows(file, what) for file in self.files)
+        _refuse_missing_columns(self.files, what)
         if self.rows == 0:
             raise InputError(f"{what}: {path} holds no rows")
         base = path if Path(path).is_dir() else None
@@ -90,7 +91,7 @@ class ParquetTable:
         )
         try:
             yield from scanner.to_batches()
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise InputError(f"{self.what}: reading {self.path} failed: {error}") from None
 
     def _expression(self, terms: Sequence[FilterTerm]) -> Any:
@@ -102,6 +103,7 @@ class ParquetTable:
                     f"{self.path} has {', '.join(self.columns)}"
                 )
             kind = self._dataset.schema.field(column).type
+            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
             values = [_as_type(v, kind, column) for v in _listed(value)]
             if operator in ("in", "not in"):
                 term = pc.field(column).isin(pa.array(values, type=kind))
@@ -142,10 +144,18 @@ def as_strings(values: pa.Array) -> tuple[pa.Array, pa.Array]:
     """
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
-    binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    binary = (
+        pa.types.is_binary,
+        pa.types.is_large_binary,
+        pa.types.is_fixed_size_binary,
+        pa.types.is_binary_view,
+    )
     textual = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
     if not any(check(values.type) for check in binary + textual):
-        return values.cast(pa.string()), pa.array([False] * len(values))
+        try:
+            return values.cast(pa.string()), _none_of(values)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise InputError(f"a column of {values.type} holds no texts or ids") from None
     raw = values.cast(pa.binary())
     # A string array over the same buffers: casting would refuse the whole array for one bad value.
     strings = pa.Array.from_buffers(
@@ -153,16 +163,25 @@ def as_strings(values: pa.Array) -> tuple[pa.Array, pa.Array]:
     )
     try:
         strings.validate(full=True)
-        return strings, pa.array([False] * len(strings))
+        return strings, _none_of(strings)
     except pa.ArrowInvalid:
         texts = [_decode(value) for value in raw.to_pylist()]
-        bad = pa.array([isinstance(text, _Invalid) for text in texts])
+        bad = pa.array([isinstance(text, _Invalid) for text in texts], pa.bool_())
         return pa.array([None if isinstance(t, _Invalid) else t for t in texts], pa.string()), bad
+
+
+def as_bytes(value: Any) -> bytes | None:
+    """A JSON value's text for `as_strings`: JSON can spell half a character, UTF-8 cannot."""
+    return None if value is None else str(value).encode("utf-8", "surrogatepass")
 
 
 def fingerprint_files(path: str, suffixes: tuple[str, ...], what: str) -> list[str]:
     """sha256 of every file an input path names, in the order they are read."""
     return [sha256_file(file) for file in input_files(path, suffixes, what)]
+
+
+def _none_of(values: pa.Array) -> pa.Array:
+    return pa.array([False] * len(values), pa.bool_())
 
 
 class _Invalid:
@@ -187,6 +206,14 @@ def _rows(file: Path, what: str) -> int:
         ) from None
 
 
+def _refuse_missing_columns(files: Sequence[Path], what: str) -> None:
+    """Arrow would read a column that one file lacks as nulls, and rows would be lost in silence."""
+    first = pq.read_schema(files[0]).names
+    for file in files[1:]:
+        if missing := [name for name in first if name not in pq.read_schema(file).names]:
+            raise InputError(f"{what}: {file} lacks {', '.join(missing)}, which {files[0]} has")
+
+
 def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
@@ -195,8 +222,12 @@ def _as_type(value: Any, kind: pa.DataType, column: str) -> Any:
     """The YAML value as the column's type, so that a quoted and an unquoted date both work."""
     text = value.isoformat() if hasattr(value, "isoformat") else value
     try:
+        zoned = isinstance(value, str) and value.upper().endswith("Z")
+        if pa.types.is_timestamp(kind) and kind.tz is not None and not zoned:
+            naive = pa.scalar(value).cast(pa.timestamp(kind.unit))
+            return pc.assume_timezone(naive, "UTC").cast(kind).as_py()
         return pa.scalar(text if pa.types.is_string(kind) else value).cast(kind).as_py()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+    except (pa.ArrowException, OverflowError):
         raise ConfigError(
             f"the filter compares column {column!r} ({kind}) with {value!r}, which is no {kind}"
         ) from None

@@ -16,10 +16,12 @@ import yaml
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-WORDS = (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma "
-    "tau upsilon phi chi psi omega river stone cloud paper engine garden winter summer"
-).split()
+WORDS = tuple(
+    """
+    alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma
+    tau upsilon phi chi psi omega river stone cloud paper engine garden winter summer
+    """.split()  # noqa: SIM905
+)
 
 
 def build_tokenizer(folder: Path) -> Any:

@@ -79,17 +79,20 @@ def compare(
     """Measure both rankings of every judged query in the result files ``paths``.
 
     Both rankings have full depth: the reranked one is every candidate by its reranker score.
-    ``rejected`` are the ids of judged queries that were rejected.
+    ``rejected`` are the ids of judged queries that were rejected; an id that is also the id of a
+    written query (the log held it twice, once damaged) counts as written.
     """
     parsed = parse_measures(measures)
     retrieval: PerQuery = {}
     reranked: PerQuery = {}
     texts: dict[str, str] = {}
     weights: dict[str, float] = {}
+    planned: set[str] = set()
     columns = ["query_id", "query_ids", "query", "weight", "candidates"]
     for path in paths:
         for batch in pq.ParquetFile(path).iter_batches(batch_size=1024, columns=columns):
             rows = {row["query_id"]: row for row in batch.to_pylist()}
+            planned.update(alias for row in rows.values() for alias in row["query_ids"])
             grades = {
                 query: merged
                 for query, row in rows.items()
@@ -103,7 +106,7 @@ def compare(
             reranked |= per_query(parsed, measures, grades, second)
             texts |= {query: rows[query]["query"] for query in grades}
             weights |= {query: rows[query]["weight"] for query in grades}
-    for query in rejected:
+    for query in set(rejected) - planned:
         retrieval[query] = dict.fromkeys(measures, 0.0)
         reranked[query] = dict.fromkeys(measures, 0.0)
         texts[query] = ""
@@ -119,8 +122,9 @@ def wins_ties_losses(before: Sequence[float], after: Sequence[float]) -> tuple[i
 
 
 def paired_p_value(before: Sequence[float], after: Sequence[float]) -> float | None:
-    """Two-sided paired t-test; None where it is not defined (one query, or no difference)."""
-    if len(before) < 2 or all(abs(b - a) <= TIE for a, b in zip(before, after, strict=True)):
+    """Two-sided paired t-test; None where it is not defined: one query, or equal gains."""
+    gains = [b - a for a, b in zip(before, after, strict=True)]
+    if len(gains) < 2 or max(gains) - min(gains) <= TIE:
         return None
     return float(stats.ttest_rel(after, before).pvalue)
 

@@ -23,16 +23,18 @@ def parse_measures(names: Sequence[str]) -> list[Any]:
     Raises:
         ConfigError: a name that ir-measures does not know or cannot compute.
     """
-    parsed = []
+    parsed: list[Any] = []
     for name in names:
         try:
             measure = ir_measures.parse_measure(name)
             next(iter(ir_measures.iter_calc([measure], *_PROBE)))
-        except (NameError, ValueError, TypeError, SyntaxError, StopIteration, KeyError) as error:
+        except _NOT_A_MEASURE as error:
             raise ConfigError(
                 f"evaluation.measures: {name!r} is no measure ({error}); "
                 "write them as ir-measures does: nDCG@10, RR@10, R@50, P@5, AP, Success@5"
             ) from None
+        if measure in parsed:
+            raise ConfigError(f"evaluation.measures: {name!r} stands twice, as {measure}")
         parsed.append(measure)
     if not parsed:
         raise ConfigError("evaluation.measures is empty; name at least one, for example nDCG@10")
@@ -46,7 +48,12 @@ def per_query(
 
     A query with an empty ranking scores 0 in every measure.
     """
-    judged = {query: qrels[query] for query in rankings if query in qrels}
+    judged = {
+        # trec_eval counts a negative grade as not relevant, and its C code fails on -2 and below.
+        query: {document: max(grade, 0) for document, grade in qrels[query].items()}
+        for query in rankings
+        if query in qrels
+    }
     values: PerQuery = {query: dict.fromkeys(names, 0.0) for query in judged}
     scored = {
         query: {document: -float(rank) for rank, document in enumerate(rankings[query])}
@@ -67,4 +74,13 @@ def mean(values: Sequence[float], count: int) -> float:
     return math.fsum(values) / count if count else 0.0
 
 
+_NOT_A_MEASURE = (
+    NameError,
+    ValueError,
+    TypeError,
+    SyntaxError,
+    StopIteration,
+    KeyError,
+    AssertionError,
+)
 _PROBE = ({"q": {"d": 1}}, {"q": {"d": 1.0}})
