@@ -151,6 +151,7 @@ class ComputeConfig(Section):
     scorers: PoolSize = "auto"
     block_rows: PoolSize = "auto"
     cpus: PoolSize = "auto"
+    gpus: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     address: str | None = None
     object_store_mb: int = Field(default=512, ge=80)
 

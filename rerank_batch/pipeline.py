@@ -68,6 +68,8 @@ def cluster(compute: ComputeConfig, verbose: bool = False) -> Iterator[Cluster]:
         settings["object_store_memory"] = compute.object_store_mb << 20
         if compute.cpus != "auto":
             settings["num_cpus"] = compute.cpus
+        if compute.gpus != "auto":
+            settings["num_gpus"] = compute.gpus
     try:
         with _without_stderr(not verbose):
             context = ray.init(**settings)

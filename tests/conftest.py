@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +23,20 @@ WORDS = tuple(
 )
 
 
-def build_tokenizer(folder: Path) -> Any:
+def build_tokenizer() -> Any:
     """A BERT tokenizer whose vocabulary is `WORDS`, letters and digits."""
     from transformers import BertTokenizerFast
 
     pieces = [chr(c) for c in range(ord("a"), ord("z") + 1)] + [str(d) for d in range(10)]
-    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *pieces]
-    vocab += [f"##{piece}" for piece in pieces]
-    file = folder / "vocab.txt"
-    file.write_text("\n".join(vocab), encoding="utf-8")
-    return BertTokenizerFast(vocab_file=str(file), model_max_length=64)
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *pieces]
+    tokens += [f"##{piece}" for piece in pieces]
+    vocab = {token: number for number, token in enumerate(tokens)}
+    tokenizer = BertTokenizerFast(vocab=vocab, model_max_length=64)
+    assert tokenizer.tokenize("river stone2") == ["river", "stone", "##2"]
+    return tokenizer
 
 
-def _bert_config(**extra: Any) -> Any:
+def bert_config(**extra: Any) -> Any:
     from transformers import BertConfig
 
     return BertConfig(
@@ -58,9 +58,9 @@ def tiny_cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("cross-encoder")
     torch.manual_seed(0)
-    model = BertForSequenceClassification(_bert_config(num_labels=1, initializer_range=0.5))
+    model = BertForSequenceClassification(bert_config(num_labels=1, initializer_range=0.5))
     model.save_pretrained(folder)
-    build_tokenizer(folder).save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
     return folder
 
 
@@ -74,8 +74,8 @@ def tiny_bi_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("bert")
     torch.manual_seed(1)
-    BertModel(_bert_config()).save_pretrained(folder)
-    build_tokenizer(folder).save_pretrained(folder)
+    BertModel(bert_config()).save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
     transformer = Transformer(str(folder), max_seq_length=64)
     out = tmp_path_factory.mktemp("bi-encoder")
     SentenceTransformer(modules=[transformer, Pooling(32)], device="cpu").save(str(out))
@@ -117,35 +117,41 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def write_config(
-    tmp_path: Path, collection: Path, tiny_bi_encoder: Path, tiny_cross_encoder: Path
-) -> Callable[..., Path]:
-    """A configuration file for the small collection; keyword arguments replace whole sections."""
+@pytest.fixture(scope="session")
+def config_file(
+    tmp_path_factory: pytest.TempPathFactory,
+    collection: Path,
+    tiny_bi_encoder: Path,
+    tiny_cross_encoder: Path,
+) -> Path:
+    """A configuration of the whole job over the small collection."""
+    folder = tmp_path_factory.mktemp("project")
+    config = {
+        "root": str(folder / "runs"),
+        "job": "test",
+        "corpus": {"path": str(collection / "corpus.parquet")},
+        "queries": {"path": str(collection / "log.parquet")},
+        "qrels": {"path": str(collection / "qrels.parquet")},
+        "index": {
+            "path": str(folder / "index"),
+            "encoder": f"sentence-transformers:{tiny_bi_encoder}",
+            "shards": 3,
+        },
+        "retrieval": {"depth": 20},
+        "reranker": {"model": f"cross-encoder:{tiny_cross_encoder}", "top_k": 5},
+        "evaluation": {"measures": ["nDCG@10", "RR@10", "R@20"]},
+        "compute": {"block_rows": 4, "cpus": 2},
+    }
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return file
 
-    def write(**sections: Any) -> Path:
-        config = {
-            "root": str(tmp_path / "runs"),
-            "job": "test",
-            "corpus": {"path": str(collection / "corpus.parquet")},
-            "queries": {"path": str(collection / "log.parquet")},
-            "qrels": {"path": str(collection / "qrels.parquet")},
-            "index": {
-                "path": str(tmp_path / "index"),
-                "encoder": f"sentence-transformers:{tiny_bi_encoder}",
-                "shards": 3,
-            },
-            "retrieval": {"depth": 20},
-            "reranker": {"model": f"cross-encoder:{tiny_cross_encoder}", "top_k": 5},
-            "evaluation": {"measures": ["nDCG@10", "RR@10", "R@20"]},
-            "compute": {"block_rows": 16, "cpus": 2},
-        }
-        config |= sections
-        file = tmp_path / "config.yaml"
-        file.write_text(yaml.safe_dump({k: v for k, v in config.items() if v is not None}))
-        return file
 
-    return write
+@pytest.fixture(scope="session")
+def built_config(config_file: Path) -> Path:
+    """The same, with its index built by the command."""
+    run_json("build-index", config_file)
+    return config_file
 
 
 def run_command(*arguments: object, timeout: float = 240) -> subprocess.CompletedProcess[str]:

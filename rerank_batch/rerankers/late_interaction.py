@@ -47,7 +47,8 @@ class LateInteractionScorer:
         self._max_length = model.max_seq_length or np.iinfo(np.int64).max
         self._transformer = model[0].eval()
         self._tokenizer = model.tokenizer
-        self._special = torch.tensor(self._tokenizer.all_special_ids, device=self._device)
+        marks = (self._tokenizer.cls_token_id, self._tokenizer.sep_token_id)
+        self._marks = torch.tensor([mark for mark in marks if mark is not None])
 
     @torch.inference_mode()
     def score(self, queries: Sequence[str], documents: Sequence[Sequence[str]]) -> PairScores:
@@ -91,7 +92,7 @@ class LateInteractionScorer:
         vectors = self._transformer(features)["token_embeddings"].float()
         mask = features["attention_mask"].bool()
         if not special:
-            mask &= ~torch.isin(features["input_ids"], self._special)
+            mask &= ~torch.isin(features["input_ids"], self._marks.to(mask.device))
         return torch.nn.functional.normalize(vectors, dim=-1), mask
 
     def _lengths(self, texts: list[str]) -> NDArray[np.int64]:

@@ -1,0 +1,147 @@
+"""The contract every pointwise scorer keeps, and each family's own rule checked from scratch."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sentence_transformers import CrossEncoder, SentenceTransformer
+
+from rerank_batch.errors import ModelError
+from rerank_batch.models import ModelName
+from rerank_batch.rerankers import FAMILIES, load_scorer
+from rerank_batch.rerankers.base import ScorerOptions
+from tests.conftest import sentences
+
+QUERIES = sentences(6, seed=10)
+LISTS = [sentences(n, seed=20 + n, words=60) for n in (7, 0, 1, 12, 3, 5)]
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_cross_encoder, tiny_bi_encoder):
+    return {"cross-encoder": tiny_cross_encoder, "late-interaction": tiny_bi_encoder}
+
+
+@pytest.fixture(scope="module", params=sorted(FAMILIES))
+def family(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def scorer(family, folders):
+    return load_scorer(ModelName(family, ""), folders[family], ScorerOptions())
+
+
+def test_one_score_for_each_document_in_the_order_given(scorer):
+    scored = scorer.score(QUERIES, LISTS)
+    assert [len(values) for values in scored.values] == [len(listed) for listed in LISTS]
+    backwards = scorer.score(QUERIES, [listed[::-1] for listed in LISTS])
+    for values, turned in zip(scored.values, backwards.values, strict=True):
+        assert values.dtype == np.float32
+        np.testing.assert_allclose(values, turned[::-1], atol=1e-5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(budget=st.integers(64, 4096), seed=st.integers(0, 1000))
+def test_scores_do_not_depend_on_batch_size_or_company(family, folders, scorer, budget, seed):
+    """The same pairs in other batches, in another order, beside other queries."""
+    alone = [scorer.score([q], [d]).values[0] for q, d in zip(QUERIES, LISTS, strict=True)]
+    options = ScorerOptions(batch_tokens=budget)
+    other = load_scorer(ModelName(family, ""), folders[family], options)
+    order = np.random.default_rng(seed).permutation(len(QUERIES))
+    mixed = other.score([QUERIES[i] for i in order], [LISTS[i] for i in order])
+    for position, i in enumerate(order):
+        np.testing.assert_allclose(mixed.values[position], alone[i], atol=1e-5)
+
+
+def test_a_pair_scores_the_same_wherever_and_however_often_it_stands(scorer):
+    scored = scorer.score(["river stone"] * 2, [["cloud", "paper", "cloud"], ["paper", "cloud"]])
+    first, second = scored.values
+    np.testing.assert_allclose([first[0], first[1]], [first[2], second[0]], atol=1e-5)
+    np.testing.assert_allclose(first[0], second[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("text", ["", "   ", "日本語 naïve Ω\u200b", "x" * 5000, "\x00\ufffd"])
+def test_odd_documents_and_queries_get_finite_scores(scorer, text):
+    scored = scorer.score([text, "alpha"], [["alpha", text], [text]])
+    assert all(np.isfinite(values).all() for values in scored.values)
+
+
+def test_no_queries_and_no_documents_are_fine(scorer):
+    assert scorer.score([], []).values == []
+    assert [len(v) for v in scorer.score(["alpha"], [[]]).values] == [0]
+
+
+def test_truncation_is_flagged_for_the_queries_it_touches(scorer):
+    long = " ".join(["river"] * 200)
+    scored = scorer.score(["alpha", "alpha", long], [["beta"], ["beta", long], ["beta"]])
+    assert scored.truncated == [False, True, True]
+
+
+def test_a_folder_with_another_kind_of_model_is_refused(tmp_path, family):
+    (tmp_path / "config.json").write_text('{"model_type": "nonsense"}')
+    with pytest.raises(ModelError, match="does not load"):
+        load_scorer(ModelName(family, ""), tmp_path, ScorerOptions())
+
+
+def test_an_unknown_family_names_those_there_are():
+    with pytest.raises(ModelError, match="cross-encoder, late-interaction"):
+        load_scorer(ModelName("nonsense", "x"), Path("x"), ScorerOptions())
+
+
+@pytest.mark.parametrize("max_length", [None, 24])
+def test_cross_encoder_logits_are_those_of_predict(tiny_cross_encoder, max_length):
+    """Pairs from empty to four times the maximum length, raw logits, within 1e-4."""
+    queries = [*sentences(20, seed=30), " ".join(["river"] * 90), ""]
+    documents = [[*sentences(9, seed=i, words=150), ""] for i in range(len(queries))]
+    scorer = load_scorer(
+        ModelName("cross-encoder", ""), tiny_cross_encoder, ScorerOptions(max_length=max_length)
+    )
+    scored = scorer.score(queries, documents)
+    theirs = CrossEncoder(str(tiny_cross_encoder), max_length=max_length, device="cpu")
+    pairs = [(q, d) for q, listed in zip(queries, documents, strict=True) for d in listed]
+    expected = theirs.predict(pairs, activation_fn=torch.nn.Identity())
+    assert np.ptp(expected) > 0.1, "the model tells the pairs apart"
+    np.testing.assert_allclose(np.concatenate(scored.values), expected, rtol=0, atol=1e-4)
+
+
+def test_a_cross_encoder_with_several_labels_is_no_reranker(tmp_path):
+    from transformers import BertForSequenceClassification
+
+    from tests.conftest import bert_config, build_tokenizer
+
+    BertForSequenceClassification(bert_config(num_labels=3)).save_pretrained(tmp_path)
+    build_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="has 3 labels"):
+        load_scorer(ModelName("cross-encoder", ""), tmp_path, ScorerOptions())
+
+
+def test_late_interaction_is_the_mean_of_the_best_cosines(tiny_bi_encoder):
+    """Computed one pair at a time from the model's own token embeddings."""
+    model = SentenceTransformer(str(tiny_bi_encoder), device="cpu")
+
+    def tokens(text, special):
+        vectors = model.encode([text], output_value="token_embeddings")[0]
+        vectors = torch.nn.functional.normalize(vectors, dim=-1).numpy()
+        return vectors if special else vectors[1:-1]
+
+    scorer = load_scorer(ModelName("late-interaction", ""), tiny_bi_encoder, ScorerOptions())
+    scored = scorer.score(QUERIES, LISTS)
+    for query, listed, values in zip(QUERIES, LISTS, scored.values, strict=True):
+        for document, value in zip(listed, values, strict=True):
+            best = (tokens(query, False) @ tokens(document, True).T).max(axis=1)
+            assert value == pytest.approx(best.mean(), abs=1e-5)
+
+
+def test_late_interaction_encodes_each_document_of_a_window_once(tiny_bi_encoder, monkeypatch):
+    scorer = load_scorer(ModelName("late-interaction", ""), tiny_bi_encoder, ScorerOptions())
+    seen = []
+    embed = scorer._embed
+    monkeypatch.setattr(
+        scorer, "_embed", lambda texts, special=True: seen.extend(texts) or embed(texts, special)
+    )
+    documents = sentences(5, seed=1)
+    scorer.score(QUERIES, [documents] * len(QUERIES))
+    assert sorted(seen) == sorted([*QUERIES, *set(documents)])
