@@ -1,6 +1,7 @@
 """What a person sees: lines, progress and tables; with --json one object on stdout instead."""
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,11 +26,18 @@ _PLAIN_EVERY_SECONDS = 15
 
 
 class Console:
-    """Everything but the result goes to stderr, so that stdout can be piped."""
+    """Everything but the result goes to stderr, so that stdout can be piped.
+
+    With ``as_json`` stdout belongs to the one object alone: Ray's processes print warnings to file
+    descriptor 1, so that is pointed at stderr and the object goes to a copy of the real one.
+    """
 
     def __init__(self, as_json: bool = False, verbose: bool = False) -> None:
         self.as_json = as_json
         self.verbose = verbose
+        self._json_out = os.dup(1) if as_json else None
+        if as_json:
+            os.dup2(2, 1)
         self._err = RichConsole(stderr=True, highlight=False)
         self._out = RichConsole(highlight=False)
 
@@ -43,8 +51,9 @@ class Console:
 
     def result(self, summary: Mapping[str, Any], *tables: Table | str) -> None:
         """The end of a job: its summary as JSON, or as tables and lines."""
-        if self.as_json:
-            print(json.dumps(summary, ensure_ascii=False, default=str))
+        if self._json_out is not None:
+            with os.fdopen(self._json_out, "w", encoding="utf-8") as out:
+                out.write(json.dumps(summary, ensure_ascii=False, default=str) + "\n")
             return
         for part in tables:
             self._out.print(part, soft_wrap=isinstance(part, str), markup=False)

@@ -1,0 +1,187 @@
+"""The whole job by its command line, on a real local Ray with tiny models."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import ir_measures
+import polars as pl
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from rerank_batch.config import load_config
+from rerank_batch.errors import RunConflict
+from rerank_batch.run import Run, content_digest, latest_run
+from rerank_batch.storage import Folder
+from tests.conftest import run_command, run_json
+
+
+@pytest.fixture(scope="module")
+def finished(built_config: Path) -> dict:
+    """One run of the job, with two logical CPUs."""
+    return run_json("rerank", built_config, "--run-id", "undisturbed")
+
+
+@pytest.fixture(scope="module")
+def root(built_config: Path) -> Folder:
+    return Folder(load_config(built_config).root)
+
+
+def digest_of(root: Folder, run_id: str) -> str:
+    return content_digest(Run.open(root, run_id).results_paths())
+
+
+def test_every_row_of_the_log_is_in_the_results_or_the_rejects(finished, root):
+    """63 log rows: 40 queries of which 20 come twice, three bad ones."""
+    assert finished["queries"] == 40
+    assert finished["rejects"] == {"empty_query": 1, "missing_query_id": 1, "null_query": 1}
+    assert finished["weight"] + sum(finished["rejects"].values()) == finished["log_rows"] == 63
+    rows = pl.concat(pl.read_parquet(p) for p in Run.open(root, "undisturbed").results_paths())
+    assert sorted(rows["qidx"]) == list(range(40))
+    assert finished["pairs"] == 40 * 20
+    assert set(finished["seconds"]) >= {"plan", "encode", "retrieve", "rerank", "total"}
+
+
+def test_latest_names_the_run_and_a_second_run_of_the_same_id_is_refused(
+    finished, root, built_config
+):
+    assert latest_run(root, "test").run_id == "undisturbed"
+    again = run_command("rerank", built_config, "--run-id", "undisturbed")
+    assert again.returncode == RunConflict.exit_code
+    assert "finished, with the same inputs" in again.stderr
+    other = run_command(
+        "rerank", built_config, "--run-id", "undisturbed", "--set", "retrieval.depth=10"
+    )
+    assert "settings.retrieval.depth was 20, is 10" in other.stderr
+    assert "Traceback" not in again.stderr + other.stderr
+
+
+def test_metrics_are_those_of_trec_eval_on_the_exported_runs(
+    finished, root, built_config, tmp_path
+):
+    config = load_config(built_config)
+    judgements = pq.read_table(config.qrels.path).to_pylist()
+    qrels = [ir_measures.Qrel(r["query_id"], r["doc_id"], r["relevance"]) for r in judgements]
+    for system in ("retrieval", "reranked"):
+        out = tmp_path / f"{system}.trec"
+        done = run_json(
+            "runs", "export", config.root, "undisturbed", "--system", system, "--out", out
+        )
+        assert done["rows"] == 40 * (20 if system == "retrieval" else 5)
+        # The reranked run is exported at its top 5: deeper measures see more in the job.
+        names = ("nDCG@10", "RR@10", "R@20") if system == "retrieval" else ("RR@5",)
+        measures = [ir_measures.parse_measure(name) for name in names]
+        run = list(ir_measures.read_trec_run(str(out)))
+        theirs = {str(m): v for m, v in ir_measures.calc_aggregate(measures, qrels, run).items()}
+        summary = finished
+        if system == "reranked":
+            summary = run_json(
+                "evaluate", built_config, "--run", "undisturbed",
+                "--set", "evaluation.measures=[RR@5]",
+            )  # fmt: skip
+        assert summary["metrics"][system] == pytest.approx(theirs, abs=1e-6)
+
+
+def test_evaluate_agrees_with_the_run_and_writes_the_report(finished, built_config):
+    summary = run_json("evaluate", built_config, "--run", "latest")
+    assert summary["run_id"] == "undisturbed"
+    for system, values in finished["metrics"].items():
+        assert summary["metrics"][system] == pytest.approx(values)
+    report = Path(summary["report"])
+    assert "nDCG@10" in report.read_text(encoding="utf-8")
+    per_query = pl.read_parquet(report.parent / "metrics.parquet")
+    mean = per_query.filter(system="reranked", measure="RR@10")["value"].mean()
+    assert mean == pytest.approx(finished["metrics"]["reranked"]["RR@10"])
+    assert json.loads((report.parent / "metrics.json").read_text())["judged"] == 30
+
+
+def test_evaluate_runs_the_judged_queries_and_leaves_latest_alone(finished, built_config, root):
+    summary = run_json("evaluate", built_config, "--run-id", "judged-only")
+    assert summary["queries"] == summary["judged"] == 30
+    # Other queries share the batch, so the last bits may differ.
+    assert summary["metrics"]["reranked"] == pytest.approx(
+        finished["metrics"]["reranked"], abs=1e-4
+    )
+    assert latest_run(root, "test").run_id == "undisturbed"
+
+
+def test_the_results_open_with_polars_and_duckdb(finished):
+    """The two lines of the README."""
+    files = f"{finished['files']}/*.parquet"
+    by_polars = pl.scan_parquet(files).explode("results").unnest("results").collect()
+    assert by_polars.height == 40 * 5
+    best = duckdb.sql(
+        f"select query, r.doc_id from (select query, unnest(results) r from '{files}') "
+        "where r.rank = 1"
+    ).fetchall()
+    assert len(best) == 40
+
+
+@pytest.mark.parametrize("cpus", [1, 4])
+def test_auto_pools_finish_on_any_machine_with_the_same_results(finished, root, built_config, cpus):
+    """`finished` ran on 2 logical CPUs; the number of threads may change the last bits."""
+    run_id = f"cpus-{cpus}"
+    run_json("rerank", built_config, "--run-id", run_id, "--set", f"compute.cpus={cpus}")
+    assert_same_rankings(root, "undisturbed", run_id)
+
+
+def test_scorers_are_placed_on_logical_gpus(finished, root, built_config):
+    """Two GPU actors where Ray counts two GPUs; torch finds none and says so by using the CPU."""
+    summary = run_json(
+        "rerank", built_config, "--run-id", "gpus", "--set", "compute.gpus=2", "--set",
+        "compute.cpus=4",
+    )  # fmt: skip
+    assert summary["queries"] == 40
+    assert_same_rankings(root, "undisturbed", "gpus")
+
+
+def test_killing_a_scorer_changes_nothing(finished, root, built_config):
+    """kill -9 of the reranking actor after the first commit: the same bytes of content."""
+    command = [sys.executable, "-m", "jobs", "rerank", str(built_config), "--run-id", "killed"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as job:
+        victim = wait_for(lambda: scorer_of(job.pid), 120)
+        wait_for(lambda: root.list("runs/killed/commits/"), 120)
+        os.kill(victim, signal.SIGKILL)
+        assert root.read("runs/killed/final.json") is None, "killed too late to prove anything"
+        _, stderr = job.communicate(timeout=240)
+        assert job.returncode == 0, stderr.decode()
+    assert digest_of(root, "killed") == digest_of(root, "undisturbed")
+
+
+def scorer_of(pid: int) -> int | None:
+    """Process id of the reranking actor, by the title that Ray gives it."""
+    for process in psutil.Process(pid).children(recursive=True):
+        try:
+            title = " ".join(process.cmdline())
+        except psutil.Error:
+            continue
+        if "MapWorker(MapBatches(rerank))" in title:
+            return process.pid
+    return None
+
+
+def wait_for(look, seconds):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := look():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("waited in vain")
+
+
+def assert_same_rankings(root: Folder, one: str, other: str) -> None:
+    def rows(run_id: str) -> list[dict]:
+        paths = Run.open(root, run_id).results_paths()
+        return pl.concat(pl.read_parquet(p) for p in paths).sort("qidx").to_dicts()
+
+    for a, b in zip(rows(one), rows(other), strict=True):
+        assert a["query_id"] == b["query_id"]
+        assert [hit["doc_id"] for hit in a["candidates"]] == [h["doc_id"] for h in b["candidates"]]
+        first, second = ([hit["score"] for hit in x["candidates"]] for x in (a, b))
+        assert first == pytest.approx(second, abs=1e-4)
