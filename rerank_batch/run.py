@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 from rerank_batch import schema
 from rerank_batch.config import RUN_ID
 from rerank_batch.errors import ConfigError, RunConflict, StorageError
-from rerank_batch.storage import Root, sha256_file
+from rerank_batch.storage import Root, open_root, sha256_file
 
 PROTOCOL = 1
 _SPEC_KEYS = ("job", "created", "made_of")
@@ -305,6 +305,17 @@ def latest_run(root: Root, job: str) -> Run:
         raise RunConflict(f"job {job!r} has no finished run under {root.uri}")
     latest = _from_json(raw, f"jobs/{job}/latest.json", _LATEST_KEYS)
     return Run.open(root, latest["run_id"])
+
+
+def latest_files(root: str, job: str) -> list[str]:
+    """Parquet files of the newest finished run of a job: exactly those its final.json lists.
+
+    Reading ``data/*.parquet`` instead would also catch files of unfinished blocks.
+
+    Raises:
+        RunConflict: the job has no finished run.
+    """
+    return latest_run(open_root(root), job).results_paths()
 
 
 def list_runs(root: Root) -> list[str]:

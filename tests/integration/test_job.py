@@ -15,9 +15,11 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from rerank_batch import latest_files
 from rerank_batch.config import load_config
 from rerank_batch.errors import RunConflict
 from rerank_batch.run import Run, content_digest, latest_run
+from rerank_batch.schema import RESULT
 from rerank_batch.storage import Folder
 from tests.conftest import run_command, run_json
 
@@ -31,6 +33,9 @@ def finished(built_config: Path) -> dict:
 @pytest.fixture(scope="module")
 def root(built_config: Path) -> Folder:
     return Folder(load_config(built_config).root)
+
+
+_RESULT = [field.name for field in RESULT]
 
 
 def digest_of(root: Folder, run_id: str) -> str:
@@ -113,14 +118,11 @@ def test_evaluate_runs_the_judged_queries_and_leaves_latest_alone(finished, buil
 
 def test_the_results_open_with_polars_and_duckdb(finished):
     """The two lines of the README."""
-    files = f"{finished['files']}/*.parquet"
+    files = latest_files(finished["root"], "test")
     by_polars = pl.scan_parquet(files).explode("results").unnest("results").collect()
     assert by_polars.height == 40 * 5
-    best = duckdb.sql(
-        f"select query, r.doc_id from (select query, unnest(results) r from '{files}') "
-        "where r.rank = 1"
-    ).fetchall()
-    assert len(best) == 40
+    by_duckdb = duckdb.read_parquet(files).select("query, unnest(results, recursive := true)")
+    assert by_duckdb.fetchall() == by_polars.select(["query", *_RESULT]).rows()
 
 
 @pytest.mark.parametrize("cpus", [1, 4])

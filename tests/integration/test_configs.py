@@ -1,0 +1,37 @@
+"""Every file in configs/ runs on a small sample with the real weights of the packaged encoder."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import run_json
+
+CONFIGS = sorted(Path("configs").glob("*.yaml"))
+COMMAND = {"quickstart": "rerank", "eval": "evaluate"}
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("small")
+    run_json("sample", folder / "sample", "--docs", 150, "--queries", 40)
+    return folder
+
+
+def test_every_configuration_is_here():
+    assert {config.stem for config in CONFIGS} == set(COMMAND)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.stem)
+def test_it_runs_and_reranking_keeps_the_relevant_documents_on_top(config, sample):
+    paths = {
+        "root": sample / "runs",
+        "corpus.path": sample / "sample/corpus.parquet",
+        "queries.path": sample / "sample/query_log",
+        "qrels.path": sample / "sample/qrels.parquet",
+        "index.path": sample / "index",
+    }
+    overrides = [part for key, path in paths.items() for part in ("--set", f"{key}={path}")]
+    run_json("build-index", config, *overrides)
+    summary = run_json(COMMAND[config.stem], config, *overrides)
+    assert summary["metrics"]["retrieval"]["nDCG@10"] > 0.6
+    assert summary["metrics"]["reranked"]["nDCG@10"] > 0.6
