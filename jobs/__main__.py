@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -41,7 +42,9 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: retrieval.depth=30."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="The summary as one JSON object on stdout.")]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Logs of Ray and its workers.")]
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Logs of Ray and its workers, tracebacks.")
+]
 RunId = Annotated[
     str | None, typer.Option("--run-id", help="Name of the run; by default job, time, random.")
 ]
@@ -139,9 +142,9 @@ def evaluate(
 
 
 @runs_app.command("list", epilog="Example: rerank-batch runs list .runs")
-def runs_list(root: RootUri, as_json: AsJson = False) -> None:
+def runs_list(root: RootUri, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """Every run under a root, oldest first."""
-    with _command(as_json, False) as console:
+    with _command(as_json, verbose) as console:
         from jobs import runs as job
 
         job.show_list(root, console)
@@ -149,10 +152,13 @@ def runs_list(root: RootUri, as_json: AsJson = False) -> None:
 
 @runs_app.command("show", epilog="Example: rerank-batch runs show .runs RUN_ID")
 def runs_show(
-    root: RootUri, run_id: Annotated[str, typer.Argument()], as_json: AsJson = False
+    root: RootUri,
+    run_id: Annotated[str, typer.Argument()],
+    as_json: AsJson = False,
+    verbose: Verbose = False,
 ) -> None:
     """What a run is made of and what came out."""
-    with _command(as_json, False) as console:
+    with _command(as_json, verbose) as console:
         from jobs import runs as job
 
         job.show_run(root, run_id, console)
@@ -168,9 +174,10 @@ def runs_export(
     format: Annotated[ExportFormat, typer.Option("--format")] = ExportFormat.trec,
     system: Annotated[ExportSystem, typer.Option("--system")] = ExportSystem.reranked,
     as_json: AsJson = False,
+    verbose: Verbose = False,
 ) -> None:
     """Write a run's rankings as a TREC run, jsonl, or one Parquet row per query and document."""
-    with _command(as_json, False) as console:
+    with _command(as_json, verbose) as console:
         from jobs import runs as job
 
         job.export(root, run_id, format.value, system.value, out, console)
@@ -183,6 +190,8 @@ def _command(as_json: bool, verbose: bool) -> Iterator[Console]:
     try:
         yield console
     except RerankBatchError as error:
+        if verbose:
+            traceback.print_exc()
         console.error(str(error))
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ never depends on how many actors there are, in which order they work, or on a re
 
 import logging
 import os
+import re
 import sys
 import time
 import warnings
@@ -23,7 +24,7 @@ import ray
 from ray.data import ActorPoolStrategy, Dataset, Datasink, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
-from rerank_batch import schema
+from rerank_batch import errors, schema
 from rerank_batch.config import ComputeConfig
 from rerank_batch.errors import ComputeError, RerankBatchError
 from rerank_batch.pools import LIGHT_CPUS
@@ -317,7 +318,29 @@ def _configure_data(verbose: bool) -> None:
     if not verbose:
         context.issue_detectors_config.detectors = []
         for name in ("ray", "ray.data"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+def _our_error(error: BaseException) -> RerankBatchError | None:
+    """The failure of ours behind an error of Ray's, if there is one.
+
+    A failed call carries it as its cause; an actor that died while it was constructed carries only
+    the text of its traceback.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, RerankBatchError):
+            return cause
+        inner = getattr(cause, "cause", None)
+        cause = inner if isinstance(inner, BaseException) else cause.__cause__
+    raised = re.findall(
+        r"^(?:ray\.\S+: )?rerank_batch\.errors\.(\w+): (.+)$", str(error), re.MULTILINE
+    )
+    for name, message in reversed(raised):
+        kind = getattr(errors, name, None)
+        if isinstance(kind, type) and issubclass(kind, RerankBatchError):
+            return kind(message)
+    return None
 
 
 @contextmanager
@@ -326,12 +349,8 @@ def _clear_errors() -> Iterator[None]:
     try:
         yield
     except (ray.exceptions.RayError, ray.exceptions.UserCodeException, RuntimeError) as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, RerankBatchError):
-                raise cause from None
-            inner = getattr(cause, "cause", None)
-            cause = inner if isinstance(inner, BaseException) else cause.__cause__
+        if ours := _our_error(error):
+            raise ours from error
         raise ComputeError(
             f"a stage failed {_RETRIES} times: {str(error).strip().splitlines()[-1]}. "
             "Run again with -v for the workers' logs"

@@ -18,6 +18,7 @@ from sentence_transformers.util import batch_to_device
 from rerank_batch.errors import ModelError
 from rerank_batch.rerankers.base import PairScores, ScorerOptions, split
 from rerank_batch.scoring.device import pick_device, pick_dtype
+from rerank_batch.scoring.loading import loading
 from rerank_batch.scoring.packing import micro_batches
 
 
@@ -29,15 +30,13 @@ class CrossEncoderScorer:
         self._device = pick_device()
         self._budget = options.batch_tokens
         dtype = pick_dtype(options.precision, self._device)
-        try:
+        with loading(folder, "a cross-encoder"):
             self._model: Any = CrossEncoder(
                 str(folder),
                 device=self._device,
                 max_length=options.max_length,
                 model_kwargs={"dtype": dtype, "use_safetensors": True},
             )
-        except (OSError, ValueError, RuntimeError, ImportError) as error:
-            raise ModelError(f"{folder} does not load as a cross-encoder: {error}") from error
         if self._model.num_labels != 1:
             raise ModelError(
                 f"{folder} has {self._model.num_labels} labels; "

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import batch_to_device
 
-from rerank_batch.errors import ModelError
 from rerank_batch.rerankers.base import PairScores, ScorerOptions, split
 from rerank_batch.scoring.device import pick_device, pick_dtype
+from rerank_batch.scoring.loading import loading
 from rerank_batch.scoring.packing import micro_batches
 
 
@@ -34,14 +34,12 @@ class LateInteractionScorer:
         self._device = pick_device()
         self._budget = options.batch_tokens
         dtype = pick_dtype(options.precision, self._device)
-        try:
+        with loading(folder, "a bi-encoder"):
             model: Any = SentenceTransformer(
                 str(folder),
                 device=self._device,
                 model_kwargs={"dtype": dtype, "use_safetensors": True},
             )
-        except (OSError, ValueError, RuntimeError, ImportError) as error:
-            raise ModelError(f"{folder} does not load as a bi-encoder: {error}") from error
         if options.max_length is not None:
             model.max_seq_length = options.max_length
         self._max_length = model.max_seq_length or np.iinfo(np.int64).max

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
-from rerank_batch.errors import ModelError
 from rerank_batch.scoring.device import pick_device
+from rerank_batch.scoring.loading import loading
 from rerank_batch.scoring.packing import micro_batches
 
 FAMILIES = ("sentence-transformers",)
@@ -25,14 +25,10 @@ class Encoder:
     def __init__(self, folder: Path, max_length: int | None = None, threads: int = 1) -> None:
         torch.set_num_threads(threads)
         device = pick_device()
-        try:
+        with loading(folder, "a sentence-transformers model"):
             self._model = SentenceTransformer(
                 str(folder), device=device, model_kwargs={"use_safetensors": True}
             )
-        except (OSError, ValueError, RuntimeError, ImportError) as error:
-            raise ModelError(
-                f"{folder} does not load as a sentence-transformers model: {error}"
-            ) from error
         if max_length is not None:
             self._model.max_seq_length = max_length
         self._dimension = _dimension(self._model)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 
 from rerank_batch import latest_files
 from rerank_batch.config import load_config
-from rerank_batch.errors import RunConflict
+from rerank_batch.errors import ModelError, RunConflict
 from rerank_batch.run import Run, content_digest, latest_run
 from rerank_batch.schema import RESULT
 from rerank_batch.storage import Folder
@@ -154,6 +155,31 @@ def test_killing_a_scorer_changes_nothing(finished, root, built_config):
         _, stderr = job.communicate(timeout=240)
         assert job.returncode == 0, stderr.decode()
     assert digest_of(root, "killed") == digest_of(root, "undisturbed")
+
+
+def test_weights_that_do_not_load_stop_the_job_with_the_code_of_models(
+    built_config, tiny_cross_encoder, tmp_path
+):
+    """The files are there and safe, but cut short: only the actor that loads them can know."""
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_cross_encoder, broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    job = run_command(
+        "rerank", built_config, "--set", f"reranker.model=cross-encoder:{broken}"
+    )  # fmt: skip
+    assert job.returncode == ModelError.exit_code, job.stderr
+    assert f"{broken} does not load as a cross-encoder" in job.stderr.replace("\n", "")
+    assert "Traceback" not in job.stderr
+
+
+def test_an_approximate_index_says_how_much_it_finds(built_config, tmp_path):
+    overrides = ["--set", "index.kind=HNSW", "--set", f"index.path={tmp_path / 'index'}"]
+    summary = run_json("build-index", built_config, *overrides)
+    assert 0.9 < summary["recall_at_100"] <= 1
+    again = run_json("build-index", built_config, *overrides)
+    assert not again["built"], "an index that is up to date is left alone"
+    assert again["recall_at_100"] == summary["recall_at_100"]
 
 
 def scorer_of(pid: int) -> int | None:
