@@ -41,11 +41,11 @@ def evaluate(
         run = Run.open(root, run_id)
     else:
         run = latest_run(root, config.job) if from_run == "latest" else Run.open(root, from_run)
-    final = run.final()
-    paths = run.results_paths()
-    assert final is not None  # results_paths refuses unfinished runs
+    final = run.finished()
     qrels = read_qrels(config.qrels)
-    comparison = compare(paths, qrels, run.rejected_ids() & set(qrels), config.evaluation.measures)
+    comparison = compare(
+        run.results_paths(), qrels, run.rejected_ids() & set(qrels), config.evaluation.measures
+    )
     if not comparison.retrieval:
         raise InputError(
             f"none of the {final['queries']:,} queries of run {run.run_id} is judged in "

@@ -82,6 +82,7 @@ def rerank(
         "total": time.perf_counter() - began,
     }
     judged = int(sums.get("judged", 0)) + inputs.judged_rejects
+    pairs = int(sums.get("pairs", 0)) if config.reranker else 0
     summary = {
         "run_id": run.run_id,
         "root": config.root,
@@ -90,12 +91,12 @@ def rerank(
         "log_rows": plan.log_rows,
         "weight": sums.get("weight", 0.0),
         "rejects": _rejects(plan.reject_counts(), total(commits, "reject_reasons")),
-        "pairs": int(sums.get("pairs", 0)),
+        "pairs": pairs,
         "judged": judged,
         "judged_not_in_log": _judged_elsewhere(inputs),
         "metrics": _means(sums, config.evaluation.measures, judged),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
-        "pairs_per_second": round(sums.get("pairs", 0) / max(execute_seconds, 1e-9), 1),
+        "pairs_per_second": round(pairs / max(execute_seconds, 1e-9), 1),
         "peak_memory_gb": round(memory.bytes / 2**30, 2),
         "fingerprint": run.spec["fingerprint"],
     }

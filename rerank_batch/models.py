@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from rerank_batch.config import digest
 from rerank_batch.errors import ModelError
 from rerank_batch.storage import sha256_file
@@ -99,6 +101,18 @@ def _refuse_unsafe_weights(folder: Path) -> None:
             f"there are only {names}, which can run code when loaded" if names else "there are none"
         )
         raise ModelError(f"{folder} must hold its weights as safetensors; {found}")
+    for file in files:
+        if file.suffix == ".safetensors":
+            _refuse_cut_weights(file)
+
+
+def _refuse_cut_weights(file: Path) -> None:
+    """Compare the file's length with its header: finds a cut download before any actor starts."""
+    try:
+        with safe_open(file, framework="numpy"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{file} is not a whole safetensors file: {error}") from None
 
 
 def _in_package(name: str) -> Path:

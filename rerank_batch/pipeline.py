@@ -315,6 +315,8 @@ def _configure_data(verbose: bool) -> None:
     context.enable_progress_bars = verbose
     context.print_on_execution_start = verbose
     context.execution_options.preserve_order = False
+    # A node may die while an actor loads its model; the default is to give up at once.
+    context.max_consecutive_actor_init_deaths = _RETRIES - 1
     if not verbose:
         context.issue_detectors_config.detectors = []
         for name in ("ray", "ray.data"):

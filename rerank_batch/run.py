@@ -167,15 +167,12 @@ class Run:
             raise RunConflict(f"no run {run_id} under {root.uri}; newest runs: {known}")
         return cls(root, run_id, _from_json(raw, f"{run_id}/spec.json", _SPEC_KEYS))
 
-    def write_plan(self, queries: pa.Table, rejects: pa.Table, block_rows: int) -> list[DataFile]:
+    def write_plan(self, queries: pa.Table, rejects: pa.Table, block_rows: int) -> None:
         """Write the plan, one file per block, and its rejects if there are any."""
-        files = []
         for number, (start, stop) in enumerate(block_bounds(queries.num_rows, block_rows)):
-            block = queries.slice(start, stop - start)
-            files.append(self._publish(f"plan/{number:08d}.parquet", block))
+            self._publish(f"plan/{number:08d}.parquet", queries.slice(start, stop - start))
         if rejects.num_rows:
-            files.append(self._publish(_PLAN_REJECTS, rejects))
-        return files
+            self._publish(_PLAN_REJECTS, rejects)
 
     def claim(self) -> int:
         """Become the owner of the run's next epoch and return its number.
@@ -235,6 +232,17 @@ class Run:
         key = self._key("final.json")
         return None if raw is None else _from_json(raw, key, _FINAL_KEYS)
 
+    def finished(self) -> dict[str, Any]:
+        """final.json of a run that must be finished.
+
+        Raises:
+            RunConflict: it is not.
+        """
+        final = self.final()
+        if final is None:
+            raise RunConflict(f"run {self.run_id} is not finished")
+        return final
+
     def publish(self) -> bool:
         """Make the run the latest of its job, unless a newer one is; says whether it was moved."""
         key = f"jobs/{self.spec['job']}/latest.json"
@@ -259,10 +267,7 @@ class Run:
         Raises:
             RunConflict: the run is not finished.
         """
-        final = self.final()
-        if final is None:
-            raise RunConflict(f"run {self.run_id} is not finished")
-        return [self.root.path(self._listed(file)) for file in final["results"]]
+        return [self.root.path(self._listed(file)) for file in self.finished()["results"]]
 
     def rejected_ids(self) -> set[str]:
         """Ids of the queries that the plan or a stage rejected."""

@@ -1,5 +1,6 @@
 """Bad input, one case each: the exit code of its class and a message that says what to do."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -147,6 +148,17 @@ def test_a_model_that_is_not_there(command):
     refused(
         command("reranker.model=cross-encoder:package:no_such_wheel"),
         ModelError, "pip install no-such-wheel",
+    )  # fmt: skip
+
+
+def test_weights_that_were_cut_short(command, tiny_cross_encoder, tmp_path):
+    cut = tmp_path / "cut"
+    shutil.copytree(tiny_cross_encoder, cut)
+    weights = cut / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    refused(
+        command(f"reranker.model=cross-encoder:{cut}"),
+        ModelError, "model.safetensors is not a whole safetensors file",
     )  # fmt: skip
 
 

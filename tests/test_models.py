@@ -15,9 +15,12 @@ from rerank_batch.models import (
 )
 
 FAMILIES = ("cross-encoder", "late-interaction")
+NO_TENSORS = "\x02" + "\x00" * 7 + "{}"
+"""The smallest whole safetensors file: the length of its header, and an empty header."""
+
 FILES = {
     "config.json": '{"hidden_size": 32}',
-    "model.safetensors": "weights",
+    "model.safetensors": NO_TENSORS,
     "tokenizer.json": "{}",
     "vocab.txt": "words",
     "1_Pooling/config.json": '{"mean": true}',

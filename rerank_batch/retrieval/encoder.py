@@ -13,8 +13,6 @@ from rerank_batch.scoring.device import pick_device
 from rerank_batch.scoring.loading import loading
 from rerank_batch.scoring.packing import micro_batches
 
-FAMILIES = ("sentence-transformers",)
-
 
 class Encoder:
     """Encodes queries and documents with their own prompts, where the model defines any.
