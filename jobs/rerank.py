@@ -68,7 +68,10 @@ def rerank(
     with PeakMemory() as memory, cluster(config.compute, console.verbose) as resources:
         start_seconds = time.perf_counter() - began - plan_seconds
         stages = build_stages(config, inputs, resources, block_rows)
-        with console.progress("queries", plan.queries.num_rows, lambda: _done(run)):
+        queries = plan.queries.num_rows
+        with console.progress(
+            "queries", queries, lambda: min(queries, run.committed_blocks() * block_rows)
+        ):
             run_queries([run.plan_path(block) for block in range(blocks)], stages, run.writer())
         execute_seconds = time.perf_counter() - began - plan_seconds - start_seconds
 
@@ -258,7 +261,7 @@ def metrics_table(summary: dict[str, Any]) -> Table:
 
 def _facts(summary: dict[str, Any]) -> dict[str, object]:
     seconds = summary["seconds"]
-    return {
+    facts: dict[str, object] = {
         "queries": f"{summary['queries']:,} from {summary['log_rows']:,} log rows",
         "rejects": _listed(summary["rejects"]),
         "pairs": f"{summary['pairs']:,} ({summary['pairs_per_second']:,} pairs/s)",
@@ -267,15 +270,13 @@ def _facts(summary: dict[str, Any]) -> dict[str, object]:
         "peak memory": f"{summary['peak_memory_gb']} GiB, all processes",
         "results": summary["files"],
     }
+    if summary["judged_not_in_log"]:
+        facts["judged elsewhere"] = f"{summary['judged_not_in_log']:,} queries not in this log"
+    return facts
 
 
 def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{reason} {count:,}" for reason, count in counts.items()) or "none"
-
-
-def _done(run: Run) -> int:
-    """Queries in committed blocks."""
-    return sum(b - a for commit in run.commits() for a, b in commit.ranges)
 
 
 def _rejects(planned: dict[str, int], later: Mapping[str, float]) -> dict[str, int]:

@@ -193,9 +193,11 @@ class Run:
 
     def commits(self) -> list[Commit]:
         """Accepted commits in the order of their queries."""
-        prefix = self._key("commits/")
-        keys = [k for k in self.root.list(prefix) if k.startswith(f"{prefix}{self.epoch:04d}-")]
-        return [_to_commit(self.root.read(key) or b"", key) for key in keys]
+        return [_to_commit(self.root.read(key) or b"", key) for key in self._commit_keys()]
+
+    def committed_blocks(self) -> int:
+        """How many commits there are; one listing, cheap enough to ask for progress."""
+        return len(self._commit_keys())
 
     def finish(self, planned: int, totals: Mapping[str, Any]) -> dict[str, Any]:
         """Check that every planned query is covered once, list the files, create final.json.
@@ -284,6 +286,10 @@ class Run:
         key = f"jobs/{self.spec['job']}/latest.json"
         raw = self.root.read(key)
         return raw is not None and _from_json(raw, key, _LATEST_KEYS)["run_id"] == self.run_id
+
+    def _commit_keys(self) -> list[str]:
+        prefix = self._key("commits/")
+        return [k for k in self.root.list(prefix) if k.startswith(f"{prefix}{self.epoch:04d}-")]
 
     def _listed(self, file: Mapping[str, Any]) -> str:
         """Key of a file that final.json or a commit lists; it must lie in the run."""
