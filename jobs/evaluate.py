@@ -104,10 +104,16 @@ def show(summary: dict[str, Any], console: Console) -> None:
             str(row["wins"]),
             str(row["ties"]),
             str(row["losses"]),
-            "–" if row["p_value"] is None else f"{row['p_value']:.2g}",
+            _p_value(row["p_value"]),
         )
     facts = {"run": summary["run_id"], "report": summary["report"]}
     console.result(summary, table, facts_table("Evaluation", facts))
+
+
+def _p_value(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "<0.001" if value < 0.001 else f"{value:.2g}"
 
 
 _FROM_FINAL = ("run_id", "job", "queries", "rejects", "pairs", "seconds", "fingerprint")

@@ -106,7 +106,7 @@ def rerank(
     run.finish(plan.queries.num_rows, summary)
     if publish:
         run.publish()
-    return {**summary, "files": str(Path(run.results_paths()[0]).parent)}
+    return {**summary, "files": run.root.path(f"runs/{run.run_id}/data")}
 
 
 def dry_run(config: Config, judged_only: bool = False) -> dict[str, Any]:
