@@ -1,5 +1,6 @@
 """Build the index: read the corpus, encode it once in an actor pool, write shards and texts."""
 
+import secrets
 import shutil
 import time
 from pathlib import Path
@@ -54,9 +55,8 @@ def build_index(config: Config, console: Console, force: bool = False) -> dict[s
     corpus = read_corpus(config.corpus)
     documents = corpus.documents.num_rows
     bounds = shard_bounds(documents, config.index.shards)
-    build = folder / digest(made_of)[:16]
-    if build.exists():
-        shutil.rmtree(build)
+    # A name of its own: the same index built again must not touch the files that readers hold.
+    build = folder / f"{digest(made_of)[:16]}-{secrets.token_hex(4)}"
     vectors, shards = build / "vectors", build / "shards"
     vectors.mkdir(parents=True)
     shards.mkdir()
@@ -151,8 +151,9 @@ def show(summary: dict[str, Any], console: Console) -> None:
 
 def _is_current(folder: Path, made_of: dict[str, Any]) -> bool:
     try:
-        check_made_of(folder, made_of) if read_manifest(folder) else None
-        verify_files(folder, read_manifest(folder))
+        manifest = read_manifest(folder)
+        check_made_of(folder, made_of)
+        verify_files(folder, manifest)
     except IndexMismatch:
         return False
     return True

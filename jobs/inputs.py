@@ -2,6 +2,7 @@
 
 import importlib.metadata
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,23 +48,37 @@ class Inputs:
     reranker_settings: dict[str, Any]
     made_of: dict[str, Any]
 
+    @cached_property
+    def planned_ids(self) -> set[str]:
+        """Every id that a planned query stands for."""
+        return {a for ids in self.plan.queries.column("query_ids").to_pylist() for a in ids}
+
+    @cached_property
+    def rejected_ids(self) -> set[str]:
+        """Ids that the plan rejected and that no planned query stands for."""
+        return set(self.plan.rejects.column("query_id").to_pylist()) - self.planned_ids
+
+    @property
+    def planned_qrels(self) -> Qrels:
+        """The judgements of planned queries."""
+        return {q: grades for q, grades in (self.qrels or {}).items() if q in self.planned_ids}
+
     @property
     def judged_queries(self) -> int:
         """Planned queries with at least one judgement."""
-        return len(self._judged_ids(self.plan.queries.column("query_ids").to_pylist()))
+        qrels = self.qrels or {}
+        listed = self.plan.queries.column("query_ids").to_pylist()
+        return sum(any(alias in qrels for alias in ids) for ids in listed)
 
     @property
     def judged_rejects(self) -> int:
         """Judged queries that the plan rejected: they score 0 in every mean."""
-        planned = {
-            alias for ids in self.plan.queries.column("query_ids").to_pylist() for alias in ids
-        }
-        rejected = set(self.plan.rejects.column("query_id").to_pylist()) - planned
-        return len(rejected & set(self.qrels or {}))
+        return len(self.rejected_ids & set(self.qrels or {}))
 
-    def _judged_ids(self, query_ids: list[list[str]]) -> list[list[str]]:
-        qrels = self.qrels or {}
-        return [ids for ids in query_ids if any(alias in qrels for alias in ids)]
+    @property
+    def judged_elsewhere(self) -> int:
+        """Judged queries that the log does not hold: not asked, so not counted in any mean."""
+        return len(set(self.qrels or {}) - self.planned_ids - self.rejected_ids)
 
 
 def read_inputs(config: Config, judged_only: bool = False) -> Inputs:

@@ -96,7 +96,7 @@ def rerank(
         "rejects": _rejects(plan.reject_counts(), total(commits, "reject_reasons")),
         "pairs": pairs,
         "judged": judged,
-        "judged_not_in_log": _judged_elsewhere(inputs),
+        "judged_not_in_log": inputs.judged_elsewhere,
         "metrics": _means(sums, config.evaluation.measures, judged),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "pairs_per_second": round(pairs / max(execute_seconds, 1e-9), 1),
@@ -186,7 +186,7 @@ def build_stages(
             "index": index,
             "top_k": top_k,
             "measures": config.evaluation.measures,
-            "qrels": _planned_qrels(inputs),
+            "qrels": inputs.planned_qrels,
         },
         pools.assemblers,
         schema.results(config.evaluation.measures).append(schema.REJECT_FIELD),
@@ -295,19 +295,3 @@ def _means(
         system: {name: sums.get(f"{system}/{name}", 0.0) / judged for name in measures}
         for system in schema.SYSTEMS
     }
-
-
-def _planned_qrels(inputs: Inputs) -> dict[str, dict[str, int]] | None:
-    if inputs.qrels is None:
-        return None
-    asked = {alias for ids in inputs.plan.queries.column("query_ids").to_pylist() for alias in ids}
-    return {query: grades for query, grades in inputs.qrels.items() if query in asked}
-
-
-def _judged_elsewhere(inputs: Inputs) -> int:
-    """Judged queries that the log does not hold: not asked, so not counted in any mean."""
-    if inputs.qrels is None:
-        return 0
-    here = {a for ids in inputs.plan.queries.column("query_ids").to_pylist() for a in ids}
-    here |= set(inputs.plan.rejects.column("query_id").to_pylist())
-    return len(set(inputs.qrels) - here)

@@ -41,7 +41,6 @@ class Cluster:
 
     cpus: float
     gpus: float
-    dashboard: str | None
 
 
 @contextmanager
@@ -73,18 +72,13 @@ def cluster(compute: ComputeConfig, verbose: bool = False) -> Iterator[Cluster]:
             settings["num_gpus"] = compute.gpus
     try:
         with _without_stderr(not verbose):
-            context = ray.init(**settings)
+            ray.init(**settings)
     except (ConnectionError, ValueError, RuntimeError, OSError, TimeoutError) as error:
         raise ComputeError(f"Ray did not start at {address or 'this machine'}: {error}") from error
     _configure_data(verbose)
     try:
         resources = ray.cluster_resources()
-        url = context.dashboard_url
-        yield Cluster(
-            cpus=resources.get("CPU", 0),
-            gpus=resources.get("GPU", 0),
-            dashboard=f"http://{url}" if url else None,
-        )
+        yield Cluster(cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0))
     finally:
         ray.shutdown()
 
