@@ -191,6 +191,10 @@ def test_an_approximate_index_says_how_much_it_finds(built_config, tmp_path):
     again = run_json("build-index", built_config, *overrides)
     assert not again["built"], "an index that is up to date is left alone"
     assert again["recall_at_100"] == summary["recall_at_100"]
+    (first,) = (entry for entry in (tmp_path / "index").iterdir() if entry.is_dir())
+    assert run_json("build-index", built_config, *overrides, "--force")["built"]
+    (second,) = (entry for entry in (tmp_path / "index").iterdir() if entry.is_dir())
+    assert first != second, "a forced build never writes over files that a reader may hold"
 
 
 def scorer_of(pid: int) -> int | None:
