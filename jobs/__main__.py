@@ -1,19 +1,24 @@
 """The command line: `rerank-batch COMMAND …`, equally `python -m jobs COMMAND …`."""
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from jobs.console import Console
 from rerank_batch.config import Config, load_config
 from rerank_batch.errors import EXIT_CODES, ConfigError, RerankBatchError
+from rerank_batch.storage import use_endpoint
+
+if TYPE_CHECKING:
+    from jobs.rerank import Start
 
 # Model libraries ask the hub about files they have; a batch job says what it needs by itself.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -30,7 +35,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 runs_app = typer.Typer(
-    help="List runs, show one, export its rankings.", no_args_is_help=True, epilog=_EPILOG
+    help="List, show, export, verify, abort and clean up runs.",
+    no_args_is_help=True,
+    epilog=_EPILOG,
 )
 app.add_typer(runs_app, name="runs")
 
@@ -48,7 +55,16 @@ Verbose = Annotated[
 RunId = Annotated[
     str | None, typer.Option("--run-id", help="Name of the run; by default job, time, random.")
 ]
-RootUri = Annotated[str, typer.Argument(metavar="ROOT", help="The folder that holds the runs.")]
+Resume = Annotated[
+    str | None, typer.Option("--resume", metavar="RUN_ID", help="Go on with a run that died.")
+]
+TakeOver = Annotated[
+    bool, typer.Option("--take-over", help="With --resume: even if its driver is alive.")
+]
+RootUri = Annotated[
+    str, typer.Argument(metavar="ROOT", help="The folder or s3:// prefix that holds the runs.")
+]
+RunName = Annotated[str, typer.Argument(metavar="RUN_ID")]
 
 
 class ExportFormat(StrEnum):
@@ -103,6 +119,8 @@ def rerank(
     config: ConfigFile,
     overrides: Overrides = None,
     run_id: RunId = None,
+    resume: Resume = None,
+    take_over: TakeOver = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check every input, estimate the work, stop.")
     ] = False,
@@ -117,7 +135,7 @@ def rerank(
         if dry_run:
             job.show_plan(job.dry_run(loaded), console)
         else:
-            job.show(job.rerank(loaded, console, run_id), console)
+            job.show(job.rerank(loaded, console, _start(run_id, resume, take_over)), console)
 
 
 @app.command(epilog="Example: rerank-batch evaluate configs/eval.yaml --run latest")
@@ -125,6 +143,8 @@ def evaluate(
     config: ConfigFile,
     overrides: Overrides = None,
     run_id: RunId = None,
+    resume: Resume = None,
+    take_over: TakeOver = False,
     run: Annotated[
         str | None,
         typer.Option("--run", help="Evaluate this finished run, or 'latest', without running."),
@@ -136,9 +156,13 @@ def evaluate(
     with _command(as_json, verbose) as console:
         from jobs import evaluate as job
 
-        if run is not None and run_id is not None:
-            raise ConfigError("--run takes a finished run, --run-id names a new one: give one")
-        job.show(job.evaluate(_load(config, overrides), console, run_id, run), console)
+        if run is not None and (run_id is not None or resume is not None):
+            raise ConfigError(
+                "--run takes a finished run, --run-id names a new one, --resume one that died: "
+                "give one of them"
+            )
+        start = _start(run_id, resume, take_over)
+        job.show(job.evaluate(_load(config, overrides), console, start, run), console)
 
 
 @runs_app.command("list", epilog="Example: rerank-batch runs list .runs")
@@ -153,7 +177,7 @@ def runs_list(root: RootUri, as_json: AsJson = False, verbose: Verbose = False) 
 @runs_app.command("show", epilog="Example: rerank-batch runs show .runs RUN_ID")
 def runs_show(
     root: RootUri,
-    run_id: Annotated[str, typer.Argument()],
+    run_id: RunName,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -169,7 +193,7 @@ def runs_show(
 )
 def runs_export(
     root: RootUri,
-    run_id: Annotated[str, typer.Argument()],
+    run_id: RunName,
     out: Annotated[Path, typer.Option("--out", help="The file to write.")],
     format: Annotated[ExportFormat, typer.Option("--format")] = ExportFormat.trec,
     system: Annotated[ExportSystem, typer.Option("--system")] = ExportSystem.reranked,
@@ -183,10 +207,53 @@ def runs_export(
         job.export(root, run_id, format.value, system.value, out, console)
 
 
+@runs_app.command("verify", epilog="Example: rerank-batch runs verify .runs RUN_ID")
+def runs_verify(
+    root: RootUri, run_id: RunName, as_json: AsJson = False, verbose: Verbose = False
+) -> None:
+    """Read a finished run again: every sha256, every count, every planned query exactly once."""
+    with _command(as_json, verbose) as console:
+        from jobs import runs as job
+
+        job.verify(root, run_id, console)
+
+
+@runs_app.command("abort", epilog="Example: rerank-batch runs abort .runs RUN_ID")
+def runs_abort(
+    root: RootUri, run_id: RunName, as_json: AsJson = False, verbose: Verbose = False
+) -> None:
+    """Give an unfinished run up for good; its driver, if it still works, stops."""
+    with _command(as_json, verbose) as console:
+        from jobs import runs as job
+
+        job.abort(root, run_id, console)
+
+
+@runs_app.command("gc", epilog="Example: rerank-batch runs gc .runs --keep 7 --delete")
+def runs_gc(
+    root: RootUri,
+    job_name: Annotated[str | None, typer.Option("--job", help="Only runs of this job.")] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(min=1, help="Give up complete runs as well, all but the newest KEEP per job."),
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it; otherwise show.")] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show, or remove, what no reader will ask for; never touches the latest run of a job."""
+    with _command(as_json, verbose) as console:
+        from jobs import runs as job
+
+        job.collect_garbage(root, job_name, keep, delete, console)
+
+
 @contextmanager
 def _command(as_json: bool, verbose: bool) -> Iterator[Console]:
     """A console, and every failure a user can act on as one message and its exit code."""
     console = Console(as_json, verbose)
+    # A spot node or a scheduler says goodbye with SIGTERM: leave as tidily as on Ctrl-C.
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield console
     except RerankBatchError as error:
@@ -200,7 +267,23 @@ def _command(as_json: bool, verbose: bool) -> Iterator[Console]:
 
 
 def _load(path: Path, overrides: list[str] | None) -> Config:
-    return load_config(path, overrides)
+    config = load_config(path, overrides)
+    use_endpoint(config.storage.endpoint)
+    return config
+
+
+def _start(run_id: str | None, resume: str | None, take_over: bool) -> "Start":
+    from jobs.rerank import Start
+
+    if run_id is not None and resume is not None:
+        raise ConfigError("--run-id names a new run, --resume one that died: give one of them")
+    if take_over and resume is None:
+        raise ConfigError("--take-over goes with --resume RUN_ID")
+    return Start(run_id, resume, take_over)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def main(arguments: list[str] | None = None) -> Any:

@@ -1,7 +1,7 @@
 """Build the index: read the corpus, encode it once in an actor pool, write shards and texts."""
 
 import secrets
-import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,23 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.console import Console, PeakMemory, facts_table
-from jobs.inputs import ENCODER_FAMILIES
+from jobs.inputs import ENCODER_FAMILIES, node_cache
 from rerank_batch.config import Config, digest
-from rerank_batch.corpus import corpus_fingerprint, read_corpus, shard_bounds, write_texts
+from rerank_batch.corpus import (
+    Corpus,
+    corpus_fingerprint,
+    read_corpus,
+    shard_bounds,
+    write_texts,
+)
 from rerank_batch.errors import IndexMismatch
 from rerank_batch.models import model_fingerprint, model_folder, parse_model
 from rerank_batch.pipeline import build_shards, cluster, encode_documents
 from rerank_batch.pools import LIGHT_CPUS, Pool, plan_encoding
 from rerank_batch.retrieval.index import (
     FORMAT,
+    Index,
+    IndexFile,
     Manifest,
     ShardEntry,
     check_made_of,
@@ -28,8 +36,14 @@ from rerank_batch.retrieval.index import (
     verify_files,
 )
 from rerank_batch.run import block_bounds
-from rerank_batch.stages import BuildShards, EncodeDocuments, StageSpec, read_vectors
-from rerank_batch.storage import sha256_file
+from rerank_batch.stages import (
+    BuildShards,
+    BuildTexts,
+    EncodeDocuments,
+    StageSpec,
+    read_vectors,
+)
+from rerank_batch.storage import NodeCache, Root, Wanted, open_root
 
 BLOCK_DOCUMENTS = 256
 RECALL_QUERIES = 200
@@ -37,7 +51,14 @@ RECALL_CUTOFF = 100
 
 _VECTORS = pa.schema([("document", pa.int64()), ("vector", pa.list_(pa.float32()))])
 _SHARDS = pa.schema(
-    [("shard", pa.int64()), ("start", pa.int64()), ("stop", pa.int64()), ("sha256", pa.string())]
+    [
+        ("shard", pa.int64()),
+        ("start", pa.int64()),
+        ("stop", pa.int64()),
+        ("key", pa.string()),
+        ("bytes", pa.int64()),
+        ("sha256", pa.string()),
+    ]
 )
 
 
@@ -45,28 +66,27 @@ def build_index(config: Config, console: Console, force: bool = False) -> dict[s
     """Build the index of a configuration unless it is there already; returns the summary."""
     began = time.perf_counter()
     encoder = parse_model(config.index.encoder, ENCODER_FAMILIES, "index.encoder")
+    root = open_root(config.index.path)
+    root.check_writes()
     encoder_print = model_fingerprint(model_folder(encoder.location))
     made_of = index_fingerprint(config.index, corpus_fingerprint(config.corpus), encoder_print)
-    folder = Path(config.index.path)
-    if not force and _is_current(folder, made_of):
-        console.note(f"the index at {folder} is up to date")
-        return _summary(folder, read_manifest(folder), {}, built=False)
+    cache = node_cache(config.storage)
+    current = _current(root, cache)
+    if not force and current and _is_built_from(current, made_of):
+        console.note(f"the index at {root.uri} is up to date")
+        return _summary(root, current.manifest, {}, built=False)
 
     corpus = read_corpus(config.corpus)
     documents = corpus.documents.num_rows
     bounds = shard_bounds(documents, config.index.shards)
     # A name of its own: the same index built again must not touch the files that readers hold.
-    build = folder / f"{digest(made_of)[:16]}-{secrets.token_hex(4)}"
-    vectors, shards = build / "vectors", build / "shards"
-    vectors.mkdir(parents=True)
-    shards.mkdir()
-    texts = write_texts(corpus.documents, bounds, build / "texts")
+    build = f"{digest(made_of)[:16]}-{secrets.token_hex(4)}"
+    texts = _publish_texts(root, build, corpus, bounds)
     dropped = corpus.dropped
     del corpus
     read_seconds = time.perf_counter() - began
 
     with PeakMemory() as memory, cluster(config.compute, console.verbose) as resources:
-        pool = plan_encoding(config.compute, resources.cpus, resources.gpus)
         encode_began = time.perf_counter()
         encode = StageSpec(
             name="encode",
@@ -74,32 +94,33 @@ def build_index(config: Config, console: Console, force: bool = False) -> dict[s
             kwargs={
                 "encoder": encoder.location,
                 "max_length": config.index.max_length,
-                "texts": [str(file.resolve()) for file in texts],
-                "bounds": bounds,
+                "texts": BuildTexts(root, cache, tuple(f.wanted for f in texts), tuple(bounds)),
             },
-            pool=pool,
+            pool=plan_encoding(config.compute, resources.cpus, resources.gpus),
             output=_VECTORS,
             batch_size=BLOCK_DOCUMENTS,
         )
-        with console.progress("encoded documents", documents, lambda: _encoded(vectors)):
-            encode_documents(block_bounds(documents, BLOCK_DOCUMENTS), encode, vectors.resolve())
+        encoded = 0
+        with console.progress("encoded documents", documents, lambda: encoded):
+            blocks = block_bounds(documents, BLOCK_DOCUMENTS)
+            for some in encode_documents(blocks, encode, root, build):
+                encoded += some
         encode_seconds = time.perf_counter() - encode_began
         build_spec = StageSpec(
             name="build",
             stage=BuildShards,
-            kwargs={
-                "vectors": str(vectors.resolve()),
-                "shards": str(shards.resolve()),
-                "kind": config.index.kind,
-            },
+            kwargs={"root": root, "build": build, "kind": config.index.kind},
             pool=Pool(1, max(LIGHT_CPUS, resources.cpus / 2), threads=max(1, int(resources.cpus))),
             output=_SHARDS,
         )
-        digests = build_shards(bounds, build_spec)
+        shards = [
+            IndexFile(key=row["key"], bytes=row["bytes"], sha256=row["sha256"])
+            for row in build_shards(bounds, build_spec)
+        ]
 
-    dimension = int(np.load(next(iter(sorted(vectors.glob("*.npy")))), mmap_mode="r").shape[1])
-    recall, asked = _recall(config, bounds, shards, vectors)
-    shutil.rmtree(vectors)
+    dimension = int(read_vectors(root, build, 0, 1).shape[1])
+    recall, asked = _recall(config, root, build, bounds, cache.fetch(root, _wanted(shards)))
+    root.delete(list(root.sizes(f"{build}/vectors/")))
     manifest = Manifest(
         format=FORMAT,
         fingerprint=digest(made_of),
@@ -111,25 +132,20 @@ def build_index(config: Config, console: Console, force: bool = False) -> dict[s
         encoder=str(encoder),
         recall_at_100=recall,
         recall_queries=asked,
+        made_of=made_of,
+        builds=(build, *(current.manifest.builds[:1] if current else ())),
         shards=tuple(
-            ShardEntry(
-                start=start,
-                stop=stop,
-                vectors=f"{build.name}/shards/{number:05d}.faiss",
-                vectors_sha256=digests[number],
-                texts=f"{build.name}/texts/{number:05d}.arrow",
-                texts_sha256=sha256_file(texts[number]),
-            )
-            for number, (start, stop) in enumerate(bounds)
+            ShardEntry(start=start, stop=stop, vectors=vectors, texts=text)
+            for (start, stop), vectors, text in zip(bounds, shards, texts, strict=True)
         ),
     )
-    publish_manifest(folder, manifest, made_of)
+    publish_manifest(root, manifest)
     seconds = {
         "read": read_seconds,
         "encode": encode_seconds,
         "total": time.perf_counter() - began,
     }
-    summary = _summary(folder, manifest, seconds, built=True)
+    summary = _summary(root, manifest, seconds, built=True)
     return {**summary, "peak_memory_gb": round(memory.bytes / 2**30, 2)}
 
 
@@ -149,23 +165,42 @@ def show(summary: dict[str, Any], console: Console) -> None:
     console.result(summary, facts_table("Index", facts))
 
 
-def _is_current(folder: Path, made_of: dict[str, Any]) -> bool:
+def _current(root: Root, cache: NodeCache) -> Index | None:
+    """The index that is there, if one is and it can be read."""
     try:
-        manifest = read_manifest(folder)
-        check_made_of(folder, made_of)
-        verify_files(folder, manifest)
+        return Index(root, read_manifest(root), cache)
+    except IndexMismatch:
+        return None
+
+
+def _is_built_from(index: Index, made_of: dict[str, Any]) -> bool:
+    try:
+        check_made_of(index.root, index.manifest, made_of)
+        verify_files(index)
     except IndexMismatch:
         return False
     return True
 
 
-def _encoded(vectors: Path) -> int:
-    """Documents whose vectors are on disk; the last block may be counted a little short."""
-    return len(list(vectors.glob("*.npy"))) * BLOCK_DOCUMENTS
+def _publish_texts(
+    root: Root, build: str, corpus: Corpus, bounds: list[tuple[int, int]]
+) -> list[IndexFile]:
+    with tempfile.TemporaryDirectory() as folder:
+        files = []
+        for file in write_texts(corpus.documents, bounds, Path(folder)):
+            key = f"{build}/texts/{file.name}"
+            stored = root.publish(key, file)
+            file.unlink()
+            files.append(IndexFile(key=key, bytes=stored.bytes, sha256=stored.sha256))
+        return files
+
+
+def _wanted(files: list[IndexFile]) -> list[Wanted]:
+    return [file.wanted for file in files]
 
 
 def _recall(
-    config: Config, bounds: list[tuple[int, int]], shards: Path, vectors: Path
+    config: Config, root: Root, build: str, bounds: list[tuple[int, int]], files: list[Path]
 ) -> tuple[float | None, int]:
     """Recall of an approximate index with sampled documents as queries; exact kinds need none."""
     if config.index.kind == "Flat":
@@ -174,20 +209,19 @@ def _recall(
 
     options = SearchOptions(config.index.nprobe, config.index.ef_search)
     opened = [
-        open_shard(shards / f"{number:05d}.faiss", start, options)
-        for number, (start, _) in enumerate(bounds)
+        open_shard(file, start, options) for file, (start, _) in zip(files, bounds, strict=True)
     ]
-    stored = read_vectors(vectors, 0, bounds[-1][1])
+    stored = read_vectors(root, build, 0, bounds[-1][1])
     rng = np.random.default_rng(0)
     asked = stored[rng.choice(len(stored), size=min(RECALL_QUERIES, len(stored)), replace=False)]
     return measure_recall(opened, stored, asked, RECALL_CUTOFF), len(asked)
 
 
 def _summary(
-    folder: Path, manifest: Manifest, seconds: dict[str, float], built: bool
+    root: Root, manifest: Manifest, seconds: dict[str, float], built: bool
 ) -> dict[str, Any]:
     return {
-        "index": str(folder),
+        "index": root.uri,
         "built": built,
         "fingerprint": manifest.fingerprint,
         "kind": manifest.kind,

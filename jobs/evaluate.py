@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from jobs.console import Console, facts_table
-from jobs.rerank import rerank
+from jobs.rerank import Start, rerank
 from rerank_batch.config import Config
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.evaluation.comparison import (
@@ -25,27 +25,26 @@ from rerank_batch.storage import Root, open_root
 
 
 def evaluate(
-    config: Config, console: Console, run_id: str | None = None, from_run: str | None = None
+    config: Config, console: Console, start: Start | None = None, from_run: str | None = None
 ) -> dict[str, Any]:
     """Compare retrieval and reranked lists and write metrics.json, metrics.parquet, report.html.
 
     ``from_run`` names a finished run ('latest' for the job's newest); without it the judged queries
-    are run now under ``run_id``, and latest.json is left alone.
+    are run now, and latest.json is left alone.
     """
     if config.qrels is None:
         raise ConfigError("evaluate needs qrels.path: without judgements nothing can be measured")
     parse_measures(config.evaluation.measures)
     root = open_root(config.root)
     if from_run is None:
-        run_id = rerank(config, console, run_id, judged_only=True, publish=False)["run_id"]
+        run_id = rerank(config, console, start, judged_only=True, publish=False)["run_id"]
         run = Run.open(root, run_id)
     else:
         run = latest_run(root, config.job) if from_run == "latest" else Run.open(root, from_run)
     final = run.finished()
     qrels = read_qrels(config.qrels)
-    comparison = compare(
-        run.results_paths(), qrels, run.rejected_ids() & set(qrels), config.evaluation.measures
-    )
+    rejected = set(run.rejects().column("query_id").to_pylist()) & set(qrels)
+    comparison = compare(run.results_paths(), qrels, rejected, config.evaluation.measures)
     if not comparison.retrieval:
         raise InputError(
             f"none of the {final['queries']:,} queries of run {run.run_id} is judged in "

@@ -6,9 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rerank_batch.config import Config, QueriesConfig
+from rerank_batch.config import Config, QueriesConfig, StorageConfig
 from rerank_batch.corpus import corpus_fingerprint
-from rerank_batch.errors import ConfigError, InputError
+from rerank_batch.errors import ConfigError, InputError, TooManyRejects
 from rerank_batch.evaluation.measures import parse_measures
 from rerank_batch.models import (
     ModelName,
@@ -23,12 +23,13 @@ from rerank_batch.queries import SUFFIXES as QUERY_SUFFIXES
 from rerank_batch.queries import Plan, make_plan
 from rerank_batch.rerankers import FAMILIES as RERANKER_FAMILIES
 from rerank_batch.retrieval.index import (
-    Manifest,
+    Index,
     check_made_of,
     index_fingerprint,
     read_manifest,
     verify_files,
 )
+from rerank_batch.storage import NodeCache, open_root
 from rerank_batch.tables import fingerprint_files
 
 ENCODER_FAMILIES = ("sentence-transformers",)
@@ -42,7 +43,7 @@ class Inputs:
 
     plan: Plan
     qrels: Qrels | None
-    manifest: Manifest
+    index: Index
     encoder: ModelName
     reranker: ModelName | None
     reranker_settings: dict[str, Any]
@@ -98,17 +99,19 @@ def read_inputs(config: Config, judged_only: bool = False) -> Inputs:
         raise ConfigError("queries.judged_only needs qrels.path: no query is judged without it")
 
     plan = make_plan(queries, qrels)
+    check_rejects(sum(plan.reject_counts().values()), plan.log_rows, config.limits.max_rejects)
     encoder_print = model_fingerprint(model_folder(encoder.location))
-    index_folder = Path(config.index.path)
-    manifest = read_manifest(index_folder)
+    index_root = open_root(config.index.path)
+    index = Index(index_root, read_manifest(index_root), node_cache(config.storage))
     corpus_print = corpus_fingerprint(config.corpus)
     made_of_index = index_fingerprint(config.index, corpus_print, encoder_print)
-    check_made_of(index_folder, made_of_index)
-    verify_files(index_folder, manifest)
-    if config.retrieval.depth > manifest.documents:
+    check_made_of(index_root, index.manifest, made_of_index)
+    verify_files(index)
+    documents = index.manifest.documents
+    if config.retrieval.depth > documents:
         raise InputError(
             f"retrieval.depth ({config.retrieval.depth}) is larger than the corpus "
-            f"({manifest.documents} documents); lower it with --set retrieval.depth=…"
+            f"({documents} documents); lower it with --set retrieval.depth=…"
         )
     reranker_print, settings = None, {}
     if reranker is not None:
@@ -124,7 +127,27 @@ def read_inputs(config: Config, judged_only: bool = False) -> Inputs:
         "index": made_of_index,
         "reranker": reranker_print,
     }
-    return Inputs(plan, qrels, manifest, encoder, reranker, settings, made_of)
+    return Inputs(plan, qrels, index, encoder, reranker, settings, made_of)
+
+
+def check_rejects(rejected: int, log_rows: int, limit: float) -> None:
+    """Stop where more is rejected than the limit allows: log rows, or a share of them below 1.
+
+    Raises:
+        TooManyRejects: the message gives the numbers.
+    """
+    allowed = limit if isinstance(limit, int) else limit * log_rows
+    if rejected > allowed:
+        raise TooManyRejects(
+            f"{rejected:,} of {log_rows:,} log rows are rejected, more than limits.max_rejects "
+            f"({limit}) allows. Look at the reasons with --dry-run and mend the log, or raise the "
+            "limit with --set limits.max_rejects=…"
+        )
+
+
+def node_cache(storage: StorageConfig) -> NodeCache:
+    """The cache of every node that the job runs on."""
+    return NodeCache(Path(storage.cache).expanduser().absolute(), int(storage.cache_gb * 1e9))
 
 
 def versions() -> dict[str, str]:

@@ -2,21 +2,31 @@
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from jobs.console import Console, PeakMemory, facts_table
-from jobs.inputs import Inputs, read_inputs, versions
+from jobs.inputs import Inputs, check_rejects, read_inputs, versions
 from rerank_batch import schema
 from rerank_batch.config import Config, digest
+from rerank_batch.errors import InputsChanged, RerankBatchError, RunConflict
 from rerank_batch.pipeline import Cluster, cluster, run_queries
 from rerank_batch.pools import plan_pools
 from rerank_batch.rerankers.base import ScorerOptions
-from rerank_batch.run import Run, block_bounds, total
+from rerank_batch.run import (
+    ABORTED,
+    COMPLETE,
+    Lease,
+    Run,
+    block_bounds,
+    refuse_if_taken_over,
+    total,
+)
 from rerank_batch.stages import (
     AssembleResults,
     EncodeQueries,
@@ -25,7 +35,7 @@ from rerank_batch.stages import (
     SearchShards,
     StageSpec,
 )
-from rerank_batch.storage import open_root
+from rerank_batch.storage import Root, open_root
 
 STAGES = ("encode", "retrieve", "rerank", "assemble")
 
@@ -33,22 +43,62 @@ _BLOCKS = 64
 _SMALLEST_BLOCK, _LARGEST_BLOCK = 256, 4096
 
 
+@dataclass(frozen=True)
+class Start:
+    """How a run is begun: under which id, or going on with which one that died."""
+
+    run_id: str | None = None
+    resume: str | None = None
+    take_over: bool = False
+
+
 def rerank(
     config: Config,
     console: Console,
-    run_id: str | None = None,
+    start: Start | None = None,
     judged_only: bool = False,
     publish: bool = True,
 ) -> dict[str, Any]:
-    """Run the job and return its summary; see `show`."""
+    """Run the job, or what is left of it, and return its summary; see `show`."""
     began = time.perf_counter()
+    start = start or Start()
+    root = open_root(config.root)
+    root.check_writes()
     inputs = read_inputs(config, judged_only)
+    run = _begin(root, config, inputs, start)
+    if run.state() == COMPLETE:
+        console.note(f"run {run.run_id} is complete: nothing is left to do")
+        if publish:
+            run.publish()
+        return _summary(run)
+    run.write_plan(inputs.plan.queries, inputs.plan.rejects)
+    run.claim(start.take_over, config.storage.lease_seconds, console.note)
+    with run.lease(config.storage.lease_seconds) as lease, _how_to_go_on(run, console):
+        totals = _execute(run, lease, config, inputs, console, began)
+        run.finish(totals)
+    if publish:
+        run.publish()
+    return _summary(run)
+
+
+def _begin(root: Root, config: Config, inputs: Inputs, start: Start) -> Run:
+    """A new run, or the one to go on with, which must be made of the same."""
+    if start.resume is not None:
+        run = Run.open(root, start.resume)
+        run.check_made_of(inputs.made_of)
+        if run.state() == ABORTED:
+            raise RunConflict(f"run {run.run_id} was aborted; begin a new one")
+        if run.spec["planned"] != inputs.plan.queries.num_rows:
+            raise InputsChanged(
+                f"run {run.run_id} planned {run.spec['planned']:,} queries, this version plans "
+                f"{inputs.plan.queries.num_rows:,} from the same log; begin a new run"
+            )
+        return run
     plan = inputs.plan
     block_rows = rows_per_block(config, plan.queries.num_rows)
-    blocks = len(block_bounds(plan.queries.num_rows, block_rows))
-    run = Run.create(
-        open_root(config.root),
-        run_id or new_run_id(config.job),
+    return Run.create(
+        root,
+        start.run_id or new_run_id(config.job),
         {
             "job": config.job,
             "created": datetime.now(UTC).isoformat(),
@@ -57,23 +107,43 @@ def rerank(
             "config": config.model_dump(mode="json"),
             "versions": versions(),
             "planned": plan.queries.num_rows,
-            "blocks": blocks,
+            "block_rows": block_rows,
+            "blocks": len(block_bounds(plan.queries.num_rows, block_rows)),
         },
     )
-    run.write_plan(plan.queries, plan.rejects, block_rows)
-    run.claim()
-    console.note(f"run {run.run_id}: {plan.queries.num_rows:,} queries in {blocks} blocks")
+
+
+def _execute(
+    run: Run, lease: Lease, config: Config, inputs: Inputs, console: Console, began: float
+) -> dict[str, Any]:
+    """Score every block that is not done; returns the totals for final.json."""
+    plan = inputs.plan
+    queries = plan.queries.num_rows
+    done = run.done()
+    done_before = completed = len(done)
+    to_do = run.blocks_to_do(done)
+    kept = f", {done_before:,} of them done before" if run.epoch > 1 else ""
+    console.note(f"run {run.run_id}: {queries:,} queries in {len(run.blocks())} blocks{kept}")
+    rejected = sum(plan.reject_counts().values())
+    rejected += int(sum(total(run.commits(), "reject_reasons").values()))
     plan_seconds = time.perf_counter() - began
 
-    with PeakMemory() as memory, cluster(config.compute, console.verbose) as resources:
-        start_seconds = time.perf_counter() - began - plan_seconds
-        stages = build_stages(config, inputs, resources, block_rows)
-        queries = plan.queries.num_rows
-        with console.progress(
-            "queries", queries, lambda: min(queries, run.committed_blocks() * block_rows)
-        ):
-            run_queries([run.plan_path(block) for block in range(blocks)], stages, run.writer())
-        execute_seconds = time.perf_counter() - began - plan_seconds - start_seconds
+    peak_bytes, start_seconds = 0, 0.0
+    if to_do:
+        with PeakMemory() as memory, cluster(config.compute, console.verbose) as resources:
+            start_seconds = time.perf_counter() - began - plan_seconds
+            stages = build_stages(config, inputs, resources, run.spec["block_rows"])
+            keep_texts = config.queries is not None and config.queries.keep_rejected_texts
+            blocks = run_queries(to_do, stages, run.writer(), keep_texts)
+            with console.progress("queries", queries, lambda: completed), closing(blocks):
+                for block in blocks:
+                    completed += block.queries
+                    rejected += block.rejected_rows
+                    check_rejects(rejected, plan.log_rows, config.limits.max_rejects)
+                    if lease.lost:
+                        refuse_if_taken_over(run.root, run.run_id, run.epoch)
+        peak_bytes = memory.bytes
+    execute_seconds = time.perf_counter() - began - plan_seconds - start_seconds
 
     commits = run.commits()
     sums = total(commits, "sums")
@@ -86,10 +156,8 @@ def rerank(
     }
     judged = int(sums.get("judged", 0)) + inputs.judged_rejects
     pairs = int(sums.get("pairs", 0)) if config.reranker else 0
-    summary = {
-        "run_id": run.run_id,
-        "root": config.root,
-        "job": config.job,
+    here = pairs * (queries - done_before) / max(queries, 1)
+    return {
         "queries": int(sums.get("queries", 0)),
         "log_rows": plan.log_rows,
         "weight": sums.get("weight", 0.0),
@@ -99,14 +167,33 @@ def rerank(
         "judged_not_in_log": inputs.judged_elsewhere,
         "metrics": _means(sums, config.evaluation.measures, judged),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
-        "pairs_per_second": round(pairs / max(execute_seconds, 1e-9), 1),
-        "peak_memory_gb": round(memory.bytes / 2**30, 2),
-        "fingerprint": run.spec["fingerprint"],
+        "pairs_per_second": round(here / max(execute_seconds, 1e-9), 1),
+        "peak_memory_gb": round(peak_bytes / 2**30, 2),
+        "events": {name: int(count) for name, count in total(commits, "events").items()},
+        "done_before": done_before,
     }
-    run.finish(plan.queries.num_rows, summary)
-    if publish:
-        run.publish()
-    return {**summary, "files": run.root.path(f"runs/{run.run_id}/data")}
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    """What the finished run says of itself, and where it lies."""
+    final = run.finished()
+    skip = ("results", "reject_files", "commits", "nonce", "state", "created")
+    return {
+        **{key: value for key, value in final.items() if key not in skip},
+        "root": run.root.uri,
+        "fingerprint": run.spec["fingerprint"],
+        "files": run.root.path(f"runs/{run.run_id}/data"),
+    }
+
+
+@contextmanager
+def _how_to_go_on(run: Run, console: Console) -> Iterator[None]:
+    """Whatever stops a run that is begun, its user learns that nothing done is lost."""
+    try:
+        yield
+    except (RerankBatchError, KeyboardInterrupt):
+        console.note(f"what is done is kept; go on with: --resume {run.run_id}")
+        raise
 
 
 def dry_run(config: Config, judged_only: bool = False) -> dict[str, Any]:
@@ -123,14 +210,14 @@ def dry_run(config: Config, judged_only: bool = False) -> dict[str, Any]:
         "log_rows": plan.log_rows,
         "rejects": plan.reject_counts(),
         "judged": inputs.judged_queries + inputs.judged_rejects,
-        "documents": inputs.manifest.documents,
+        "documents": inputs.index.manifest.documents,
         "pairs": pairs if inputs.reranker else 0,
         "blocks": len(block_bounds(queries, rows_per_block(config, queries))),
         "fingerprint": digest(inputs.made_of),
     }
     flops = forward_flops(settings, (config.reranker and config.reranker.max_length) or 256)
     if inputs.reranker and flops:
-        encoded = pairs if inputs.reranker.family == "cross-encoder" else inputs.manifest.documents
+        encoded = pairs if inputs.reranker.family == "cross-encoder" else summary["documents"]
         summary["estimated_petaflop_at_most"] = round(encoded * flops / 1e15, 4)
     return summary
 
@@ -140,7 +227,6 @@ def build_stages(
 ) -> list[StageSpec]:
     """The boxes of the pipeline, in order."""
     pools = plan_pools(config.compute, resources.cpus, resources.gpus)
-    index = str(Path(config.index.path).resolve())
     top_k = config.reranker.top_k if config.reranker else min(10, config.retrieval.depth)
     encode = StageSpec(
         "encode",
@@ -153,7 +239,7 @@ def build_stages(
         "retrieve",
         SearchShards,
         {
-            "index": index,
+            "index": inputs.index,
             "depth": config.retrieval.depth,
             "nprobe": config.index.nprobe,
             "ef_search": config.index.ef_search,
@@ -174,7 +260,7 @@ def build_stages(
         rerank = StageSpec(
             "rerank",
             Rerank,
-            {"model": inputs.reranker, "options": options, "index": index},
+            {"model": inputs.reranker, "options": options, "index": inputs.index},
             pools.scorers,
             schema.RERANKED,
             block_rows,
@@ -183,7 +269,7 @@ def build_stages(
         "assemble",
         AssembleResults,
         {
-            "index": index,
+            "index": inputs.index,
             "top_k": top_k,
             "measures": config.evaluation.measures,
             "qrels": inputs.planned_qrels,
@@ -270,6 +356,10 @@ def _facts(summary: dict[str, Any]) -> dict[str, object]:
         "peak memory": f"{summary['peak_memory_gb']} GiB, all processes",
         "results": summary["files"],
     }
+    if summary["done_before"]:
+        facts["resumed"] = f"{summary['done_before']:,} queries were done before"
+    if summary["events"]:
+        facts["noticed"] = "\n".join(f"{n} x {what}" for what, n in summary["events"].items())
     if summary["judged_not_in_log"]:
         facts["judged elsewhere"] = f"{summary['judged_not_in_log']:,} queries not in this log"
     return facts

@@ -1,14 +1,23 @@
-"""Look at runs: list them, show one, export its rankings."""
+"""Look at runs and look after them: list, show, export, verify, abort, collect garbage."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from jobs.console import Console, facts_table
+from rerank_batch.errors import RunDamaged
 from rerank_batch.exports import Format, System, export_run
-from rerank_batch.run import Run, list_runs
+from rerank_batch.run import (
+    COMPLETE,
+    Run,
+    find_garbage,
+    list_runs,
+    remove_garbage,
+    verify_run,
+)
 from rerank_batch.storage import open_root
 
 
@@ -27,7 +36,7 @@ def show_list(root_uri: str, console: Console) -> None:
             "job": run.spec["job"],
             "created": run.spec["created"],
             "state": final["state"] if final else "unfinished",
-            "queries": final["queries"] if final else run.spec["planned"],
+            "queries": run.spec["planned"],
             "latest": run.is_latest(),
         }
         rows.append(row)
@@ -41,15 +50,20 @@ def show_run(root_uri: str, run_id: str, console: Console) -> None:
     """What a run is made of and what came out."""
     run = Run.open(open_root(root_uri), run_id)
     final = run.final()
-    summary: dict[str, Any] = {"spec": run.spec, "final": final}
+    state = final["state"] if final else "unfinished"
+    owner = run.last_owner()
+    summary: dict[str, Any] = {"spec": run.spec, "final": final, "state": state}
     facts: dict[str, object] = {
         "job": run.spec["job"],
         "created": run.spec["created"],
-        "state": final["state"] if final else "unfinished",
+        "state": state,
         "fingerprint": run.spec["fingerprint"],
         "planned": f"{run.spec['planned']:,} queries in {run.spec['blocks']} blocks",
     }
-    if final:
+    if final is None:
+        facts["driver"] = f"{owner}" if owner else "none yet"
+        facts["go on"] = f"rerank-batch rerank CONFIG --resume {run_id}"
+    elif state == COMPLETE:
         facts |= {
             "queries": f"{final['queries']:,}",
             "rejects": final["rejects"] or "none",
@@ -67,3 +81,74 @@ def export(
     rows = export_run(Run.open(open_root(root_uri), run_id), format, system, out)
     summary = {"run_id": run_id, "format": format, "system": system, "rows": rows, "out": str(out)}
     console.result(summary, f"{rows:,} rows of {system} written to {out}")
+
+
+def verify(root_uri: str, run_id: str, console: Console) -> None:
+    """Read a finished run again and say everything that is not as its final.json has it.
+
+    Raises:
+        RunDamaged: something is not; the message names it.
+    """
+    run = Run.open(open_root(root_uri), run_id)
+    final = run.finished()
+    files = len(final["results"]) + len(final["reject_files"])
+    read = 0
+
+    def progress(done: int) -> None:
+        nonlocal read
+        read = done
+
+    with console.progress("files", files, lambda: read):
+        found = verify_run(run, progress)
+    summary = {**asdict(found), "planned": run.spec["planned"]}
+    if found.faults:
+        console.result(summary)
+        listed = "\n".join(f"  - {fault}" for fault in found.faults[:_NAMED_FAULTS])
+        more = len(found.faults) - _NAMED_FAULTS
+        rest = f"\n  … and {more} more" if more > 0 else ""
+        raise RunDamaged(f"run {run_id} is damaged:\n{listed}{rest}")
+    facts = {
+        "files": f"{found.files:,} with {found.bytes:,} bytes: sha256 and rows as listed",
+        "queries": f"{found.queries:,} written + {found.rejected:,} rejected = "
+        f"{run.spec['planned']:,} planned, each exactly once",
+    }
+    console.result(summary, facts_table(f"Run {run_id} is whole", facts))
+
+
+def abort(root_uri: str, run_id: str, console: Console) -> None:
+    """Give an unfinished run up for good; a driver that still works on it stops."""
+    run = Run.open(open_root(root_uri), run_id)
+    run.abort()
+    console.result(
+        {"run_id": run_id, "state": run.state()},
+        f"run {run_id} is aborted; free its space with: rerank-batch runs gc {root_uri} --delete",
+    )
+
+
+def collect_garbage(
+    root_uri: str, job: str | None, keep: int | None, delete: bool, console: Console
+) -> None:
+    """Show what no reader will ask for, and remove it if told to."""
+    root = open_root(root_uri)
+    garbage = find_garbage(root, job, keep)
+    if delete:
+        remove_garbage(root, garbage)
+    table = Table(box=None, pad_edge=False)
+    for column in ("run", "objects", "uploads", "MB", "why"):
+        table.add_column(column)
+    for each in garbage:
+        megabytes = f"{each.bytes / 1e6:.1f}"
+        table.add_row(each.run_id, str(len(each.keys)), str(len(each.uploads)), megabytes, each.why)
+    total_bytes = sum(each.bytes for each in garbage)
+    done = "removed" if delete else "to remove with --delete; nothing was removed"
+    summary = {
+        "root": root_uri,
+        "deleted": delete,
+        "bytes": total_bytes,
+        "garbage": [asdict(each) for each in garbage],
+    }
+    end = f"{total_bytes / 1e6:.1f} MB {done}" if garbage else "nothing to remove"
+    console.result(summary, *([table] if garbage else []), end)
+
+
+_NAMED_FAULTS = 20

@@ -1,5 +1,5 @@
 """Batch, offline retrieve-then-rerank on Ray Data."""
 
-from rerank_batch.run import latest_files
+from rerank_batch.results import Results, open_results
 
-__all__ = ["latest_files"]
+__all__ = ["Results", "open_results"]

@@ -75,6 +75,8 @@ class QueriesConfig(Section):
 
     ``time`` and ``weight`` default to ts and count, used where the log has them. ``filter`` is a
     list of ``[column, operator, value]`` that must all hold; it is pushed down to the Parquet scan.
+    Rejects carry ids and reasons; with ``keep_rejected_texts`` the texts of the queries as well,
+    which are personal data.
     """
 
     path: Location
@@ -86,6 +88,7 @@ class QueriesConfig(Section):
     dedupe: bool = True
     duplicates: Literal["error", "first"] = "error"
     judged_only: bool = False
+    keep_rejected_texts: bool = False
     filter: tuple[FilterTerm, ...] = ()
     max_chars: int = Field(default=20_000, ge=1)
 
@@ -156,6 +159,30 @@ class ComputeConfig(Section):
     object_store_mb: int = Field(default=512, ge=80)
 
 
+class StorageConfig(Section):
+    """Where s3:// is and what a node keeps of it; changes no results.
+
+    ``endpoint`` is for stores other than AWS; by default AWS_ENDPOINT_URL_S3 of the environment.
+    Credentials come from the environment, a profile or an instance role, never from here.
+    ``cache`` is the folder on each node that holds downloaded index files, ``cache_gb`` its size.
+    ``lease_seconds``: a driver that has not renewed its lease for so long is taken for dead.
+    """
+
+    endpoint: Location | None = None
+    cache: str = "~/.cache/rerank_batch"
+    cache_gb: float = Field(default=50.0, gt=0)
+    lease_seconds: float = Field(default=20.0, ge=1)
+
+
+class LimitsConfig(Section):
+    """When a run has gone wrong wholesale.
+
+    ``max_rejects`` is a number of log rows, or a share of them if below 1.
+    """
+
+    max_rejects: Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)] = 0.2
+
+
 class Config(Section):
     """Everything a job needs to know."""
 
@@ -169,6 +196,8 @@ class Config(Section):
     reranker: RerankerConfig | None = None
     evaluation: EvaluationConfig = EvaluationConfig()
     compute: ComputeConfig = ComputeConfig()
+    storage: StorageConfig = StorageConfig()
+    limits: LimitsConfig = LimitsConfig()
 
     @field_validator("job")
     @classmethod
@@ -191,15 +220,18 @@ class Config(Section):
     def results_settings(self) -> dict[str, Any]:
         """The settings that change results, for the fingerprint of a run.
 
-        Paths are left out (the content of what they name is hashed instead), and so is everything
-        that only changes where or how fast the work is done.
+        Paths are left out (the content of what they name is hashed instead), of models their
+        location, and everything that only changes where or how fast the work is done.
         """
         settings = self.model_dump(mode="json")
-        for key in ("root", "job"):
+        for key in ("root", "job", "storage", "limits"):
             del settings[key]
         for section in ("corpus", "queries", "qrels", "index"):
             if settings[section] is not None:
                 settings[section].pop("path")
+        for section, key in (("index", "encoder"), ("reranker", "model")):
+            if settings[section] is not None:
+                settings[section][key] = settings[section][key].partition(":")[0]
         settings["compute"] = {"block_rows": settings["compute"]["block_rows"]}
         return settings
 

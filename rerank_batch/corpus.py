@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rerank_batch.config import CorpusConfig
 from rerank_batch.errors import InputError
-from rerank_batch.storage import input_files
+from rerank_batch.storage import InputFile, input_files
 from rerank_batch.tables import (
     ParquetTable,
     as_bytes,
@@ -108,7 +108,7 @@ def _raw_batches(config: CorpusConfig) -> Iterator[tuple[pa.Array, pa.Array, pa.
 
 
 def _jsonl_batches(
-    file: Path, keys: tuple[str, str, str]
+    file: InputFile, keys: tuple[str, str, str]
 ) -> Iterator[tuple[pa.Array, pa.Array, pa.Array]]:
     rows: list[tuple[bytes | None, ...]] = []
 

@@ -40,6 +40,13 @@ class RunConflict(RerankBatchError):
     meaning = "the run exists already, is unfinished, or belongs to another driver"
 
 
+class InputsChanged(RunConflict):
+    """A run is to go on with other inputs or settings than it began with."""
+
+    exit_code = 9
+    meaning = "the run began with other inputs or settings; nothing was written"
+
+
 class StorageError(RerankBatchError):
     """The root or a file under it cannot be read or written."""
 
@@ -61,6 +68,20 @@ class ComputeError(RerankBatchError):
     meaning = "the distributed execution failed"
 
 
+class RunDamaged(RerankBatchError):
+    """What lies in storage is not what the run's final.json says."""
+
+    exit_code = 10
+    meaning = "a finished run does not hold what it lists"
+
+
+class TooManyRejects(RerankBatchError):
+    """More of the log was rejected than ``limits.max_rejects`` allows."""
+
+    exit_code = 11
+    meaning = "more was rejected than limits.max_rejects allows"
+
+
 EXIT_CODES: dict[int, str] = {
     0: "success",
     **{
@@ -74,6 +95,9 @@ EXIT_CODES: dict[int, str] = {
             StorageError,
             ModelError,
             ComputeError,
+            InputsChanged,
+            RunDamaged,
+            TooManyRejects,
         )
     },
 }

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from rerank_batch.errors import InputError
 from rerank_batch.run import Run
+from rerank_batch.storage import open_file
 
 Format = Literal["trec", "jsonl", "pairs"]
 System = Literal["retrieval", "reranked"]
@@ -71,7 +72,7 @@ def _rows(paths: list[str], system: System) -> Iterator[dict[str, Any]]:
     """Queries with their ``ranking`` [{doc_id, rank, score}], block by block."""
     columns = ["query_id", "query_ids", "query", "weight", "results", "candidates"]
     for path in paths:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=1024, columns=columns):
+        for batch in pq.ParquetFile(open_file(path)).iter_batches(batch_size=1024, columns=columns):
             for row in batch.to_pylist():
                 results, candidates = row.pop("results"), row.pop("candidates")
                 if system == "reranked":

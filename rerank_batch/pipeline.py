@@ -5,34 +5,39 @@ to each stage in one call and committed by one write. Which queries are scored t
 never depends on how many actors there are, in which order they work, or on a resume.
 """
 
+import json
 import logging
 import os
 import re
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import ray
-from ray.data import ActorPoolStrategy, Dataset, Datasink, Datasource, ReadTask
+from ray.data import ActorPoolStrategy, Dataset, Datasource, ReadTask
 from ray.data.block import BlockMetadata
+from ray.experimental import internal_kv
 
 from rerank_batch import errors, schema
 from rerank_batch.config import ComputeConfig
 from rerank_batch.errors import ComputeError, RerankBatchError
+from rerank_batch.events import drain
+from rerank_batch.isolation import run_isolated
 from rerank_batch.pools import LIGHT_CPUS
-from rerank_batch.run import BlockWriter
+from rerank_batch.run import BlockWriter, read_block
 from rerank_batch.stages import StageSpec, write_vectors
+from rerank_batch.storage import Root, endpoint_variables, filesystem_of
 
-_TIMER = f"{schema.SECONDS}."
+_SECONDS = "seconds."
 _RETRIES = 3
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def cluster(compute: ComputeConfig, verbose: bool = False) -> Iterator[Cluster]:
         "log_to_driver": verbose,
         "logging_level": "INFO" if verbose else "ERROR",
         # The scorer's own threads are the parallelism; tokenizer threads on top would fight them.
-        "runtime_env": {"env_vars": {"TOKENIZERS_PARALLELISM": "0"}},
+        "runtime_env": {"env_vars": {"TOKENIZERS_PARALLELISM": "0", **endpoint_variables()}},
     }
     if address is None:
         settings["include_dashboard"] = False
@@ -83,38 +88,63 @@ def cluster(compute: ComputeConfig, verbose: bool = False) -> Iterator[Cluster]:
         ray.shutdown()
 
 
-def run_queries(plan: Sequence[str], stages: Sequence[StageSpec], writer: BlockWriter) -> None:
-    """Send planned queries through the stages and commit every block.
+@dataclass(frozen=True)
+class BlockDone:
+    """A block that is committed: how many queries it holds, and the log rows it rejected."""
 
-    ``plan`` are the paths of the blocks that are still to do.
+    queries: int
+    rejected_rows: int
+
+
+def run_queries(
+    blocks: Sequence[int], stages: Sequence[StageSpec], writer: BlockWriter, keep_texts: bool
+) -> Generator[BlockDone]:
+    """Send blocks of the plan through the stages and commit each; yields as they are committed.
+
+    Closing the iterator stops the execution. ``keep_texts``: rejects carry the query's text.
 
     Raises:
         ComputeError: a stage failed more often than it is retried.
     """
     with _clear_errors():
-        dataset = _read([_ReadPlan(path) for path in plan])
+        dataset = _read([_ReadPlan(writer.root, writer.run_id, block) for block in blocks])
         for spec in stages:
             dataset = map_stage(dataset, spec)
-        dataset.write_datasink(_CommitBlocks(writer), ray_remote_args={"num_cpus": LIGHT_CPUS})
+        for row in _map_blocks(dataset, partial(_commit_block, writer=writer, keep=keep_texts)):
+            yield BlockDone(row["queries"], row["rejected_rows"])
 
 
-def encode_documents(blocks: Sequence[tuple[int, int]], stage: StageSpec, folder: Path) -> None:
-    """Encode document ranges and keep their vectors in ``folder``."""
+def encode_documents(
+    blocks: Sequence[tuple[int, int]], stage: StageSpec, root: Root, build: str
+) -> Iterator[int]:
+    """Encode document ranges and keep their vectors with the build; yields documents done."""
     with _clear_errors():
         dataset = map_stage(_read([_Numbers(*block) for block in blocks]), stage)
-        dataset.write_datasink(_KeepVectors(folder), ray_remote_args={"num_cpus": LIGHT_CPUS})
+        for row in _map_blocks(dataset, partial(_keep_vectors, root=root, build=build)):
+            yield row["documents"]
 
 
-def build_shards(shards: Sequence[tuple[int, int]], stage: StageSpec) -> list[str]:
-    """Build every shard and return the sha256 of each file, in shard order."""
+def build_shards(shards: Sequence[tuple[int, int]], stage: StageSpec) -> list[dict[str, Any]]:
+    """Build every shard; ``key``, ``bytes`` and ``sha256`` of each file, in shard order."""
     with _clear_errors():
         rows = [_ShardRow(number, *bounds) for number, bounds in enumerate(shards)]
         built = map_stage(_read(rows), stage).take_all()
-    return [row["sha256"] for row in sorted(built, key=lambda row: int(row["shard"]))]
+    return sorted(built, key=lambda row: int(row["shard"]))
+
+
+def read_parquet(uris: Sequence[str]) -> Dataset:
+    """Parquet files of a root as a Ray Dataset."""
+    filesystem, paths = filesystem_of(uris)
+    return ray.data.read_parquet(paths, filesystem=filesystem)
+
+
+def as_dataset(table: pa.Table) -> Dataset:
+    """A table as a Ray Dataset."""
+    return ray.data.from_arrow(table)
 
 
 def map_stage(dataset: Dataset, spec: StageSpec) -> Dataset:
-    """One stage as an actor pool: the only caller of map_batches."""
+    """One stage as an actor pool: the only caller of map_batches with actors."""
     pool = spec.pool
     # Ray 2.60 says that it will rename how max_restarts is given, and knows no other way yet.
     warnings.filterwarnings("ignore", message=".*ray_remote_args.*is deprecated.*")
@@ -133,10 +163,19 @@ def map_stage(dataset: Dataset, spec: StageSpec) -> Dataset:
     )
 
 
-class _Actor:
-    """Runs a stage inside a Ray actor: checks the edges and times the work.
+def _map_blocks(dataset: Dataset, function: Callable[[pa.Table], pa.Table]) -> Iterator[Any]:
+    """Hand each block to a task, once or more, and yield the rows of what it returns."""
+    done = dataset.map_batches(
+        function, batch_size=None, batch_format="pyarrow", num_cpus=LIGHT_CPUS
+    )
+    for batch in done.iter_batches(batch_size=None, batch_format="pyarrow"):
+        yield from batch.to_pylist()
 
-    The seconds travel beside the rows, an equal part on each, so that they are summed over
+
+class _Actor:
+    """Runs a stage inside a Ray actor: checks the edges, times the work, isolates what fails.
+
+    Seconds and events travel beside the rows, on the first one, so that they are summed over
     committed blocks only.
     """
 
@@ -148,22 +187,59 @@ class _Actor:
         self._name = spec.name
         self._output = spec.output
         self._stage = spec.stage(**given, threads=spec.pool.threads)
+        self._deaths = _Deaths(spec.name)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         began = time.perf_counter()
-        timers = [name for name in table.column_names if name.startswith(_TIMER)]
-        output = self._stage(table.drop_columns(timers))
+        side: list[str | None] = [None] * table.num_rows
+        if schema.SIDE in table.column_names:
+            side = table.column(schema.SIDE).to_pylist()
+            table = table.drop_columns([schema.SIDE])
+        if schema.REJECT in self._output.names:
+            with self._deaths.counted(table):
+                output = run_isolated(self._stage, table, self._name, self._output)
+        else:
+            output = schema.check(self._stage(table), self._output, f"stage {self._name}")
         if output.num_rows != table.num_rows:
             raise RerankBatchError(
                 f"stage {self._name} made {output.num_rows} rows of {table.num_rows}"
             )
-        output = schema.check(output, self._output, f"stage {self._name}")
-        for name in timers:
-            output = output.append_column(name, table.column(name))
-        each = (time.perf_counter() - began) / max(1, table.num_rows)
-        return output.append_column(
-            f"{_TIMER}{self._name}", pa.array([each] * output.num_rows, pa.float64())
-        )
+        if side:
+            seconds = {f"{_SECONDS}{self._name}": time.perf_counter() - began}
+            side[0] = json.dumps({**json.loads(side[0] or "{}"), **seconds, **drain()})
+        return output.append_column(schema.SIDE, pa.array(side, pa.string()))
+
+
+class _Deaths:
+    """How often a batch has ended the process that worked on it: killed, or out of memory.
+
+    Kept with the cluster's head, because the process that could remember is the one that died.
+    """
+
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
+
+    @contextmanager
+    def counted(self, table: pa.Table) -> Iterator[None]:
+        """Count a start, and forget it when the batch leaves the process alive."""
+        if not internal_kv._internal_kv_initialized() or not table.num_rows:
+            yield
+            return
+        job = ray.get_runtime_context().get_job_id()
+        key = f"rerank_batch/{job}/{self._stage}/{table.column(schema.QIDX)[0]}".encode()
+        starts = int(internal_kv._internal_kv_get(key) or 0)
+        if starts >= _RETRIES:
+            ids = table.column("query_id").to_pylist()
+            raise ComputeError(
+                f"stage {self._stage} died {starts} times on the same {len(ids)} queries "
+                f"({', '.join(ids[:_NAMED])}{', …' if len(ids) > _NAMED else ''}). If memory ran "
+                "out, make batches smaller: lower reranker.batch_tokens or compute.block_rows"
+            )
+        internal_kv._internal_kv_put(key, str(starts + 1).encode(), overwrite=True)
+        try:
+            yield
+        finally:
+            internal_kv._internal_kv_del(key)
 
 
 class _Blocks(Datasource):
@@ -186,10 +262,12 @@ class _Blocks(Datasource):
 
 @dataclass(frozen=True)
 class _ReadPlan:
-    path: str
+    root: Root
+    run_id: str
+    block: int
 
     def __call__(self) -> Iterable[pa.Table]:
-        yield pq.read_table(self.path, schema=schema.PLAN)
+        yield read_block(self.root, self.run_id, self.block)
 
 
 @dataclass(frozen=True)
@@ -211,49 +289,45 @@ class _ShardRow:
         yield pa.table({"shard": [self.shard], "start": [self.start], "stop": [self.stop]})
 
 
-class _CommitBlocks(Datasink[None]):
-    """Writes and commits each block; may run more than once for a block, which counts once."""
-
-    def __init__(self, writer: BlockWriter) -> None:
-        self._writer = writer
-
-    def write(self, blocks: Iterable[pa.Table], ctx: Any) -> None:
-        for block in blocks:
-            if block.num_rows:
-                self._commit(block.sort_by(schema.QIDX))
-
-    def _commit(self, block: pa.Table) -> None:
-        timers = [name for name in block.column_names if name.startswith(_TIMER)]
-        seconds = {
-            name.removeprefix(_TIMER): float(pc.sum(block.column(name)).as_py()) for name in timers
+def _commit_block(block: pa.Table, writer: BlockWriter, keep: bool) -> pa.Table:
+    """Write and commit a block; may run more than once for a block, which counts once."""
+    block = block.sort_by(schema.QIDX)
+    qidx = block.column(schema.QIDX).to_numpy()
+    start, stop = int(qidx[0]), int(qidx[-1]) + 1
+    if len(qidx) != stop - start:
+        raise RerankBatchError(f"a block holds {len(qidx)} of the queries {start} to {stop - 1}")
+    seconds: dict[str, float] = {}
+    noted: dict[str, float] = {}
+    for text in block.column(schema.SIDE).drop_null().to_pylist():
+        for name, value in json.loads(text).items():
+            into = seconds if name.startswith(_SECONDS) else noted
+            name = name.removeprefix(_SECONDS)
+            into[name] = into.get(name, 0.0) + value
+    good = block.filter(pc.is_null(block.column(schema.REJECT)))
+    bad = block.filter(pc.is_valid(block.column(schema.REJECT)))
+    rejects = pa.table(
+        [
+            bad.column(schema.QIDX),
+            bad.column("query_id"),
+            bad.column(schema.REJECT),
+            pc.list_value_length(bad.column("query_ids")).cast(pa.int64()),
+            bad.column(schema.QUERY) if keep else pa.nulls(bad.num_rows, pa.string()),
+        ],
+        schema=schema.REJECTS,
+    )
+    results = good.drop_columns([schema.SIDE, schema.REJECT])
+    commit = writer.write(start, stop, results, rejects, sums_of(block), seconds, noted)
+    return pa.table(
+        {
+            "queries": pa.array([stop - start], pa.int64()),
+            "rejected_rows": pa.array([sum(commit.reject_reasons.values())], pa.int64()),
         }
-        good = block.filter(pc.is_null(block.column(schema.REJECT)))
-        bad = block.filter(pc.is_valid(block.column(schema.REJECT)))
-        rejects = pa.table(
-            [
-                bad.column("query_id"),
-                bad.column(schema.REJECT),
-                pc.list_value_length(bad.column("query_ids")).cast(pa.int64()),
-            ],
-            schema=schema.REJECTS,
-        )
-        self._writer.write(
-            block.column(schema.QIDX).to_pylist(),
-            good.drop_columns([*timers, schema.REJECT]),
-            rejects,
-            sums_of(block),
-            seconds,
-        )
+    )
 
 
-class _KeepVectors(Datasink[None]):
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def write(self, blocks: Iterable[pa.Table], ctx: Any) -> None:
-        for block in blocks:
-            if block.num_rows:
-                write_vectors(self._folder, block)
+def _keep_vectors(block: pa.Table, root: Root, build: str) -> pa.Table:
+    write_vectors(root, build, block)
+    return pa.table({"documents": pa.array([block.num_rows], pa.int64())})
 
 
 def sums_of(block: pa.Table) -> dict[str, float]:
@@ -309,6 +383,8 @@ def _configure_data(verbose: bool) -> None:
     context.enable_progress_bars = verbose
     context.print_on_execution_start = verbose
     context.execution_options.preserve_order = False
+    # A block stays one block from read to commit, however large its rows are.
+    context.target_max_block_size = None
     # A node may die while an actor loads its model; the default is to give up at once.
     context.max_consecutive_actor_init_deaths = _RETRIES - 1
     if not verbose:

@@ -1,10 +1,8 @@
 """Relevance judgements: Parquet, BEIR tsv or TREC qrels in; query -> document -> grade out."""
 
-from pathlib import Path
-
 from rerank_batch.config import QrelsConfig
 from rerank_batch.errors import InputError
-from rerank_batch.storage import input_files
+from rerank_batch.storage import InputFile, input_files
 from rerank_batch.tables import ParquetTable, as_strings
 
 SUFFIXES = (".parquet", ".tsv", ".qrels", ".txt")
@@ -42,8 +40,9 @@ def merge_grades(qrels: Qrels, query_ids: list[str]) -> dict[str, int] | None:
     return merged
 
 
-def _is_parquet(config: QrelsConfig, file: Path) -> bool:
-    return config.format == "parquet" or (config.format == "auto" and file.suffix == ".parquet")
+def _is_parquet(config: QrelsConfig, file: InputFile) -> bool:
+    named = file.name.endswith(".parquet")
+    return config.format == "parquet" or (config.format == "auto" and named)
 
 
 def _read_parquet(config: QrelsConfig, qrels: Qrels) -> None:
@@ -62,9 +61,10 @@ def _read_parquet(config: QrelsConfig, qrels: Qrels) -> None:
             _judge(qrels, query, document, grade, config.path)
 
 
-def _read_text(file: Path, format: str, qrels: Qrels) -> None:
+def _read_text(file: InputFile, format: str, qrels: Qrels) -> None:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        with file.open() as source:
+            lines = source.read().decode("utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"qrels: {file} is not UTF-8 text: {error}") from None
     for number, line in enumerate(lines, start=1):

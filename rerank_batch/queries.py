@@ -6,7 +6,6 @@ rejects with a reason code. Knows nothing of models, indexes or Ray.
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
@@ -15,7 +14,7 @@ import pyarrow.compute as pc
 from rerank_batch import schema
 from rerank_batch.config import QueriesConfig
 from rerank_batch.errors import InputError
-from rerank_batch.storage import input_files
+from rerank_batch.storage import InputFile, input_files
 from rerank_batch.tables import ParquetTable, as_bytes, as_strings, read_jsonl
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
@@ -79,7 +78,8 @@ def make_plan(config: QueriesConfig, judged: Collection[str] | None = None) -> P
     if queries.is_empty():
         reasons = ", ".join(sorted(set(rejected["reason"]))) if len(rejected) else "not judged"
         raise InputError(f"queries: none of {config.path} can be used ({reasons})")
-    return Plan(_number(queries), _reject_table(rejected), log_rows)
+    rejects = _reject_table(rejected, config.keep_rejected_texts)
+    return Plan(_number(queries), rejects, log_rows)
 
 
 def normalise(texts: pa.Array) -> pa.Array:
@@ -90,7 +90,8 @@ def normalise(texts: pa.Array) -> pa.Array:
 
 def _raw_batches(config: QueriesConfig) -> Iterator[pa.RecordBatch]:
     files = input_files(config.path, SUFFIXES, "queries")
-    if config.format == "beir" or (config.format == "auto" and files[0].suffix != ".parquet"):
+    named = files[0].name.endswith(".parquet")
+    if config.format == "beir" or (config.format == "auto" and not named):
         if config.filter:
             raise InputError("queries: filter works on Parquet logs, not on BEIR jsonl")
         for file in files:
@@ -106,7 +107,7 @@ def _raw_batches(config: QueriesConfig) -> Iterator[pa.RecordBatch]:
     yield from table.batches({n: c for n, c in columns.items() if c}, config.filter)
 
 
-def _read_beir(file: Path, config: QueriesConfig) -> pa.RecordBatch:
+def _read_beir(file: InputFile, config: QueriesConfig) -> pa.RecordBatch:
     id_key, text_key = config.id or "_id", config.text or "text"
     ids: list[bytes | None] = []
     texts: list[bytes | None] = []
@@ -167,7 +168,7 @@ def _validate(
     frame = frame.with_columns(reason=reason)
     good = frame.filter(pl.col("reason").is_null()).with_columns(rows=pl.lit(1, pl.Int64))
     one = pl.lit(1, pl.Int64).alias("rows")
-    bad = frame.filter(pl.col("reason").is_not_null()).select("query_id", "reason", one)
+    bad = frame.filter(pl.col("reason").is_not_null()).select("query_id", "reason", one, "query")
     return good, bad
 
 
@@ -216,7 +217,7 @@ def _resolve_repeated_ids(
     if config.duplicates == "first":
         first = pl.col("row") == pl.col("row").min().over("query_id")
         reason = pl.lit("repeated_query_id").alias("reason")
-        return kept.filter(first), kept.filter(~first).select("query_id", reason, "rows")
+        return kept.filter(first), kept.filter(~first).select("query_id", reason, "rows", "query")
     repeated = kept.filter(conflict)["query_id"].unique(maintain_order=True)
     if len(repeated):
         several = "with different texts" if config.dedupe else "more than once"
@@ -224,7 +225,7 @@ def _resolve_repeated_ids(
             f"queries: {len(repeated)} query ids of {config.path} stand {several}, first "
             f"{', '.join(repeated.head(5))}. Mend the log, or set queries.duplicates: first"
         )
-    return kept, kept.clear().select("query_id", pl.lit("").alias("reason"), "rows")
+    return kept, kept.clear().select("query_id", pl.lit("").alias("reason"), "rows", "query")
 
 
 def _merge(kept: pl.DataFrame, dedupe: bool) -> pl.DataFrame:
@@ -268,10 +269,16 @@ def _number(queries: pl.DataFrame) -> pa.Table:
     return table.cast(schema.PLAN)
 
 
-def _reject_table(rejected: pl.DataFrame) -> pa.Table:
+def _reject_table(rejected: pl.DataFrame, keep_texts: bool) -> pa.Table:
     if rejected.is_empty():
         return schema.REJECTS.empty_table()
     counted = (
-        rejected.group_by("query_id", "reason").agg(pl.col("rows").sum()).sort("reason", "query_id")
+        rejected.group_by("query_id", "reason")
+        .agg(pl.col("rows").sum(), pl.col("query").min())
+        .sort("reason", "query_id")
+        .with_columns(
+            pl.lit(None, pl.Int64).alias(schema.QIDX),
+            pl.col("query") if keep_texts else pl.lit(None, pl.String).alias("query"),
+        )
     )
-    return counted.to_arrow().cast(schema.REJECTS)
+    return counted.select(schema.REJECTS.names).to_arrow().cast(schema.REJECTS)

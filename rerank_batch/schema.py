@@ -15,7 +15,8 @@ RETRIEVAL_SCORES = "retrieval_scores"
 RERANK_SCORES = "rerank_scores"
 FLAGS = "flags"
 REJECT = "reject"
-SECONDS = "seconds"
+SIDE = "side"
+"""What travels beside the rows and is summed into the commit: seconds and events of the stages."""
 
 PLAN = pa.schema(
     [
@@ -33,13 +34,15 @@ PLAN = pa.schema(
 
 REJECTS = pa.schema(
     [
+        pa.field(QIDX, pa.int64()),
         pa.field("query_id", pa.string()),
         pa.field("reason", pa.string(), nullable=False),
         pa.field("rows", pa.int64(), nullable=False),
+        pa.field(QUERY, pa.string()),
     ]
 )
-"""A rejected query: its id, a reason code, and how many log rows it took with it. Never its text:
-queries are personal data."""
+"""A rejected query: its number if it was planned, its id, a reason code, how many log rows it took
+with it. Its text only with ``queries.keep_rejected_texts``: queries are personal data."""
 
 REJECT_FIELD = pa.field(REJECT, pa.string())
 

@@ -5,6 +5,8 @@ keeps the order and number of its rows. A query that cannot go on carries a reas
 travels with empty lists, so that the end of the pipeline can account for it. Knows nothing of Ray.
 """
 
+import io
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +18,13 @@ from numpy.typing import NDArray
 
 from rerank_batch import ranking, schema
 from rerank_batch.corpus import TextStore
+from rerank_batch.errors import StorageError
 from rerank_batch.models import ModelName, model_folder
 from rerank_batch.pools import Pool
 from rerank_batch.qrels import Qrels, merge_grades
 from rerank_batch.rerankers.base import ScorerOptions
+from rerank_batch.retrieval.index import Index
+from rerank_batch.storage import NodeCache, Root, Wanted
 
 NON_FINITE_VECTOR = "non_finite_vector"
 NON_FINITE_SCORE = "non_finite_score"
@@ -79,23 +84,21 @@ class SearchShards:
 
     def __init__(
         self,
-        index: str,
+        index: Index,
         depth: int,
         nprobe: int | None = None,
         ef_search: int | None = None,
         threads: int = 1,
     ) -> None:
         from rerank_batch.retrieval import shards
-        from rerank_batch.retrieval.index import read_manifest
 
-        folder = Path(index)
         shards.set_threads(threads)
         options = shards.SearchOptions(nprobe, ef_search)
         self._depth = depth
         self._search = shards.search_all
         self._shards = [
-            shards.open_shard(folder / entry.vectors, entry.start, options)
-            for entry in read_manifest(folder).shards
+            shards.open_shard(file, entry.start, options)
+            for file, entry in zip(index.vector_files(), index.manifest.shards, strict=True)
         ]
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -124,13 +127,13 @@ class Rerank:
     """Adds the reranker's raw score of every candidate."""
 
     def __init__(
-        self, model: ModelName, options: ScorerOptions, index: str, threads: int = 1
+        self, model: ModelName, options: ScorerOptions, index: Index, threads: int = 1
     ) -> None:
         from dataclasses import replace
 
         from rerank_batch.rerankers import load_scorer
 
-        self._texts = _open_texts(index)
+        self._texts = index.texts()
         self._scorer = load_scorer(
             model, model_folder(model.location), replace(options, threads=threads)
         )
@@ -174,7 +177,7 @@ class AssembleResults:
 
     def __init__(
         self,
-        index: str,
+        index: Index,
         top_k: int,
         measures: tuple[str, ...],
         qrels: Qrels | None,
@@ -182,7 +185,7 @@ class AssembleResults:
     ) -> None:
         from rerank_batch.evaluation.measures import parse_measures
 
-        self._texts = _open_texts(index)
+        self._texts = index.texts()
         self._top_k = top_k
         self._names = measures
         self._measures = parse_measures(measures)
@@ -271,6 +274,20 @@ class AssembleResults:
         ]
 
 
+@dataclass(frozen=True)
+class BuildTexts:
+    """The text store of an index that is being built: its files, and which documents they hold."""
+
+    root: Root
+    cache: NodeCache
+    files: tuple[Wanted, ...]
+    bounds: tuple[tuple[int, int], ...]
+
+    def open(self) -> TextStore:
+        """The store, from local files."""
+        return TextStore(self.cache.fetch(self.root, self.files), self.bounds)
+
+
 class EncodeDocuments:
     """The index job's heavy stage: document numbers in, their vectors beside them out."""
 
@@ -278,14 +295,13 @@ class EncodeDocuments:
         self,
         encoder: str,
         max_length: int | None,
-        texts: list[str],
-        bounds: list[tuple[int, int]],
+        texts: BuildTexts,
         threads: int = 1,
     ) -> None:
         from rerank_batch.retrieval.encoder import Encoder
 
         self._encoder = Encoder(model_folder(encoder), max_length, threads)
-        self._texts = TextStore([Path(file) for file in texts], bounds)
+        self._texts = texts.open()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """``document`` int64 in, ``vector`` added; a vector that is not finite is an error."""
@@ -304,53 +320,61 @@ class EncodeDocuments:
 
 
 class BuildShards:
-    """The index job's last stage: one row per shard, its vectors read back, its file written."""
+    """The index job's last stage: one row per shard, its vectors read back, its file published."""
 
-    def __init__(self, vectors: str, shards: str, kind: str, threads: int = 1) -> None:
+    def __init__(self, root: Root, build: str, kind: str, threads: int = 1) -> None:
         from rerank_batch.retrieval.shards import set_threads
 
         set_threads(threads)
-        self._vectors, self._shards, self._kind = Path(vectors), Path(shards), kind
+        self._root, self._build, self._kind = root, build, kind
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """``shard``, ``start``, ``stop`` in; the sha256 of the written file added."""
+        """``shard``, ``start``, ``stop`` in; ``key``, ``bytes``, ``sha256`` of its file added."""
         from rerank_batch.retrieval.shards import build_shard
-        from rerank_batch.storage import sha256_file
 
-        digests = []
+        stored = []
         for row in table.to_pylist():
-            file = self._shards / f"{row['shard']:05d}.faiss"
-            build_shard(read_vectors(self._vectors, row["start"], row["stop"]), self._kind, file)
-            digests.append(sha256_file(file))
-        return table.append_column("sha256", pa.array(digests, pa.string()))
+            key = f"{self._build}/shards/{row['shard']:05d}.faiss"
+            vectors = read_vectors(self._root, self._build, row["start"], row["stop"])
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / "shard.faiss"
+                build_shard(vectors, self._kind, file)
+                stored.append((key, self._root.publish(key, file)))
+        return (
+            table.append_column("key", pa.array([key for key, _ in stored], pa.string()))
+            .append_column("bytes", pa.array([each.bytes for _, each in stored], pa.int64()))
+            .append_column("sha256", pa.array([each.sha256 for _, each in stored], pa.string()))
+        )
 
 
-def write_vectors(folder: Path, table: pa.Table) -> None:
+def write_vectors(root: Root, build: str, table: pa.Table) -> None:
     """Keep one block of document vectors as ``<first document>.npy``, float32 [n, dimension]."""
     documents = table.column("document").to_numpy()
     flat = table.column(schema.VECTOR).combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    with (folder / f"{documents[0]:012d}.npy").open("wb") as file:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "vectors.npy"
         np.save(file, flat.reshape(len(documents), -1), allow_pickle=False)
+        root.publish(f"{build}/vectors/{documents[0]:012d}.npy", file)
 
 
-def read_vectors(folder: Path, start: int, stop: int) -> NDArray[np.float32]:
+def read_vectors(root: Root, build: str, start: int, stop: int) -> NDArray[np.float32]:
     """Vectors of documents ``start`` up to ``stop``, float32 [n, dimension]."""
+    keys = list(root.sizes(f"{build}/vectors/"))
+    firsts = np.array([int(Path(key).stem) for key in keys])
     parts = []
-    for file in sorted(folder.glob("*.npy")):
-        first = int(file.stem)
-        part = np.load(file, mmap_mode="r", allow_pickle=False)
-        if first < stop and first + len(part) > start:
-            parts.append(part[max(0, start - first) : stop - first])
+    for number in range(np.searchsorted(firsts, start, side="right") - 1, len(keys)):
+        first = int(firsts[number])
+        if first >= stop:
+            break
+        raw = root.read(keys[number])
+        if raw is None:
+            raise StorageError(f"{keys[number]} is gone from {root.uri}")
+        part = np.load(io.BytesIO(raw), allow_pickle=False)
+        parts.append(part[max(0, start - first) : stop - first])
     return np.ascontiguousarray(np.concatenate(parts), dtype=np.float32)
 
 
 _NONE = np.empty(0, dtype=np.int64)
-
-
-def _open_texts(index: str) -> TextStore:
-    from rerank_batch.retrieval.index import open_texts, read_manifest
-
-    return open_texts(Path(index), read_manifest(Path(index)))
 
 
 def _alive(table: pa.Table) -> NDArray[np.int64]:

@@ -4,10 +4,10 @@ Knows files, columns and filters; not what a corpus or a query log is.
 """
 
 import gzip
+import io
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from rerank_batch.config import FilterTerm
 from rerank_batch.errors import ConfigError, InputError
-from rerank_batch.storage import input_files, sha256_file
+from rerank_batch.storage import InputFile, input_files, open_dataset
 
 _BATCH_ROWS = 65_536
 _OPERATORS = {
@@ -42,17 +42,16 @@ class ParquetTable:
         self.what = what
         self.path = path
         self.files = input_files(path, (".parquet",), what)
-        self.rows = sum(_rows(file, what) for file in self.files)
-        _refuse_missing_columns(self.files, what)
+        footers = [_footer(file, what) for file in self.files]
+        self.rows = sum(footer.num_rows for footer in footers)
+        _refuse_missing_columns(self.files, footers, what)
         if self.rows == 0:
             raise InputError(f"{what}: {path} holds no rows")
-        base = path if Path(path).is_dir() else None
         try:
-            self._dataset = ds.dataset(
-                [str(file) for file in self.files],
-                format="parquet",
+            self._dataset = open_dataset(
+                [file.uri for file in self.files],
                 partitioning=ds.partitioning(flavor="hive"),
-                partition_base_dir=base,
+                base=None if self.files[0].uri == path else path,
             )
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise InputError(
@@ -116,24 +115,28 @@ class ParquetTable:
         return expression
 
 
-def read_jsonl(path: Path, what: str) -> Iterator[dict[str, Any]]:
+def read_jsonl(file: InputFile, what: str) -> Iterator[dict[str, Any]]:
     """The objects of a jsonl or jsonl.gz file.
 
     Raises:
         InputError: a line that is not a JSON object, with its number.
     """
-    opener = gzip.open if path.name.endswith(".gz") else open
     number = 0
     try:
-        with opener(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    row = json.loads(line)
-                    if not isinstance(row, dict):
-                        raise InputError(f"{what}: {path} line {number} is not a JSON object")
-                    yield row
-    except (json.JSONDecodeError, UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
-        raise InputError(f"{what}: {path} is damaged near line {number}: {error}") from None
+        for number, line in enumerate(_lines(file), start=1):
+            if line.strip():
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise InputError(f"{what}: {file} line {number} is not a JSON object")
+                yield row
+    except (json.JSONDecodeError, UnicodeDecodeError, EOFError, OSError) as error:
+        raise InputError(f"{what}: {file} is damaged near line {number}: {error}") from None
+
+
+def _lines(file: InputFile) -> Iterator[str]:
+    opener = gzip.GzipFile if file.name.endswith(".gz") else io.BufferedReader
+    with file.open() as raw, opener(raw) as stream, io.TextIOWrapper(stream, "utf-8") as lines:
+        yield from lines
 
 
 def as_strings(values: pa.Array) -> tuple[pa.Array, pa.Array]:
@@ -177,7 +180,7 @@ def as_bytes(value: Any) -> bytes | None:
 
 def fingerprint_files(path: str, suffixes: tuple[str, ...], what: str) -> list[str]:
     """sha256 of every file an input path names, in the order they are read."""
-    return [sha256_file(file) for file in input_files(path, suffixes, what)]
+    return [file.sha256() for file in input_files(path, suffixes, what)]
 
 
 def _none_of(values: pa.Array) -> pa.Array:
@@ -195,22 +198,25 @@ def _decode(value: bytes | None) -> str | _Invalid | None:
         return _Invalid()
 
 
-def _rows(file: Path, what: str) -> int:
-    if file.stat().st_size == 0:
+def _footer(file: InputFile, what: str) -> pq.FileMetaData:
+    if file.size == 0:
         raise InputError(f"{what}: {file} is an empty file, not Parquet")
     try:
-        return cast(int, pq.read_metadata(file).num_rows)
+        with file.open() as source:
+            return pq.read_metadata(source)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(
             f"{what}: {file} is not a whole Parquet file (truncated or another format): {error}"
         ) from None
 
 
-def _refuse_missing_columns(files: Sequence[Path], what: str) -> None:
+def _refuse_missing_columns(
+    files: Sequence[InputFile], footers: Sequence[pq.FileMetaData], what: str
+) -> None:
     """Arrow would read a column that one file lacks as nulls, and rows would be lost in silence."""
-    first = pq.read_schema(files[0]).names
-    for file in files[1:]:
-        if missing := [name for name in first if name not in pq.read_schema(file).names]:
+    columns = [footer.schema.to_arrow_schema().names for footer in footers]
+    for file, names in zip(files, columns, strict=True):
+        if missing := [name for name in columns[0] if name not in names]:
             raise InputError(f"{what}: {file} lacks {', '.join(missing)}, which {files[0]} has")
 
 

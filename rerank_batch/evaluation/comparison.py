@@ -10,6 +10,7 @@ from scipy import stats
 
 from rerank_batch.evaluation.measures import PerQuery, mean, parse_measures, per_query
 from rerank_batch.qrels import Qrels, merge_grades
+from rerank_batch.storage import open_file
 
 METRICS = pa.schema(
     [
@@ -90,7 +91,7 @@ def compare(
     planned: set[str] = set()
     columns = ["query_id", "query_ids", "query", "weight", "candidates"]
     for path in paths:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=1024, columns=columns):
+        for batch in pq.ParquetFile(open_file(path)).iter_batches(batch_size=1024, columns=columns):
             rows = {row["query_id"]: row for row in batch.to_pylist()}
             planned.update(alias for row in rows.values() for alias in row["query_ids"])
             grades = {

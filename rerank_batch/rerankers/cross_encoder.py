@@ -19,7 +19,7 @@ from rerank_batch.errors import ModelError
 from rerank_batch.rerankers.base import PairScores, ScorerOptions, split
 from rerank_batch.scoring.device import pick_device, pick_dtype
 from rerank_batch.scoring.loading import loading
-from rerank_batch.scoring.packing import micro_batches
+from rerank_batch.scoring.packing import TokenBudget
 
 
 class CrossEncoderScorer:
@@ -28,7 +28,7 @@ class CrossEncoderScorer:
     def __init__(self, folder: Path, options: ScorerOptions) -> None:
         torch.set_num_threads(options.threads)
         self._device = pick_device()
-        self._budget = options.batch_tokens
+        self._budget = TokenBudget(options.batch_tokens)
         dtype = pick_dtype(options.precision, self._device)
         with loading(folder, "a cross-encoder"):
             self._model: Any = CrossEncoder(
@@ -52,8 +52,11 @@ class CrossEncoderScorer:
         lengths = self._pair_lengths(pairs)
         longest = self._model.max_length or np.iinfo(np.int64).max
         flat = np.empty(len(pairs), dtype=np.float32)
-        for positions in micro_batches(np.minimum(lengths, longest), self._budget):
+
+        def forward(positions: NDArray[np.int64]) -> None:
             flat[positions] = self._logits([pairs[position] for position in positions])
+
+        self._budget.each(np.minimum(lengths, longest), forward)
         cut = split(lengths > longest, documents)
         return PairScores(split(flat, documents), [bool(np.any(row)) for row in cut])
 

@@ -23,7 +23,7 @@ from sentence_transformers.util import batch_to_device
 from rerank_batch.rerankers.base import PairScores, ScorerOptions, split
 from rerank_batch.scoring.device import pick_device, pick_dtype
 from rerank_batch.scoring.loading import loading
-from rerank_batch.scoring.packing import micro_batches
+from rerank_batch.scoring.packing import TokenBudget
 
 
 class LateInteractionScorer:
@@ -32,7 +32,7 @@ class LateInteractionScorer:
     def __init__(self, folder: Path, options: ScorerOptions) -> None:
         torch.set_num_threads(options.threads)
         self._device = pick_device()
-        self._budget = options.batch_tokens
+        self._budget = TokenBudget(options.batch_tokens)
         dtype = pick_dtype(options.precision, self._device)
         with loading(folder, "a bi-encoder"):
             model: Any = SentenceTransformer(
@@ -59,12 +59,15 @@ class LateInteractionScorer:
         flat = np.zeros(len(pairs), dtype=np.float32)
         by_text = np.argsort(which, kind="stable")
         ends = np.searchsorted(which[by_text], np.arange(len(texts) + 1))
-        for batch in micro_batches(np.minimum(lengths, self._max_length), self._budget):
+
+        def forward(batch: NDArray[np.int64]) -> None:
             tokens, mask = self._embed([texts[position] for position in batch])
             for row, position in enumerate(batch):
                 mine = by_text[ends[position] : ends[position + 1]]
                 asked = [query_tokens[query] for query in query_of[mine]]
                 flat[mine] = _mean_max_cosine(asked, tokens[row][mask[row]])
+
+        self._budget.each(np.minimum(lengths, self._max_length), forward)
         cut = split(lengths[which] > self._max_length, documents) if len(pairs) else []
         truncated = [
             bool(query_cut[i] or (i < len(cut) and np.any(cut[i]))) for i in range(len(queries))
@@ -75,10 +78,13 @@ class LateInteractionScorer:
         """Per query its unit token vectors [tokens, dimension] without the special tokens."""
         lengths = self._lengths(list(queries))
         found: list[torch.Tensor] = [torch.empty(0)] * len(queries)
-        for batch in micro_batches(np.minimum(lengths, self._max_length), self._budget):
+
+        def forward(batch: NDArray[np.int64]) -> None:
             tokens, mask = self._embed([queries[i] for i in batch], special=False)
             for row, position in enumerate(batch):
                 found[position] = tokens[row][mask[row]]
+
+        self._budget.each(np.minimum(lengths, self._max_length), forward)
         return found, lengths > self._max_length
 
     def _embed(

@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 
 from rerank_batch.scoring.device import pick_device
 from rerank_batch.scoring.loading import loading
-from rerank_batch.scoring.packing import micro_batches
+from rerank_batch.scoring.packing import TokenBudget
 
 
 class Encoder:
@@ -30,6 +30,7 @@ class Encoder:
         if max_length is not None:
             self._model.max_seq_length = max_length
         self._dimension = _dimension(self._model)
+        self._budget = TokenBudget(_BATCH_TOKENS)
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of queries, float32 [n, dimension]."""
@@ -45,9 +46,12 @@ class Encoder:
         """Encode in our micro-batches: by token count, where sentence-transformers sorts by
         characters and cuts every 32 texts."""
         vectors = np.empty((len(texts), self._dimension), dtype=np.float32)
-        for positions in micro_batches(self._lengths(texts), _BATCH_TOKENS):
+
+        def forward(positions: NDArray[np.int64]) -> None:
             batch = [texts[position] for position in positions]
             vectors[positions] = encode(batch, batch_size=len(batch), show_progress_bar=False)
+
+        self._budget.each(self._lengths(texts), forward)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         np.divide(vectors, lengths, out=vectors, where=lengths > 0)
         return vectors

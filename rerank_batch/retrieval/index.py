@@ -1,16 +1,16 @@
-"""The index on disk: its manifest, whether it is the right one, and opening it.
+"""The index in storage: its manifest, whether it is the right one, and opening it.
 
     <index.path>/manifest.json            what is below, with sha256 of every file; written last
     <index.path>/<build>/shards/*.faiss   vectors, one file per shard
     <index.path>/<build>/texts/*.arrow    ids and texts of the same documents
 
-A build goes into its own folder and the manifest is swapped when all of it is there, so a reader
-sees the old index or the new one. Knows files and fingerprints, not FAISS and not models.
+A build goes under its own name and the manifest is swapped when all of it is there, so a reader
+sees the old index or the new one; the build before stays for the readers that have it. Knows files
+and fingerprints, not FAISS and not models.
 """
 
-import json
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,36 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rerank_batch.config import IndexConfig, digest
 from rerank_batch.corpus import TextStore
 from rerank_batch.errors import IndexMismatch
-from rerank_batch.storage import sha256_file
+from rerank_batch.storage import NodeCache, Root, Wanted, sha256_file
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
+
+
+class IndexFile(BaseModel):
+    """A file of an index: its key under the index, bytes, sha256."""
+
+    model_config = ConfigDict(frozen=True)
+
+    key: str
+    bytes: int
+    sha256: str
+
+    @property
+    def wanted(self) -> Wanted:
+        """The same, as the node cache asks for it."""
+        return Wanted(self.key, self.bytes, self.sha256)
 
 
 class ShardEntry(BaseModel):
-    """One shard: documents ``start`` up to ``stop``, and its two files with their sha256."""
+    """One shard: documents ``start`` up to ``stop``, and its two files."""
 
     model_config = ConfigDict(frozen=True)
 
     start: int
     stop: int
-    vectors: str
-    vectors_sha256: str
-    texts: str
-    texts_sha256: str
+    vectors: IndexFile
+    texts: IndexFile
 
 
 class Manifest(BaseModel):
@@ -53,7 +66,32 @@ class Manifest(BaseModel):
     encoder: str
     recall_at_100: float | None
     recall_queries: int
+    made_of: dict[str, Any]
+    builds: tuple[str, ...]
     shards: tuple[ShardEntry, ...]
+
+
+@dataclass(frozen=True)
+class Index:
+    """A finished index and how a process gets at its files; small and picklable."""
+
+    root: Root
+    manifest: Manifest
+    cache: NodeCache
+
+    def vector_files(self) -> list[Path]:
+        """Local files of the shards, in order; downloaded where they must be."""
+        return self._local(shard.vectors for shard in self.manifest.shards)
+
+    def texts(self) -> TextStore:
+        """The text store."""
+        return TextStore(
+            self._local(shard.texts for shard in self.manifest.shards),
+            [(shard.start, shard.stop) for shard in self.manifest.shards],
+        )
+
+    def _local(self, files: Iterable[IndexFile]) -> list[Path]:
+        return self.cache.fetch(self.root, [file.wanted for file in files])
 
 
 def index_fingerprint(
@@ -70,39 +108,43 @@ def index_fingerprint(
     }
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(root: Root) -> Manifest:
     """The manifest of a finished index.
 
     Raises:
         IndexMismatch: there is no index, or its manifest is damaged.
     """
-    file = folder / MANIFEST
-    if not file.is_file():
-        raise IndexMismatch(f"no index at {folder}; build it with: rerank-batch build-index CONFIG")
+    raw = root.read(MANIFEST)
+    if raw is None:
+        raise IndexMismatch(
+            f"no index at {root.uri}; build it with: rerank-batch build-index CONFIG"
+        )
     try:
-        manifest = Manifest.model_validate_json(file.read_bytes())
+        manifest = Manifest.model_validate_json(raw)
     except ValidationError as error:
-        raise IndexMismatch(f"{file} is damaged: {error.errors()[0]['msg']}") from None
+        problem = error.errors()[0]
+        raise IndexMismatch(
+            f"{root.path(MANIFEST)} is damaged or of another version "
+            f"({'.'.join(map(str, problem['loc']))}: {problem['msg']}); build it again"
+        ) from None
     if manifest.format != FORMAT:
         raise IndexMismatch(
-            f"{file} has format {manifest.format}, this version reads {FORMAT}; build it again"
+            f"{root.path(MANIFEST)} has format {manifest.format}, this version reads {FORMAT}; "
+            "build it again"
         )
+    for file in _files(manifest):
+        if file.key.startswith("/") or ".." in file.key.split("/"):
+            raise IndexMismatch(f"the manifest of {root.uri} names {file.key!r}, outside the index")
     return manifest
 
 
-def read_ingredients(folder: Path) -> dict[str, Any]:
-    """What the index says it was made of; see `index_fingerprint`."""
-    raw = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    return dict(raw.get("made_of", {}))
-
-
-def check_made_of(folder: Path, wanted: Mapping[str, Any]) -> None:
+def check_made_of(root: Root, manifest: Manifest, wanted: Mapping[str, Any]) -> None:
     """Refuse an index that was built from something else than the configuration names.
 
     Raises:
         IndexMismatch: the message names every part that differs.
     """
-    made_of = read_ingredients(folder)
+    made_of = manifest.made_of
     differs = [name for name in wanted if made_of.get(name) != wanted[name]]
     if differs:
         details = ", ".join(
@@ -110,51 +152,55 @@ def check_made_of(folder: Path, wanted: Mapping[str, Any]) -> None:
             for name in differs
         )
         raise IndexMismatch(
-            f"the index at {folder} was built from another {details}; "
+            f"the index at {root.uri} was built from another {details}; "
             "build it again with: rerank-batch build-index CONFIG"
         )
 
 
-def verify_files(folder: Path, manifest: Manifest) -> None:
-    """Compare every file with its sha256.
+def verify_files(index: Index) -> None:
+    """Check every file before anything is loaded: on this machine by its sha256.
+
+    In a bucket by size alone: there the node cache compares the sha256 with every download.
 
     Raises:
-        IndexMismatch: a file is missing or changed, or lies outside the index.
+        IndexMismatch: a file is missing or changed.
+        ConfigError: the index does not fit the node cache.
     """
-    for shard in manifest.shards:
-        for name, expected in (
-            (shard.vectors, shard.vectors_sha256),
-            (shard.texts, shard.texts_sha256),
-        ):
-            file = (folder / name).resolve()
-            if not file.is_relative_to(folder.resolve()):
-                raise IndexMismatch(f"the manifest of {folder} names {name!r}, outside the index")
-            if not file.is_file():
-                raise IndexMismatch(f"{file} is missing; build the index again")
-            if sha256_file(file) != expected:
+    root = index.root
+    files = list(_files(index.manifest))
+    index.cache.check_room(root, [file.wanted for file in files])
+    for build in {file.key.split("/")[0] for file in files}:
+        sizes = root.sizes(f"{build}/")
+        for file in (file for file in files if file.key.startswith(f"{build}/")):
+            if file.key not in sizes:
+                raise IndexMismatch(f"{root.path(file.key)} is missing; build the index again")
+            local = root.local(file.key)
+            changed = sizes[file.key] != file.bytes or (
+                local is not None and sha256_file(local) != file.sha256
+            )
+            if changed:
                 raise IndexMismatch(
-                    f"{file} is not what was built (sha256 differs); build it again"
+                    f"{root.path(file.key)} is not what was built (sha256 differs); build it again"
                 )
 
 
-def open_texts(folder: Path, manifest: Manifest) -> TextStore:
-    """The text store of an index."""
-    return TextStore(
-        [folder / shard.texts for shard in manifest.shards],
-        [(shard.start, shard.stop) for shard in manifest.shards],
-    )
+def publish_manifest(root: Root, manifest: Manifest) -> None:
+    """Make a finished build the index; builds before the one it replaces are removed.
+
+    Raises:
+        IndexMismatch: another build was finished at the same time.
+    """
+    current = root.read(MANIFEST)
+    if not root.swap(MANIFEST, manifest.model_dump_json(indent=1).encode(), expected=current):
+        raise IndexMismatch(f"another build at {root.uri} was finished in this moment; try again")
+    for build in root.folders(""):
+        if build not in manifest.builds:
+            root.delete(list(root.sizes(f"{build}/")))
 
 
-def publish_manifest(folder: Path, manifest: Manifest, made_of: Mapping[str, Any]) -> None:
-    """Make a finished build the index, then remove the builds it replaces."""
-    payload = {**manifest.model_dump(mode="json"), "made_of": dict(made_of)}
-    staged = folder / f".{MANIFEST}.new"
-    staged.write_text(json.dumps(payload, indent=1, sort_keys=True), encoding="utf-8")
-    staged.replace(folder / MANIFEST)
-    current = {Path(shard.vectors).parts[0] for shard in manifest.shards}
-    for entry in folder.iterdir():
-        if entry.is_dir() and entry.name not in current:
-            shutil.rmtree(entry)
+def _files(manifest: Manifest) -> Iterable[IndexFile]:
+    for shard in manifest.shards:
+        yield from (shard.vectors, shard.texts)
 
 
 def _short(value: object) -> str:

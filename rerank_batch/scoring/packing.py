@@ -4,25 +4,69 @@ A padded batch costs its longest member times its size. Sorting by token length 
 keeps that close to the tokens there are; the budget keeps memory flat whatever the lengths.
 """
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from rerank_batch import events
 
-def micro_batches(
-    lengths: Sequence[int] | NDArray[np.int64], budget: int
-) -> Iterator[NDArray[np.int64]]:
-    """Positions of each micro-batch, longest first, ``longest * size <= budget``.
+logger = logging.getLogger(__name__)
 
-    A text longer than the budget travels alone. Equal lengths keep their order, so the same window
-    is always cut the same way.
+
+class TokenBudget:
+    """How many tokens one forward pass may hold, padding included.
+
+    Where memory runs out the budget is halved, for the rest of this process, and the same texts are
+    tried again.
     """
-    lengths = np.maximum(np.asarray(lengths, dtype=np.int64), 1)
-    positions = np.argsort(-lengths, kind="stable")
-    start = 0
-    while start < len(positions):
-        longest = int(lengths[positions[start]])
-        size = max(1, budget // longest)
-        yield positions[start : start + size]
-        start += size
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+
+    def each(
+        self,
+        lengths: Sequence[int] | NDArray[np.int64],
+        forward: Callable[[NDArray[np.int64]], None],
+    ) -> None:
+        """Call ``forward`` with the positions of each micro-batch, longest texts first.
+
+        ``longest * size <= tokens``; a text longer than the budget travels alone. Equal lengths
+        keep their order, so the same window is always cut the same way.
+
+        Raises:
+            MemoryError, torch.OutOfMemoryError: one text alone is too much.
+        """
+        lengths = np.maximum(np.asarray(lengths, dtype=np.int64), 1)
+        positions = np.argsort(-lengths, kind="stable")
+        start = 0
+        while start < len(positions):
+            longest = int(lengths[positions[start]])
+            size = max(1, self.tokens // longest)
+            batch = positions[start : start + size]
+            try:
+                forward(batch)
+            except (MemoryError, RuntimeError) as error:
+                if len(batch) == 1 or not is_out_of_memory(error):
+                    raise
+                self._halve(longest * len(batch))
+                continue
+            start += size
+
+    def _halve(self, asked: int) -> None:
+        """Below what was asked for, which a short last batch may have been far under."""
+        self.tokens = max(1, min(self.tokens, asked) // 2)
+        logger.warning("out of memory: the token budget is halved to %d", self.tokens)
+        events.count(f"out of memory: token budget halved to {self.tokens}")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or in the machine."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    # torch's allocator for CPUs raises a plain RuntimeError.
+    return "DefaultCPUAllocator" in str(error)

@@ -1,0 +1,45 @@
+"""Runs: the protocol that keeps every query exactly once, and what looks after finished runs."""
+
+from rerank_batch.run.coverage import Done, block_bounds
+from rerank_batch.run.garbage import Garbage, find_garbage, remove_garbage
+from rerank_batch.run.lease import Lease, Owner
+from rerank_batch.run.objects import Commit, CommitName, DataFile, total
+from rerank_batch.run.protocol import (
+    ABORTED,
+    COMPLETE,
+    BlockWriter,
+    Run,
+    latest_run,
+    list_runs,
+    publish_parquet,
+    read_block,
+    read_latest,
+    refuse_if_taken_over,
+)
+from rerank_batch.run.verify import Verification, verify_run
+
+__all__ = [
+    "ABORTED",
+    "COMPLETE",
+    "BlockWriter",
+    "Commit",
+    "CommitName",
+    "DataFile",
+    "Done",
+    "Garbage",
+    "Lease",
+    "Owner",
+    "Run",
+    "Verification",
+    "block_bounds",
+    "find_garbage",
+    "latest_run",
+    "list_runs",
+    "publish_parquet",
+    "read_block",
+    "read_latest",
+    "refuse_if_taken_over",
+    "remove_garbage",
+    "total",
+    "verify_run",
+]

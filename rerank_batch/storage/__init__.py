@@ -1,0 +1,28 @@
+"""Where things lie: roots of runs and indexes, files that are read, the cache of a node."""
+
+from rerank_batch.storage.cache import NodeCache, Wanted
+from rerank_batch.storage.inputs import (
+    InputFile,
+    filesystem_of,
+    input_files,
+    open_dataset,
+    open_file,
+)
+from rerank_batch.storage.root import Published, Root, open_root, sha256_file
+from rerank_batch.storage.s3 import endpoint_variables, use_endpoint
+
+__all__ = [
+    "InputFile",
+    "NodeCache",
+    "Published",
+    "Root",
+    "Wanted",
+    "endpoint_variables",
+    "filesystem_of",
+    "input_files",
+    "open_dataset",
+    "open_file",
+    "open_root",
+    "sha256_file",
+    "use_endpoint",
+]

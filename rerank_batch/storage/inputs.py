@@ -1,0 +1,190 @@
+"""Files that somebody else wrote: finding, opening and hashing them, in folders and in s3://.
+
+Knows paths and bytes, not what is in the files.
+"""
+
+import functools
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.fs as pafs
+from fsspec.utils import glob_translate
+
+from rerank_batch.errors import ConfigError, InputError, StorageError
+from rerank_batch.storage.root import sha256_file
+from rerank_batch.storage.s3 import (
+    TRIES,
+    endpoint_of_environment,
+    list_objects,
+    split_uri,
+)
+
+_CHUNK = 8 << 20
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One file of an input: its path or s3:// URI, its bytes, and for S3 its entity tag."""
+
+    uri: str
+    size: int
+    etag: str = ""
+
+    def __str__(self) -> str:
+        return self.uri
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return PurePosixPath(self.uri).name
+
+    def open(self) -> pa.NativeFile:
+        """The file for random access."""
+        return open_file(self.uri)
+
+    def sha256(self) -> str:
+        """sha256 of the bytes, as hex.
+
+        Raises:
+            InputError: the file cannot be read to its end.
+        """
+        try:
+            if not is_remote(self.uri):
+                return sha256_file(Path(self.uri))
+            checksum = hashlib.sha256()
+            with self.open() as source:
+                while chunk := source.read(_CHUNK):
+                    checksum.update(chunk)
+            return checksum.hexdigest()
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"reading {self.uri} failed: {error}") from None
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is an s3:// URI."""
+    return path.startswith("s3://")
+
+
+def input_files(path: str, suffixes: tuple[str, ...], what: str) -> list[InputFile]:
+    """The files that an input path names: a file, a folder searched to the bottom, or a glob.
+
+    Sorted by path. Hidden files and those starting with ``_`` are passed over in folders, as
+    Parquet writers use them for their own notes.
+
+    Raises:
+        InputError: nothing is there; the message says what was looked for.
+        StorageError: the bucket cannot be listed.
+    """
+    if is_remote(path):
+        return _in_bucket(path, suffixes, what)
+    if "://" in path:
+        raise ConfigError(f"{what} path {path!r}: inputs are read from folders and s3:// only")
+    files = _in_folders(path, suffixes, what)
+    return [InputFile(str(file), file.stat().st_size) for file in files]
+
+
+def open_file(uri: str) -> pa.NativeFile:
+    """A file or object for random access; `StorageError` where it cannot be opened."""
+    filesystem, path = _filesystem(uri)
+    try:
+        return filesystem.open_input_file(path)
+    except (OSError, pa.ArrowException) as error:
+        raise StorageError(f"cannot open {uri}: {error}") from None
+
+
+def filesystem_of(uris: Sequence[str]) -> tuple[pafs.FileSystem, list[str]]:
+    """Files of one place as Arrow's readers want them: the file system and paths within it."""
+    return _filesystem(uris[0])[0], [_filesystem(uri)[1] for uri in uris]
+
+
+def open_dataset(uris: Sequence[str], **options: Any) -> ds.Dataset:
+    """Parquet files of one place as a pyarrow dataset, in the order given."""
+    filesystem, paths = filesystem_of(uris)
+    if base := options.pop("base", None):
+        options["partition_base_dir"] = _filesystem(base)[1]
+    return ds.dataset(paths, format="parquet", filesystem=filesystem, **options)
+
+
+def _filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
+    if is_remote(uri):
+        return _s3_filesystem(endpoint_of_environment()), uri.removeprefix("s3://")
+    return pafs.LocalFileSystem(), str(Path(uri).absolute())
+
+
+@functools.cache
+def _s3_filesystem(endpoint: str | None) -> pafs.S3FileSystem:
+    """Made inside each process from the default chain: pickled it would carry the secret key."""
+    scheme, _, host = (endpoint or "").partition("://")
+    where = {"endpoint_override": host, "scheme": scheme} if endpoint else {}
+    return pafs.S3FileSystem(
+        connect_timeout=5,
+        request_timeout=30,
+        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=TRIES),
+        **where,
+    )
+
+
+def _in_bucket(path: str, suffixes: tuple[str, ...], what: str) -> list[InputFile]:
+    bucket, key = split_uri(path)
+    literal = re.split(r"[*?\[]", key, maxsplit=1)[0]
+    found = [
+        InputFile(f"s3://{bucket}/{entry['Key']}", int(entry["Size"]), str(entry["ETag"]))
+        for entry in list_objects(bucket, literal)
+        if not entry["Key"].endswith("/")
+    ]
+    if literal != key:
+        matches = re.compile(glob_translate(path)).match
+        if not (chosen := [file for file in found if matches(file.uri)]):
+            raise InputError(f"{what}: no file matches {path!r}")
+        return chosen
+    if exact := [file for file in found if file.uri == path]:
+        return exact
+    folder = path.rstrip("/") + "/"
+    inside = [file for file in found if file.uri.startswith(folder)]
+    if not inside:
+        raise InputError(f"{what}: nothing at {path}")
+    return _readable(inside, folder, suffixes, what)
+
+
+def _in_folders(path: str, suffixes: tuple[str, ...], what: str) -> list[Path]:
+    if any(sign in path for sign in "*?[") and not Path(path).exists():
+        anchor = Path(path).anchor or "."
+        pattern = str(Path(path).relative_to(anchor)) if Path(path).anchor else path
+        try:
+            found = sorted(p for p in Path(anchor).glob(pattern) if p.is_file())
+        except ValueError as error:
+            raise InputError(f"{what}: {path!r} is no glob: {error}") from None
+        if not found:
+            raise InputError(f"{what}: no file matches {path!r}")
+        return found
+    target = Path(path)
+    if target.is_dir():
+        files = [InputFile(str(p), 0) for p in sorted(target.rglob("*")) if p.is_file()]
+        return [Path(file.uri) for file in _readable(files, f"{target}/", suffixes, what)]
+    if not target.is_file():
+        raise InputError(f"{what}: nothing at {path}")
+    return [target]
+
+
+def _readable(
+    files: Sequence[InputFile], folder: str, suffixes: tuple[str, ...], what: str
+) -> list[InputFile]:
+    chosen = [
+        file
+        for file in files
+        if file.name.endswith(suffixes)
+        and not any(
+            part.startswith((".", "_")) for part in file.uri.removeprefix(folder).split("/")
+        )
+    ]
+    if not chosen:
+        raise InputError(
+            f"{what}: no {' or '.join(suffixes)} file in the folder {folder.rstrip('/')}"
+        )
+    return chosen
