@@ -1,5 +1,6 @@
 """The command line: `rerank-batch COMMAND …`, equally `python -m jobs COMMAND …`."""
 
+import logging
 import os
 import signal
 import sys
@@ -40,6 +41,10 @@ runs_app = typer.Typer(
     epilog=_EPILOG,
 )
 app.add_typer(runs_app, name="runs")
+benchmark_app = typer.Typer(
+    help="Measure what things cost on this machine.", no_args_is_help=True, epilog=_EPILOG
+)
+app.add_typer(benchmark_app, name="benchmark")
 
 ConfigFile = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A YAML file; see configs/ for commented ones.")
@@ -165,6 +170,56 @@ def evaluate(
         job.show(job.evaluate(_load(config, overrides), console, start, run), console)
 
 
+@benchmark_app.command("protocol", epilog="Example: rerank-batch benchmark protocol /tmp/runs")
+def benchmark_protocol(
+    root: RootUri,
+    rows: Annotated[int, typer.Option(help="Result rows to write.")] = 20_000,
+    block_rows: Annotated[int, typer.Option(help="Rows per block.")] = 500,
+    candidates: Annotated[int, typer.Option(help="Candidates per row.")] = 50,
+    rounds: Annotated[int, typer.Option(help="How often each is measured.")] = 5,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """What exactly-once costs: the protocol against Ray Data's write_parquet of the same rows."""
+    with _command(as_json, verbose) as console:
+        from jobs import benchmark as job
+
+        job.protocol(root, rows, block_rows, candidates, rounds, console)
+
+
+@benchmark_app.command(
+    "resume", epilog="Example: rerank-batch benchmark resume configs/quickstart.yaml"
+)
+def benchmark_resume(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    done: Annotated[float, typer.Option(help="Share of blocks done before.")] = 0.95,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """What a resume costs: a whole run, then the same run with most of it done."""
+    with _command(as_json, verbose) as console:
+        from jobs import benchmark as job
+
+        _load(config, overrides)
+        job.resume(config, overrides or [], done, console)
+
+
+@benchmark_app.command("done", epilog="Example: rerank-batch benchmark done --rows 10000000")
+def benchmark_done(
+    rows: Annotated[int, typer.Option(help="Planned queries.")] = 10_000_000,
+    block_rows: Annotated[int, typer.Option(help="Queries per block.")] = 256,
+    share: Annotated[float, typer.Option(help="Share that is done.")] = 0.95,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """The done-bitmap of a large run: its memory, and the time to find what is left to do."""
+    with _command(as_json, verbose) as console:
+        from jobs import benchmark as job
+
+        job.done(rows, block_rows, share, console)
+
+
 @runs_app.command("list", epilog="Example: rerank-batch runs list .runs")
 def runs_list(root: RootUri, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """Every run under a root, oldest first."""
@@ -252,6 +307,7 @@ def runs_gc(
 def _command(as_json: bool, verbose: bool) -> Iterator[Console]:
     """A console, and every failure a user can act on as one message and its exit code."""
     console = Console(as_json, verbose)
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR)
     # A spot node or a scheduler says goodbye with SIGTERM: leave as tidily as on Ctrl-C.
     signal.signal(signal.SIGTERM, _interrupt)
     try:

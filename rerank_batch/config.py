@@ -292,8 +292,11 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
 
 def _explain(problem: Any) -> str:
     path = [str(part) for part in problem["loc"]]
-    if path and path[-1].startswith(("literal[", "constrained-int")):
+    if path and path[-1].startswith(("literal[", "constrained-int", "constrained-float")):
         where = ".".join(path[:-1])
+        if where == "limits.max_rejects":
+            kinds = "a whole number of rows, or a share of them from 0 to below 1"
+            return f"{where}: {kinds} (got {problem['input']!r})"
         return f"{where}: 'auto' or a whole number of at least 1 (got {problem['input']!r})"
     where = ".".join(path)
     if problem["type"] == "extra_forbidden":

@@ -32,9 +32,10 @@ def run_isolated(stage: Stage, table: pa.Table, name: str, output: pa.Schema) ->
         logger.warning("a batch of %s failed with %s: again", name, type(error).__name__)
         failed = error
     done = _halve(stage, table, name, output)
-    if table.num_rows > 1 and _failures(done, name) == table.num_rows:
+    alive = sum(reason is None for reason in _reasons(table))
+    if alive > 1 and _failures(done, name) == alive:
         raise ComputeError(
-            f"stage {name} fails on each of the {table.num_rows} queries of a batch, the last with "
+            f"stage {name} fails on each of the {alive} queries of a batch, the last with "
             f"{type(failed).__name__}: the model or the machine is the cause, not a query. "
             "Run again with -v for the workers' logs"
         ) from failed
@@ -52,7 +53,9 @@ def _halve(stage: Stage, table: pa.Table, name: str, output: pa.Schema) -> pa.Ta
             return _rejected(table, output, f"{name}_failed:{type(error).__name__}")
     middle = table.num_rows // 2
     halves = (table.slice(0, middle), table.slice(middle))
-    return pa.concat_tables([_halve(stage, half, name, output) for half in halves])
+    done = [_halve(stage, half, name, output) for half in halves]
+    # A stage hands columns on as nullable that the schema has as never null.
+    return pa.concat_tables(done, promote_options="default")
 
 
 def _rejected(table: pa.Table, output: pa.Schema, reason: str) -> pa.Table:
@@ -60,7 +63,7 @@ def _rejected(table: pa.Table, output: pa.Schema, reason: str) -> pa.Table:
     columns = []
     for field in output:
         if field.name == schema.REJECT:
-            columns.append(pa.array([reason] * table.num_rows, pa.string()))
+            columns.append(pa.array([old or reason for old in _reasons(table)], pa.string()))
         elif field.name in table.column_names:
             columns.append(table.column(field.name))
         elif pa.types.is_list(field.type):
@@ -68,6 +71,12 @@ def _rejected(table: pa.Table, output: pa.Schema, reason: str) -> pa.Table:
         else:
             columns.append(pa.nulls(table.num_rows, field.type))
     return pa.table(columns, schema=output)
+
+
+def _reasons(table: pa.Table) -> list[str | None]:
+    if schema.REJECT not in table.column_names:
+        return [None] * table.num_rows
+    return list(table.column(schema.REJECT).to_pylist())
 
 
 def _failures(table: pa.Table, name: str) -> int:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
@@ -130,6 +131,21 @@ def build_shards(shards: Sequence[tuple[int, int]], stage: StageSpec) -> list[di
         rows = [_ShardRow(number, *bounds) for number, bounds in enumerate(shards)]
         built = map_stage(_read(rows), stage).take_all()
     return sorted(built, key=lambda row: int(row["shard"]))
+
+
+def write_tables(files: Sequence[str], target: str) -> None:
+    """Arrow files, each a block, by Ray Data's own Parquet writer: the peer of the protocol."""
+    filesystem, paths = filesystem_of([target])
+    with _clear_errors():
+        _read([_ReadTable(file) for file in files]).write_parquet(paths[0], filesystem=filesystem)
+
+
+def commit_tables(files: Sequence[str], writer: BlockWriter) -> Iterator[BlockDone]:
+    """The same Arrow files, committed like the output of the last stage."""
+    with _clear_errors():
+        dataset = _read([_ReadTable(file) for file in files])
+        for row in _map_blocks(dataset, partial(_commit_block, writer=writer, keep=False)):
+            yield BlockDone(row["queries"], row["rejected_rows"])
 
 
 def read_parquet(uris: Sequence[str]) -> Dataset:
@@ -271,6 +287,14 @@ class _ReadPlan:
 
 
 @dataclass(frozen=True)
+class _ReadTable:
+    file: str
+
+    def __call__(self) -> Iterable[pa.Table]:
+        yield pa.ipc.open_file(pa.memory_map(self.file)).read_all()
+
+
+@dataclass(frozen=True)
 class _Numbers:
     start: int
     stop: int
@@ -294,8 +318,11 @@ def _commit_block(block: pa.Table, writer: BlockWriter, keep: bool) -> pa.Table:
     block = block.sort_by(schema.QIDX)
     qidx = block.column(schema.QIDX).to_numpy()
     start, stop = int(qidx[0]), int(qidx[-1]) + 1
-    if len(qidx) != stop - start:
-        raise RerankBatchError(f"a block holds {len(qidx)} of the queries {start} to {stop - 1}")
+    if not np.array_equal(qidx, np.arange(start, stop)):
+        raise RerankBatchError(
+            f"a block holds {len(np.unique(qidx))} of the queries {start} to {stop - 1}, "
+            f"in {len(qidx)} rows"
+        )
     seconds: dict[str, float] = {}
     noted: dict[str, float] = {}
     for text in block.column(schema.SIDE).drop_null().to_pylist():

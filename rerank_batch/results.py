@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from rerank_batch import schema
+from rerank_batch.errors import RunConflict
 from rerank_batch.run import Run, latest_run
 from rerank_batch.storage import open_dataset, open_root
 
@@ -66,9 +67,11 @@ def open_results(root: str, job: str, run_id: str | None = None) -> Results:
     Reading ``data/*.parquet`` instead would also catch files of unfinished and abandoned blocks.
 
     Raises:
-        RunConflict: the job has no finished run, or the run is not complete.
+        RunConflict: the job has no finished run, or the run is not complete or of another job.
         StorageError: the root cannot be read.
     """
     place = open_root(root)
     run = latest_run(place, job) if run_id is None else Run.open(place, run_id)
+    if run.spec["job"] != job:
+        raise RunConflict(f"run {run.run_id} is of the job {run.spec['job']!r}, not of {job!r}")
     return Results(run, run.results_paths(), run.finished())

@@ -6,6 +6,7 @@ Knows files, columns and filters; not what a corpus or a query log is.
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -129,12 +130,12 @@ def read_jsonl(file: InputFile, what: str) -> Iterator[dict[str, Any]]:
                 if not isinstance(row, dict):
                     raise InputError(f"{what}: {file} line {number} is not a JSON object")
                 yield row
-    except (json.JSONDecodeError, UnicodeDecodeError, EOFError, OSError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
         raise InputError(f"{what}: {file} is damaged near line {number}: {error}") from None
 
 
 def _lines(file: InputFile) -> Iterator[str]:
-    opener = gzip.GzipFile if file.name.endswith(".gz") else io.BufferedReader
+    opener = gzip.open if file.name.endswith(".gz") else io.BufferedReader
     with file.open() as raw, opener(raw) as stream, io.TextIOWrapper(stream, "utf-8") as lines:
         yield from lines
 

@@ -50,13 +50,11 @@ def bert_config(**extra: Any) -> Any:
     )
 
 
-@pytest.fixture(scope="session")
-def tiny_cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_cross_encoder(folder: Path) -> Path:
     """A random two-layer BERT with one label, as a checkpoint folder."""
     import torch
     from transformers import BertForSequenceClassification
 
-    folder = tmp_path_factory.mktemp("cross-encoder")
     torch.manual_seed(0)
     model = BertForSequenceClassification(bert_config(num_labels=1, initializer_range=0.5))
     model.save_pretrained(folder)
@@ -65,21 +63,28 @@ def tiny_cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_bi_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_cross_encoder(tmp_path_factory.mktemp("cross-encoder"))
+
+
+def write_encoder(out: Path, bert: Path) -> Path:
     """A random two-layer BERT with mean pooling, as a sentence-transformers folder."""
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Pooling, Transformer
     from transformers import BertModel
 
-    folder = tmp_path_factory.mktemp("bert")
     torch.manual_seed(1)
-    BertModel(bert_config()).save_pretrained(folder)
-    build_tokenizer().save_pretrained(folder)
-    transformer = Transformer(str(folder), max_seq_length=64)
-    out = tmp_path_factory.mktemp("bi-encoder")
+    BertModel(bert_config()).save_pretrained(bert)
+    build_tokenizer().save_pretrained(bert)
+    transformer = Transformer(str(bert), max_seq_length=64)
     SentenceTransformer(modules=[transformer, Pooling(32)], device="cpu").save(str(out))
     return out
+
+
+@pytest.fixture(scope="session")
+def tiny_bi_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_encoder(tmp_path_factory.mktemp("bi-encoder"), tmp_path_factory.mktemp("bert"))
 
 
 def sentences(count: int, seed: int, words: int = 8) -> list[str]:
@@ -92,8 +97,12 @@ def sentences(count: int, seed: int, words: int = 8) -> list[str]:
 
 @pytest.fixture(scope="session")
 def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_collection(tmp_path_factory.mktemp("collection"))
+
+
+def write_collection(folder: Path) -> Path:
     """120 documents, 60 log rows of 40 queries with dirt, judgements."""
-    folder = tmp_path_factory.mktemp("collection")
+    folder.mkdir(parents=True, exist_ok=True)
     texts = sentences(120, seed=2, words=20)
     corpus = {
         "doc_id": [f"d{n:03d}" for n in range(120)],

@@ -213,6 +213,73 @@ def test_plain_job_names_are_fine(job: str) -> None:
     assert parse_config(with_value("job", job)).job == job
 
 
+@pytest.mark.parametrize("value", [0.2, 0, 5, 0.0, 0.999, 1])
+def test_a_limit_is_a_number_of_rows_or_a_share_of_them(value: float) -> None:
+    limit = parse_config(with_value("limits.max_rejects", value)).limits.max_rejects
+    assert limit == value
+    assert type(limit) is type(value)
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, -0.1, "x", None, [1], float("nan"), float("inf")])
+def test_a_wrong_limit_is_told_once_with_what_it_may_be(value: Any) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_config(with_value("limits.max_rejects", value))
+    problems = str(error.value).splitlines()[1:]
+    assert len(problems) == 1, problems
+    assert problems[0].startswith("  - limits.max_rejects: ")
+    assert "auto" not in problems[0]
+    assert "number" in problems[0]
+    assert "share" in problems[0]
+    assert f"got {value!r}" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("storage.cache_gb", 0),
+        ("storage.cache_gb", -1),
+        ("storage.cache_gb", "much"),
+        ("storage.lease_seconds", 0.5),
+        ("storage.lease_seconds", "long"),
+        ("storage.endpoint", 9000),
+    ],
+)
+def test_a_wrong_storage_setting_is_told_with_its_value(key: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{key}: ") as error:
+        parse_config(with_value(key, value))
+    assert f"got {value!r}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("storage.end_point", "endpoint"),
+        ("storage.cachegb", "cache_gb"),
+        ("limits.max_reject", "max_rejects"),
+        ("queries.keep_rejected_text", "keep_rejected_texts"),
+    ],
+)
+def test_an_unknown_key_of_the_newer_sections_is_answered_with_the_nearest(
+    key: str, near: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"{key}: unknown key; did you mean '{near}'"):
+        parse_config(with_value(key, 1))
+
+
+@pytest.mark.parametrize("key", ["access_key", "secret_key", "aws_secret_access_key", "profile"])
+def test_there_is_no_place_for_credentials(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"storage.{key}: unknown key") as error:
+        parse_config(with_value(f"storage.{key}", "canary"))
+    assert "canary" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["http://127.0.0.1:9000", "https://minio.example", "http://[::1]:9000", None]
+)
+def test_plain_endpoints_are_fine(endpoint: str | None) -> None:
+    assert parse_config(with_value("storage.endpoint", endpoint)).storage.endpoint == endpoint
+
+
 PATHS = ["root", "corpus.path", "queries.path", "qrels.path", "index.path"]
 
 
@@ -224,6 +291,8 @@ PATHS = ["root", "corpus.path", "queries.path", "qrels.path", "index.path"]
         ("root", "s3+http://AKIAKEY:canary@bucket/folder"),
         ("root", "s3://AKIAKEY:canary/with/slashes@bucket/folder"),
         ("root", "https://user:canary@host/folder"),
+        ("storage.endpoint", "https://user:canary@host:9000"),
+        ("storage.endpoint", "http://canary@host"),
     ],
 )
 def test_credentials_in_a_uri_are_refused_and_not_repeated(key: str, uri: str) -> None:
@@ -278,7 +347,9 @@ def identity(raw: dict[str, Any]) -> str:
         ("index.nprobe", 8),
         ("index.ef_search", 64),
         ("retrieval.depth", 49),
-        ("reranker.model", "cross-encoder:models/large"),
+        ("queries.keep_rejected_texts", True),
+        ("reranker.model", "late-interaction:models/small"),
+        ("index.encoder", "other-family:package:minilm"),
         ("reranker.top_k", 5),
         ("reranker.max_length", 128),
         ("reranker.precision", "bf16"),
@@ -306,6 +377,14 @@ def test_what_changes_results_changes_the_identity(key: str, value: Any) -> None
         ("compute.cpus", 3),
         ("compute.address", "10.0.0.1:6379"),
         ("compute.object_store_mb", 1024),
+        ("storage.endpoint", "http://127.0.0.1:9000"),
+        ("storage.cache", "/elsewhere"),
+        ("storage.cache_gb", 1.5),
+        ("storage.lease_seconds", 60),
+        ("limits.max_rejects", 7),
+        ("reranker.model", "cross-encoder:/moved/to/small"),
+        ("reranker.model", "cross-encoder:package:small"),
+        ("index.encoder", "sentence-transformers:/moved/to/minilm"),
     ],
 )
 def test_where_and_how_fast_is_not_part_of_the_identity(key: str, value: Any) -> None:

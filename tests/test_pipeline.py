@@ -1,5 +1,6 @@
 """The boundary to Ray, seen through a recorder: what is asked of map_batches, without a cluster."""
 
+import json
 import math
 
 import pyarrow as pa
@@ -7,9 +8,13 @@ import pytest
 
 from rerank_batch import schema
 from rerank_batch.errors import RerankBatchError
-from rerank_batch.pipeline import _Actor, map_stage, sums_of
+from rerank_batch.events import count, drain
+from rerank_batch.pipeline import _Actor, _commit_block, map_stage, sums_of
 from rerank_batch.pools import Pool
+from rerank_batch.run import Run
 from rerank_batch.stages import StageSpec
+from rerank_batch.storage import open_root
+from tests import helpers
 
 
 class Recorder:
@@ -58,10 +63,45 @@ def test_restarts_and_retries_are_bounded():
 
 def test_an_actor_times_its_stage_and_passes_earlier_times_on():
     actor = _Actor(spec(Pool(1, 1, threads=7)), {"column": "y"})
-    out = actor(pa.table({"x": [1, 2], "seconds.encode": [0.5, 0.5]}))
+    given = json.dumps({"seconds.encode": 0.5, "token budget halved": 2})
+    out = actor(pa.table({"x": [1, 2], "side": pa.array([given, None], pa.string())}))
     assert out.column("y").to_pylist() == [7, 7]
-    assert out.column("seconds.encode").to_pylist() == [0.5, 0.5]
-    assert all(seconds > 0 for seconds in out.column("seconds.rerank").to_pylist())
+    assert out.column_names == ["x", "y", "side"]
+    first, second = out.column("side").to_pylist()
+    told = json.loads(first)
+    assert 0 < told.pop("seconds.rerank") < 10
+    assert told == {"seconds.encode": 0.5, "token budget halved": 2}
+    assert second is None, "what travels beside a block would be counted twice"
+
+
+def test_an_actor_hands_on_what_happened_once():
+    drain()
+    actor = _Actor(spec(Pool(1, 1)), {"column": "y"})
+    count("a batch was tried again")
+    first, second = (
+        json.loads(actor(pa.table({"x": [1, 2]})).column("side")[0].as_py()) for _ in range(2)
+    )
+    assert first["a batch was tried again"] == 1
+    assert set(second) == {"seconds.rerank"}
+
+
+def test_an_actor_isolates_the_query_that_fails():
+    class Fails:
+        def __init__(self, threads=1):
+            pass
+
+        def __call__(self, table):
+            if 5 in table.column("qidx").to_pylist():
+                raise ValueError("query 5")
+            return table
+
+    output = pa.schema([("qidx", pa.int64()), ("reject", pa.string())])
+    drain()
+    actor = _Actor(StageSpec("rerank", Fails, {}, Pool(1, 1), output), {})
+    out = actor(pa.table({"qidx": [4, 5, 6], "reject": pa.nulls(3, pa.string())}))
+    assert out.column("reject").to_pylist() == [None, "rerank_failed:ValueError", None]
+    told = json.loads(out.column("side")[0].as_py())
+    assert told["batch of rerank tried again after ValueError"] == 1
 
 
 def test_a_stage_that_loses_rows_or_columns_is_caught_at_its_edge():
@@ -84,6 +124,55 @@ def test_sums_count_rejected_judged_queries_as_judged():
     sums = sums_of(block)
     assert (sums["queries"], sums["judged"], sums["pairs"], sums["weight"]) == (2, 2, 2, 6)
     assert math.isclose(sums["reranked/RR@10"], 1.0)
+
+
+def block_of(*rows):
+    result = schema.results(("RR@10",)).append(schema.REJECT_FIELD)
+    table = pa.Table.from_pylist(list(rows), schema=result)
+    side = [json.dumps({"seconds.rerank": 0.5 + n, "noted": 1}) for n in range(table.num_rows)]
+    return table.append_column(schema.SIDE, pa.array([*side[:-1], None], pa.string()))
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = Run.create(open_root(str(tmp_path)), "run-1", helpers.spec(planned=6, block_rows=3))
+    run.claim()
+    return run
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_block_is_committed_in_the_order_of_its_queries(run, keep):
+    block = block_of(row(5, None, 1.0), row(3, None, 0.5), row(4, "non_finite_score", 0.0))
+    done = _commit_block(block, writer=run.writer(), keep=keep)
+    assert done.to_pylist() == [{"queries": 3, "rejected_rows": 1}]
+    (commit,) = run.commits()
+    assert (commit.name.start, commit.name.stop, commit.name.epoch) == (3, 6, 1)
+    assert commit.seconds == {"rerank": 2.0}
+    assert commit.events == {"noted": 2}
+    assert commit.reject_reasons == {"non_finite_score": 1}
+    assert commit.sums["queries"] == 2
+    results = run.read_table(vars(commit.results))
+    assert results.schema.names == schema.results(("RR@10",)).names
+    assert results.column("qidx").to_pylist() == [3, 5]
+    (reject,) = run.read_table(vars(commit.rejects)).to_pylist()
+    text = "text" if keep else None
+    expected = {"qidx": 4, "query_id": "q4", "reason": "non_finite_score", "rows": 1, "query": text}
+    assert reject == expected
+
+
+def test_a_block_that_is_committed_twice_counts_once(run):
+    block = block_of(row(0, None, 1.0), row(1, "non_finite_score", None), row(2, None, None))
+    first, second = (_commit_block(block, writer=run.writer(), keep=False) for _ in range(2))
+    assert first == second
+    assert len(run.commits()) == 1
+
+
+@pytest.mark.parametrize("numbers", [(0, 2), (0, 1, 3), (0, 1, 1), (0, 0, 2)])
+def test_a_block_that_lost_or_doubled_a_query_is_not_committed(run, numbers):
+    block = block_of(*[row(number, None, 1.0) for number in numbers])
+    with pytest.raises(RerankBatchError, match="a block holds"):
+        _commit_block(block, writer=run.writer(), keep=False)
+    assert run.commits() == []
 
 
 def row(qidx, reject, value):

@@ -149,7 +149,9 @@ def test_each_kind_of_bad_row_has_its_reason(
     pq.write_table(table, tmp_path / "log.parquet")
     made = make_plan(QueriesConfig(path=str(tmp_path)))
     assert only(made)["query_id"] == "good"
-    assert made.rejects.to_pylist() == [{"query_id": named, "reason": reason, "rows": 2}]
+    assert made.rejects.to_pylist() == [
+        {"qidx": None, "query_id": named, "reason": reason, "rows": 2, "query": None}
+    ]
     assert made.reject_counts() == {reason: 2}
 
 
@@ -159,7 +161,26 @@ def test_rejects_hold_no_query_text(tmp_path: Path) -> None:
     made = plan(tmp_path, [{"count": 1.0, **r} for r in rows])
     assert made.log_rows - made.queries.num_rows == 3
     assert "private" not in str(made.rejects.to_pylist())
-    assert made.rejects.column_names == ["query_id", "reason", "rows"]
+    assert made.rejects.column_names == ["qidx", "query_id", "reason", "rows", "query"]
+    assert made.rejects["query"].null_count == made.rejects.num_rows == 3
+
+
+def test_rejects_hold_the_query_text_where_that_is_asked(tmp_path: Path) -> None:
+    rows = [CLEAN, row("a", "mine", count=0.0), row("a", "mine", count=-1.0), row("b", None)]
+    made = plan(tmp_path, [{"count": 1.0, **r} for r in rows], keep_rejected_texts=True)
+    kept = {r["query_id"]: (r["reason"], r["rows"], r["query"]) for r in made.rejects.to_pylist()}
+    assert kept == {"a": ("bad_weight", 2, "mine"), "b": ("null_query", 1, None)}
+    assert made.rejects.schema == schema.REJECTS
+    assert made.queries["query"].to_pylist() == ["a clean row"]
+
+
+def test_the_texts_left_out_by_keeping_the_first_are_kept_where_that_is_asked(
+    tmp_path: Path,
+) -> None:
+    rows = [row("1", "one"), row("1", "uno"), row("2", "two")]
+    settings = {"duplicates": "first", "keep_rejected_texts": True}
+    (rejected,) = plan(tmp_path, rows, **settings).rejects.to_pylist()
+    assert (rejected["query_id"], rejected["query"]) == ("1", "uno")
 
 
 def test_a_log_without_a_usable_query_is_refused_with_the_reasons(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_batch.errors import ConfigError, InputError
+from rerank_batch.storage import input_files
 from rerank_batch.tables import ParquetTable, as_strings, fingerprint_files, read_jsonl
 from tests.helpers import broken_strings, write_parquet
 
@@ -209,12 +210,17 @@ def test_a_filter_value_of_another_type_is_a_config_error_that_names_the_column(
 # --- jsonl -----------------------------------------------------------------------------------
 
 
+def rows_of(file: Path) -> list[dict[str, Any]]:
+    (found,) = input_files(str(file), (".jsonl", ".jsonl.gz"), "corpus")
+    return list(read_jsonl(found, "corpus"))
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
 def test_jsonl_is_read_packed_or_not_and_blank_lines_are_nothing(tmp_path: Path, name: str) -> None:
     text = '{"a": 1}\n\n  \n{"a": "é"}'.encode()
     file = tmp_path / name
     file.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
-    assert list(read_jsonl(file, "corpus")) == [{"a": 1}, {"a": "é"}]
+    assert rows_of(file) == [{"a": 1}, {"a": "é"}]
 
 
 @pytest.mark.parametrize("line", [b"{'a': 1}", b'{"a": 1', b"[1]", b"7", b"null"])
@@ -222,14 +228,14 @@ def test_a_damaged_line_is_named_with_its_number(tmp_path: Path, line: bytes) ->
     file = tmp_path / "a.jsonl"
     file.write_bytes(b'{"a": 1}\n\n' + line + b'\n{"a": 2}\n')
     with pytest.raises(InputError, match=r"corpus: .*a\.jsonl .*line [23]\b"):
-        list(read_jsonl(file, "corpus"))
+        rows_of(file)
 
 
 def test_bytes_that_are_no_text_are_an_input_error(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_bytes(b'{"a": "\xff"}\n')
     with pytest.raises(InputError, match=r"a\.jsonl is damaged"):
-        list(read_jsonl(file, "corpus"))
+        rows_of(file)
 
 
 @pytest.mark.parametrize("damage", ["cut", "not gzip", "flipped", "zeroed"])
@@ -247,7 +253,7 @@ def test_a_damaged_gzip_file_is_an_input_error(tmp_path: Path, damage: str) -> N
         }[damage]
     )
     with pytest.raises(InputError, match=r"a\.jsonl\.gz is damaged"):
-        list(read_jsonl(file, "corpus"))
+        rows_of(file)
 
 
 # --- as_strings ------------------------------------------------------------------------------

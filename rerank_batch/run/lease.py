@@ -96,7 +96,7 @@ class Lease:
         }
         try:
             current = self._root.read(self._key)
-            if current is not None and from_json(current, self._key)["epoch"] > self._epoch:
+            if current is not None and _lease(current, self._key)["epoch"] > self._epoch:
                 self.lost = True
                 return
             self._root.swap(self._key, to_json(mine), expected=current)
@@ -117,13 +117,13 @@ def living_owner(
     ``named`` is the owner that the epoch itself names: a driver may die before its first lease.
     """
     first = root.read(key)
-    owner = owner_from(named)
+    owner = owner_from(named, f"{key.rpartition('/')[0]}/epochs/{epoch:06d}.json")
     if first is not None:
-        lease = from_json(first, key, ("epoch", "released", "owner"))
+        lease = _lease(first, key)
         if lease["epoch"] == epoch:
             if lease["released"]:
                 return None
-            owner = owner_from(lease["owner"])
+            owner = owner_from(lease["owner"], key)
     if owner.is_dead():
         return None
     note(f"the run belongs to {owner}; watching up to {seconds:.0f} s whether that driver lives")
@@ -132,19 +132,27 @@ def living_owner(
         time.sleep(seconds / _LOOKS_PER_LEASE)
         now = root.read(key)
         if now is not None and now != first:
-            lease = from_json(now, key, ("epoch", "released", "owner"))
-            return None if lease["released"] else owner_from(lease["owner"])
+            lease = _lease(now, key)
+            return None if lease["released"] else owner_from(lease["owner"], key)
         if owner.is_dead():
             return None
     return None
 
 
-def owner_from(value: dict[str, Any]) -> Owner:
+def owner_from(value: dict[str, Any], where: str) -> Owner:
     """An owner read back from an epoch or a lease."""
     try:
-        return Owner(**value)
-    except TypeError as error:
-        raise StorageError(f"a lease names no owner: {error}") from None
+        owner = Owner(**value)
+        return Owner(owner.host, int(owner.pid), float(owner.started), owner.machine)
+    except (TypeError, ValueError) as error:
+        raise StorageError(f"{where} is damaged: it names no owner: {error}") from None
+
+
+def _lease(raw: bytes, key: str) -> dict[str, Any]:
+    lease = from_json(raw, key, ("epoch", "released", "owner"))
+    if not isinstance(lease["epoch"], int):
+        raise StorageError(f"{key} is damaged: its epoch is no number")
+    return lease
 
 
 def _machine() -> str:

@@ -92,11 +92,11 @@ class Commit:
                 value[kind] = DataFile(**value[kind]) if value[kind] else None
             value["name"] = CommitName.parse(value["name"])
             commit = cls(**value)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            rows = sum(file.rows for file in commit.files)
+        except (KeyError, TypeError, ValueError, AttributeError, StorageError) as error:
             raise StorageError(f"{where} is damaged: {error}") from None
         if commit.name != CommitName.parse(where):
             raise StorageError(f"{where} is damaged: it holds the commit {commit.name}")
-        rows = sum(file.rows for file in commit.files)
         if rows != commit.name.stop - commit.name.start:
             raise StorageError(f"{where} is damaged: its files hold {rows} queries")
         return commit

@@ -34,7 +34,13 @@ import pyarrow.parquet as pq
 
 from rerank_batch import schema
 from rerank_batch.config import RUN_ID
-from rerank_batch.errors import ConfigError, InputsChanged, RunConflict, StorageError
+from rerank_batch.errors import (
+    ConfigError,
+    InputsChanged,
+    RerankBatchError,
+    RunConflict,
+    StorageError,
+)
 from rerank_batch.run.coverage import Done, block_bounds, check_coverage
 from rerank_batch.run.lease import Lease, Owner, living_owner, owner_from
 from rerank_batch.run.objects import (
@@ -52,7 +58,7 @@ PROTOCOL = 2
 COMPLETE, ABORTED = "complete", "aborted"
 
 _SPEC_KEYS = ("job", "created", "made_of", "planned", "block_rows", "protocol")
-_FINAL_KEYS = ("state", "run_id", "results", "reject_files")
+_FINAL_KEYS = ("state", "run_id", "job", "created", "results", "reject_files", "commits")
 _LATEST_KEYS = ("run_id", "created")
 _EPOCH_KEYS = ("nonce", "owner", "accepts")
 _WRITER = {"compression": "zstd", "use_dictionary": False, "write_page_checksum": True}
@@ -85,6 +91,9 @@ class BlockWriter:
         Raises:
             RunConflict: another driver has taken the run over.
         """
+        rows = results.num_rows + rejects.num_rows
+        if rows != stop - start:
+            raise RerankBatchError(f"queries {start} to {stop - 1} came as {rows} rows")
         name = CommitName(start, stop, self.epoch)
         stem = f"{name}-{new_nonce()[:12]}.parquet"
         commit = Commit(
@@ -221,7 +230,13 @@ class Run:
                     "Wait for it, or take the run from it with --take-over"
                 )
         blocks = set(self.blocks())
-        accepts = [name for name in self._counting(newest) if (name.start, name.stop) in blocks]
+        # One commit for a block, whatever a driver gone wrong may have left.
+        whole = {
+            (name.start, name.stop): name
+            for name in self._counting(newest)
+            if (name.start, name.stop) in blocks
+        }
+        accepts = sorted(whole.values())
         body = {
             "nonce": new_nonce(),
             "owner": asdict(self.owner),
@@ -237,7 +252,7 @@ class Run:
     def last_owner(self) -> Owner | None:
         """Who drives the run, or drove it last."""
         newest = self._newest_epoch()
-        return owner_from(self._epoch(newest)["owner"]) if newest else None
+        return self._owner_of(newest) if newest else None
 
     @contextmanager
     def lease(self, seconds: float) -> Iterator[Lease]:
@@ -342,7 +357,12 @@ class Run:
         return final
 
     def publish(self) -> bool:
-        """Make the run the latest of its job, unless a newer one is; says whether it was moved."""
+        """Make the run the latest of its job, unless a newer one is; says whether it was moved.
+
+        Raises:
+            RunConflict: the run is not complete.
+        """
+        self.finished()
         key = latest_key(self.spec["job"])
         mine = {"run_id": self.run_id, "created": self.spec["created"]}
         while True:
@@ -424,13 +444,21 @@ class Run:
         raw = self.root.read(key)
         if raw is None:
             raise StorageError(f"{key} is missing")
-        return from_json(raw, key, _EPOCH_KEYS)
+        value = from_json(raw, key, _EPOCH_KEYS)
+        try:
+            value["accepts"] = [CommitName.parse(name) for name in value["accepts"]]
+        except (StorageError, TypeError, AttributeError) as error:
+            raise StorageError(f"{key} is damaged: {error}") from None
+        return value
+
+    def _owner_of(self, epoch: int) -> Owner:
+        return owner_from(self._epoch(epoch)["owner"], self._key(f"epochs/{epoch:06d}.json"))
 
     def _counting(self, epoch: int) -> list[CommitName]:
         """Commits that count when ``epoch`` is the newest: accepted by it, or its own."""
         if not epoch:
             return []
-        accepted = [CommitName.parse(name) for name in self._epoch(epoch)["accepts"]]
+        accepted = self._epoch(epoch)["accepts"]
         own = [name for name in self._listed_commits() if name.epoch == epoch]
         return sorted({*accepted, *own})
 

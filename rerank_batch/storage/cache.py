@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import stamina
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from rerank_batch.errors import ConfigError, IndexMismatch, StorageError
 from rerank_batch.storage.inputs import open_file
@@ -52,8 +52,8 @@ class NodeCache:
 
         Raises:
             ConfigError: together they are larger than the cache may be.
-            IndexMismatch: an object is missing, or is not what its sha256 says.
-            StorageError: the bucket cannot be read or the disk not be written.
+            IndexMismatch: an object is not what its sha256 says.
+            StorageError: an object is missing, or the disk cannot be written.
         """
         here = [root.local(each.key) for each in wanted]
         away = [each for each, file in zip(wanted, here, strict=True) if file is None]
@@ -92,18 +92,21 @@ class NodeCache:
         called damage, because a connection that broke off looks the same."""
         uri = root.path(wanted.key)
         staged = file.with_name(f".{file.name}.part")
-        for attempt in stamina.retry_context(on=IndexMismatch, attempts=3, timeout=None):
-            with attempt:
-                checksum = hashlib.sha256()
-                with open_file(uri) as source, staged.open("wb") as sink:
-                    while chunk := _read(source, uri):
-                        checksum.update(chunk)
-                        sink.write(chunk)
-                if checksum.hexdigest() != wanted.sha256:
-                    raise IndexMismatch(
-                        f"{uri} is not what was built (sha256 differs); build it again"
-                    )
-        staged.replace(file)
+        try:
+            for attempt in stamina.retry_context(on=IndexMismatch, attempts=3, timeout=None):
+                with attempt:
+                    checksum = hashlib.sha256()
+                    with open_file(uri) as source, staged.open("wb") as sink:
+                        while chunk := _read(source, uri):
+                            checksum.update(chunk)
+                            sink.write(chunk)
+                    if checksum.hexdigest() != wanted.sha256:
+                        raise IndexMismatch(
+                            f"{uri} is not what was built (sha256 differs); build it again"
+                        )
+            staged.replace(file)
+        finally:
+            staged.unlink(missing_ok=True)
         _remember(file)
 
     def _evict(self, keep: set[str]) -> None:
@@ -116,9 +119,11 @@ class NodeCache:
                 if surplus <= 0:
                     break
                 if file.name not in keep:
-                    surplus -= held[file]
-                    for part in (file, _side(file)):
-                        part.unlink(missing_ok=True)
+                    # Whoever fetches it in this moment holds its lock.
+                    with suppress(Timeout), FileLock(f"{file}.lock", timeout=0):
+                        surplus -= held[file]
+                        for part in (file, _side(file)):
+                            part.unlink(missing_ok=True)
 
 
 def _read(source: pa.NativeFile, uri: str) -> bytes:
@@ -130,7 +135,7 @@ def _read(source: pa.NativeFile, uri: str) -> bytes:
 
 def _is_whole(file: Path, wanted: Wanted) -> bool:
     """Whether the cached file is what it should be; hashed again once a day, or when it changed."""
-    with suppress(OSError, ValueError, KeyError):
+    with suppress(OSError, ValueError, KeyError, TypeError):
         state = file.stat()
         said = json.loads(_side(file).read_text(encoding="ascii"))
         fresh = time.time() - said["hashed"] < _CHECK_AGAIN_SECONDS

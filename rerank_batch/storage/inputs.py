@@ -138,18 +138,20 @@ def _in_bucket(path: str, suffixes: tuple[str, ...], what: str) -> list[InputFil
         for entry in list_objects(bucket, literal)
         if not entry["Key"].endswith("/")
     ]
-    if literal != key:
-        matches = re.compile(glob_translate(path)).match
-        if not (chosen := [file for file in found if matches(file.uri)]):
-            raise InputError(f"{what}: no file matches {path!r}")
-        return chosen
     if exact := [file for file in found if file.uri == path]:
         return exact
     folder = path.rstrip("/") + "/"
-    inside = [file for file in found if file.uri.startswith(folder)]
-    if not inside:
+    if inside := [file for file in found if file.uri.startswith(folder)]:
+        return _readable(inside, folder, suffixes, what)
+    if literal == key:
         raise InputError(f"{what}: nothing at {path}")
-    return _readable(inside, folder, suffixes, what)
+    try:
+        matches = re.compile(glob_translate(path)).match
+    except ValueError as error:
+        raise InputError(f"{what}: {path!r} is no glob: {error}") from None
+    if not (chosen := [file for file in found if matches(file.uri)]):
+        raise InputError(f"{what}: no file matches {path!r}")
+    return chosen
 
 
 def _in_folders(path: str, suffixes: tuple[str, ...], what: str) -> list[Path]:

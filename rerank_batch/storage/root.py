@@ -42,7 +42,10 @@ class Root(Protocol):
         """
 
     def swap(self, key: str, data: bytes, expected: bytes | None) -> bool:
-        """Replace the object if it still holds ``expected`` (None: does not exist)."""
+        """Replace the object if it still holds ``expected`` (None: does not exist).
+
+        False can also mean: replaced, the answer lost, and replaced again by somebody else.
+        """
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Keys under a prefix that ends in '/' (or is empty), sorted, with their bytes."""

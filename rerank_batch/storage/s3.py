@@ -35,7 +35,8 @@ from rerank_batch.storage.root import (
 ENDPOINT = "AWS_ENDPOINT_URL_S3"
 
 TRIES = 8
-"""How often a request is tried: with waits that double up to 5 s, about half a minute."""
+"""How often a request is tried, with waits that double: a store that fails for ever is given up
+after 10 to 60 s."""
 
 _ONE_PUT = 64 << 20
 _DELETE_AT_ONCE = 1000
@@ -115,8 +116,9 @@ class Bucket:
     """See `Root`: the objects of a bucket under a prefix."""
 
     def __init__(self, uri: str) -> None:
+        self._bucket, prefix = split_uri(uri)
         self.uri = uri.rstrip("/")
-        self._bucket, prefix = split_uri(self.uri)
+        prefix = prefix.rstrip("/")
         self._prefix = f"{prefix}/" if prefix else ""
 
     def path(self, key: str) -> str:
@@ -234,7 +236,16 @@ class Bucket:
 
     def check_writes(self) -> None:
         """See `Root.check_writes`: some servers take the conditional headers and ignore them."""
-        check_conditional_writes(self, f".self-test-{uuid.uuid4().hex}")
+        probe = f".self-test-{uuid.uuid4().hex}"
+        check_conditional_writes(self, probe)
+        # `swap` compares before it writes, so that If-Match itself was not tried yet.
+        try:
+            self.create_once(probe, b"one " + probe.encode())
+            ignored = self._put_if(probe, b"two", {"IfMatch": f'"{"0" * 32}"'})
+        finally:
+            self.delete([probe])
+        if ignored:
+            raise StorageError(f"{self.uri} does not keep conditional writes (If-Match is ignored)")
 
     def _key(self, key: str) -> str:
         return self._prefix + check_key(key, self.uri)
@@ -305,15 +316,18 @@ _HOPELESS = (
 def get_object(bucket: str, key: str) -> tuple[bytes, str] | None:
     """Body and ETag of an object, or None; a body that breaks off is fetched again."""
     with storage_errors(f"cannot read s3://{bucket}/{key}"):
-        for attempt in stamina.retry_context(on=_broke_off, attempts=TRIES, timeout=None):
+        for attempt in stamina.retry_context(on=_Unclear, attempts=TRIES, timeout=None):
             with attempt:
                 try:
                     answer = client().get_object(Bucket=bucket, Key=key)
-                    return answer["Body"].read(), answer["ETag"]
                 except failures.ClientError as error:
                     if _code(error) in _ABSENT:
                         return None
                     raise
+                try:
+                    return answer["Body"].read(), answer["ETag"]
+                except (failures.BotoCoreError, HTTPError, OSError) as error:
+                    raise _Unclear from error
     raise AssertionError("unreachable: the retries end in an error")
 
 

@@ -80,6 +80,26 @@ def test_truncation_is_flagged_for_the_queries_it_touches(scorer):
     assert scored.truncated == [False, True, True]
 
 
+def test_scores_stay_what_they_are_where_memory_runs_out(scorer, family, folders, monkeypatch):
+    """Every forward pass of more than four texts fails, as it would on a smaller machine."""
+    other = load_scorer(ModelName(family, ""), folders[family], ScorerOptions())
+    name = "_logits" if family == "cross-encoder" else "_embed"
+    forward, failed = getattr(other, name), []
+
+    def short_of_memory(texts, *arguments, **options):
+        if len(texts) > 4:
+            failed.append(len(texts))
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(texts, *arguments, **options)
+
+    monkeypatch.setattr(other, name, short_of_memory)
+    scored, expected = other.score(QUERIES, LISTS), scorer.score(QUERIES, LISTS)
+    assert failed
+    assert scored.truncated == expected.truncated
+    for values, known in zip(scored.values, expected.values, strict=True):
+        np.testing.assert_allclose(values, known, atol=1e-5)
+
+
 def test_a_folder_with_another_kind_of_model_is_refused(tmp_path, family):
     (tmp_path / "config.json").write_text('{"model_type": "nonsense"}')
     with pytest.raises(ModelError, match="does not load"):
