@@ -1,13 +1,15 @@
 # Everything a newcomer needs: `make demo` and `make test` set themselves up in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+ROUNDS ?= 30
 
-.PHONY: help demo test test-slow lint constraints clean
+.PHONY: help demo test test-slow chaos lint constraints clean
 
 help:
 	@echo "make demo       the main job on a real sample: index, retrieve, rerank, report"
 	@echo "make test       linters, types, import rules and the tests"
 	@echo "make test-slow  the slow tests: kills, memory and scale"
+	@echo "make chaos      drivers, workers and an S3 server killed at random, ROUNDS=30 times each"
 	@echo "make clean      remove .venv, the sample, its index and its runs"
 
 # torch first and by itself: where there is no GPU its CPU build saves gigabytes.
@@ -34,6 +36,9 @@ test: lint
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow -s
+
+chaos: .venv/installed
+	$(BIN)/python -m tests.chaos --rounds $(ROUNDS)
 
 constraints: .venv/installed
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' > infra/constraints.txt

@@ -9,7 +9,9 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -77,7 +79,7 @@ def cluster(compute: ComputeConfig, verbose: bool = False) -> Iterator[Cluster]:
         if compute.gpus != "auto":
             settings["num_gpus"] = compute.gpus
     try:
-        with _without_stderr(not verbose):
+        with _without_stderr(not verbose), _own_signals():
             ray.init(**settings)
     except (ConnectionError, ValueError, RuntimeError, OSError, TimeoutError) as error:
         raise ComputeError(f"Ray did not start at {address or 'this machine'}: {error}") from error
@@ -403,6 +405,19 @@ def _without_stderr(active: bool) -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nothing)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray takes SIGTERM over to print a stack and exit; the caller's handler says how to go on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _configure_data(verbose: bool) -> None:

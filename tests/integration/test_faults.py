@@ -121,7 +121,7 @@ def test_a_second_driver_is_told_who_owns_the_run_and_may_take_it_over(
     project, reference, tmp_path
 ):
     first = project.driver(tmp_path / "first", "--run-id", "contested")
-    wait_for(lambda: open_root(project.root).sizes("runs/contested/commits/"))
+    wait_for(lambda: open_root(project.root).sizes("runs/contested/epochs/"))
     second = project.run("rerank", project.config, "--resume", "contested")
     fails(
         second, RunConflict, f"is owned by {os.uname().nodename} (pid {first.pid})", "--take-over"
@@ -202,7 +202,7 @@ def test_poison_is_rejected_alone_and_everybody_else_gets_the_same_scores(projec
     assert kept.keys() | reasons.keys() == whole.keys()
     for qidx, row in kept.items():
         scores = [[hit["score"] for hit in rows["candidates"]] for rows in (row, whole[qidx])]
-        assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+        assert scores[0] == pytest.approx(scores[1], abs=1e-4)
     assert all(row["query"] is None for row in rejects), "no texts unless asked for"
     assert any("token budget halved" in event for event in summary["events"])
     assert any("tried again after RuntimeError" in event for event in summary["events"])
@@ -251,6 +251,32 @@ def bucket(project, tmp_path_factory):
         yield place, server
         os.environ.clear()
         os.environ.update(saved)
+
+
+def test_a_job_with_every_path_in_a_bucket_makes_the_same_content(bucket, reference, tmp_path):
+    """Corpus, log, judgements, index, results, report: nothing but the node cache is local."""
+    place, _ = bucket
+    succeed(place.run("rerank", place.config, "--run-id", "in-s3"))
+    assert content_digest(place.root, "in-s3") == reference
+    succeed(place.run("runs", "verify", place.root, "in-s3"))
+    assert list((place.config.parent / "cache").glob("??/*")), "index files lie in the node cache"
+    results = open_results(place.root, "chaos")
+    assert results.run_id == "in-s3"
+    assert results.arrow().count_rows() == QUERIES
+    assert results.polars().collect().height == QUERIES
+    qrels = tmp_path / "qrels.parquet"
+    judged = {"query_id": ["k0001"], "doc_id": ["d001"], "relevance": [1]}
+    pq.write_table(pa.table(judged), qrels)
+    summary = succeed(
+        place.run("evaluate", place.config, "--run", "latest", "--json", "--set",
+                  f"qrels.path={qrels}")
+    )  # fmt: skip
+    report = json.loads(summary.stdout)["report"]
+    assert report == "s3://chaos/runs/runs/in-s3/report/report.html"
+    assert b"<html" in open_root(place.root).read("runs/in-s3/report/report.html")
+    out = tmp_path / "run.trec"
+    succeed(place.run("runs", "export", place.root, "in-s3", "--out", out))
+    assert len(out.read_text().splitlines()) == QUERIES * 5
 
 
 def test_a_store_that_goes_away_ends_the_run_clearly_and_a_resume_heals_it(

@@ -17,13 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rerank_batch import latest_files
+from rerank_batch import open_results
 from rerank_batch.config import load_config
-from rerank_batch.errors import ModelError, RunConflict
-from rerank_batch.run import Run, content_digest, latest_run
+from rerank_batch.errors import InputsChanged, ModelError, RunConflict
+from rerank_batch.run import Run, latest_run
 from rerank_batch.schema import RESULT
-from rerank_batch.storage import Folder
+from rerank_batch.storage.folder import Folder
 from tests.conftest import run_command, run_json, sentences
+from tests.helpers import content_digest
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ _RESULT = [field.name for field in RESULT]
 
 
 def digest_of(root: Folder, run_id: str) -> str:
-    return content_digest(Run.open(root, run_id).results_paths())
+    return content_digest(Run.open(root, run_id))
 
 
 def test_every_row_of_the_log_is_in_the_results_or_the_rejects(finished, root):
@@ -61,10 +62,11 @@ def test_latest_names_the_run_and_a_second_run_of_the_same_id_is_refused(
     assert latest_run(root, "test").run_id == "undisturbed"
     again = run_command("rerank", built_config, "--run-id", "undisturbed")
     assert again.returncode == RunConflict.exit_code
-    assert "finished, with the same inputs" in again.stderr
+    assert "complete, with the same inputs" in again.stderr
     other = run_command(
         "rerank", built_config, "--run-id", "undisturbed", "--set", "retrieval.depth=10"
     )
+    assert other.returncode == InputsChanged.exit_code
     assert "settings.retrieval.depth was 20, is 10" in other.stderr
     assert "Traceback" not in again.stderr + other.stderr
 
@@ -119,11 +121,14 @@ def test_evaluate_runs_the_judged_queries_and_leaves_latest_alone(finished, buil
 
 
 def test_the_results_open_with_polars_and_duckdb(finished):
-    """The two lines of the README."""
-    files = latest_files(finished["root"], "test")
-    by_polars = pl.scan_parquet(files).explode("results").unnest("results").collect()
+    """The lines of the README."""
+    results = open_results(finished["root"], "test")
+    by_polars = results.polars().explode("results").unnest("results").collect()
     assert by_polars.height == 40 * 5
-    by_duckdb = duckdb.read_parquet(files).select("query, unnest(results, recursive := true)")
+    by_arrow = results.arrow().to_table(columns=["query", "results"])
+    assert by_arrow.num_rows == 40
+    selected = "query, unnest(results, recursive := true)"
+    by_duckdb = duckdb.read_parquet(results.files).select(selected)
     assert by_duckdb.fetchall() == by_polars.select(["query", *_RESULT]).rows()
 
 
@@ -159,12 +164,12 @@ def test_killing_a_scorer_changes_nothing(root, built_config, tmp_path):
         [*command, *overrides], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as job:
         victim = wait_for(lambda: scorer_of(job.pid), 120)
-        wait_for(lambda: root.list("runs/killed/commits/"), 120)
+        wait_for(lambda: root.sizes("runs/killed/commits/"), 120)
         os.kill(victim, signal.SIGKILL)
-        assert len(root.list("runs/killed/commits/")) < 30, "killed too late to prove anything"
+        assert len(root.sizes("runs/killed/commits/")) < 30, "killed too late to prove anything"
         _, stderr = job.communicate(timeout=240)
         assert job.returncode == 0, stderr.decode()
-    assert len(root.list("runs/killed/commits/")) == 60
+    assert len(root.sizes("runs/killed/commits/")) == 60
     assert digest_of(root, "killed") == digest_of(root, "left-alone")
 
 
@@ -191,10 +196,17 @@ def test_an_approximate_index_says_how_much_it_finds(built_config, tmp_path):
     again = run_json("build-index", built_config, *overrides)
     assert not again["built"], "an index that is up to date is left alone"
     assert again["recall_at_100"] == summary["recall_at_100"]
-    (first,) = (entry for entry in (tmp_path / "index").iterdir() if entry.is_dir())
-    assert run_json("build-index", built_config, *overrides, "--force")["built"]
-    (second,) = (entry for entry in (tmp_path / "index").iterdir() if entry.is_dir())
-    assert first != second, "a forced build never writes over files that a reader may hold"
+    builds = [set(folders(tmp_path / "index"))]
+    for _ in range(2):
+        assert run_json("build-index", built_config, *overrides, "--force")["built"]
+        builds.append(set(folders(tmp_path / "index")))
+    assert [len(each) for each in builds] == [1, 2, 2]
+    assert builds[0] < builds[1], "a forced build leaves the files alone that a reader may hold"
+    assert not builds[0] & builds[2], "the build before that one is removed"
+
+
+def folders(place: Path) -> list[str]:
+    return [entry.name for entry in place.iterdir() if entry.is_dir()]
 
 
 def scorer_of(pid: int) -> int | None:

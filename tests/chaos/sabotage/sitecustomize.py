@@ -11,54 +11,66 @@ RERANK_BATCH_SABOTAGE names what to break, parted by commas:
     memory:TOKENS   a forward pass over more than TOKENS tokens runs out of memory
 """
 
+import importlib.abc
+import importlib.util
 import os
 import signal
+import sys
 
 
-def _overwrite() -> None:
-    from rerank_batch.storage.folder import Folder
-    from rerank_batch.storage.s3 import Bucket
+def _overwrite(_what) -> None:
+    def folder(module) -> None:
+        def create_once(self, key, data):
+            with self._staged(key) as staged:
+                staged.write_bytes(data)
+                staged.replace(self.path(key))
+            return True
 
-    def folder(self, key, data):
-        with self._staged(key) as staged:
-            staged.write_bytes(data)
-            staged.replace(self.path(key))
-        return True
+        module.Folder.create_once = create_once
+        module.Folder.check_writes = lambda self: None
 
-    def bucket(self, key, data):
-        return self._put_if(key, data, {})
+    def bucket(module) -> None:
+        module.Bucket.create_once = lambda self, key, data: self._put_if(key, data, {})
+        module.Bucket.check_writes = lambda self: None
 
-    Folder.create_once, Bucket.create_once = folder, bucket
-    Folder.check_writes = Bucket.check_writes = lambda self: None
+    _when_imported("rerank_batch.storage.folder", folder)
+    _when_imported("rerank_batch.storage.s3", bucket)
 
 
-def _any_epoch() -> None:
-    from rerank_batch.run import protocol
+def _any_epoch(_what) -> None:
+    def patch(module) -> None:
+        module.refuse_if_taken_over = lambda *_: None
+        module.Run.counting = lambda self: sorted(self._listed_commits())
 
-    protocol.refuse_if_taken_over = lambda *_: None
-    protocol.Run.counting = lambda self: sorted(self._listed_commits())
+    _when_imported("rerank_batch.run.protocol", patch)
 
 
 def _die_before(moment) -> None:
-    from rerank_batch.run.protocol import Run
-
     name = {"final": "finish", "latest": "publish"}[moment]
-    setattr(Run, name, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+
+    def patch(module) -> None:
+        setattr(module.Run, name, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+
+    _when_imported("rerank_batch.run.protocol", patch)
 
 
-def _scoring(word, happens) -> None:
-    from rerank_batch.rerankers.cross_encoder import CrossEncoderScorer
+def _scoring(happens):
+    def on_word(word) -> None:
+        def patch(module) -> None:
+            score = module.CrossEncoderScorer.score
 
-    score = CrossEncoderScorer.score
+            def broken(self, queries, documents):
+                scores = score(self, queries, documents)
+                for row, query in enumerate(queries):
+                    if word in query.split():
+                        happens(scores, row)
+                return scores
 
-    def broken(self, queries, documents):
-        scores = score(self, queries, documents)
-        for row, query in enumerate(queries):
-            if word in query.split():
-                happens(scores, row)
-        return scores
+            module.CrossEncoderScorer.score = broken
 
-    CrossEncoderScorer.score = broken
+        _when_imported(_SCORER, patch)
+
+    return on_word
 
 
 def _die(*_) -> None:
@@ -74,28 +86,55 @@ def _nan(scores, row) -> None:
 
 
 def _memory(tokens) -> None:
-    from rerank_batch.rerankers.cross_encoder import CrossEncoderScorer
+    def patch(module) -> None:
+        logits = module.CrossEncoderScorer._logits
 
-    logits = CrossEncoderScorer._logits
+        def hungry(self, pairs):
+            if self._budget.tokens > int(tokens):
+                raise MemoryError
+            return logits(self, pairs)
 
-    def hungry(self, pairs):
-        if self._budget.tokens > int(tokens):
-            raise MemoryError
-        return logits(self, pairs)
+        module.CrossEncoderScorer._logits = hungry
 
-    CrossEncoderScorer._logits = hungry
+    _when_imported(_SCORER, patch)
 
 
+class _Patcher(importlib.abc.MetaPathFinder):
+    """Finds a module as ever and patches it once it is loaded: most processes never load it."""
+
+    def __init__(self, name, patch) -> None:
+        self.name, self.patch = name, patch
+
+    def find_spec(self, name, path=None, target=None):
+        if name != self.name:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        load = spec.loader.exec_module
+
+        def exec_module(module):
+            load(module)
+            self.patch(module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+def _when_imported(name, patch) -> None:
+    sys.meta_path.insert(0, _Patcher(name, patch))
+
+
+_SCORER = "rerank_batch.rerankers.cross_encoder"
 _BREAKS = {
-    "overwrite": lambda _: _overwrite(),
-    "any-epoch": lambda _: _any_epoch(),
+    "overwrite": _overwrite,
+    "any-epoch": _any_epoch,
     "die-before": _die_before,
-    "die-on": lambda word: _scoring(word, _die),
-    "fail-on": lambda word: _scoring(word, _fail),
-    "nan-on": lambda word: _scoring(word, _nan),
+    "die-on": _scoring(_die),
+    "fail-on": _scoring(_fail),
+    "nan-on": _scoring(_nan),
     "memory": _memory,
 }
 
 for part in filter(None, os.environ.get("RERANK_BATCH_SABOTAGE", "").split(",")):
-    name, _, what = part.partition(":")
-    _BREAKS[name](what)
+    kind, _, what = part.partition(":")
+    _BREAKS[kind](what)
