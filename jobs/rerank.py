@@ -158,6 +158,7 @@ def _execute(
     pairs = int(sums.get("pairs", 0)) if config.reranker else 0
     here = pairs * (queries - done_before) / max(queries, 1)
     return {
+        "fingerprint": run.spec["fingerprint"],
         "queries": int(sums.get("queries", 0)),
         "log_rows": plan.log_rows,
         "weight": sums.get("weight", 0.0),
@@ -181,7 +182,6 @@ def _summary(run: Run) -> dict[str, Any]:
     return {
         **{key: value for key, value in final.items() if key not in skip},
         "root": run.root.uri,
-        "fingerprint": run.spec["fingerprint"],
         "files": run.root.path(f"runs/{run.run_id}/data"),
     }
 
