@@ -8,7 +8,7 @@ ROUNDS ?= 30
 help:
 	@echo "make demo       the main job on a real sample: index, retrieve, rerank, report"
 	@echo "make test       linters, types, import rules and the tests"
-	@echo "make test-slow  the slow tests: kills, memory and scale"
+	@echo "make test-slow  the slow tests: kills, faults, memory and scale"
 	@echo "make chaos      drivers, workers and an S3 server killed at random, ROUNDS=30 times each"
 	@echo "make clean      remove .venv, the sample, its index and its runs"
 
@@ -35,7 +35,7 @@ test: lint
 	$(BIN)/python -m pytest
 
 test-slow: .venv/installed
-	$(BIN)/python -m pytest -m slow -s
+	$(BIN)/python -m pytest -m slow -s --timeout 1800
 
 chaos: .venv/installed
 	$(BIN)/python -m tests.chaos --rounds $(ROUNDS)

@@ -11,10 +11,10 @@ from tests.chaos.rounds import Round, Tally
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", ["folder", "s3"])
 def test_nothing_is_lost_doubled_or_changed(kind: str, tmp_path: Path) -> None:
-    """One round that begins with two drivers and one with drivers and workers killed."""
-    tally = torment(kind, tmp_path, rounds=2)
+    """One round: two drivers at once, then what chance brings of killed drivers and workers."""
+    tally = torment(kind, tmp_path, rounds=1)
     assert tally.violations == []
-    assert tally.resumes + tally.two_drivers > 0
+    assert tally.two_drivers == 1
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Faults made for real, and what must come of each: what readers see, what is kept, how it ends.
 
-The store is a real S3 server, processes die by kill -9, the full disk is a full file system.
+The store is a real S3 server, processes die by kill -9, the full disk is a full file system. Those
+that take half a minute or more are marked slow: `make test-slow` runs them.
 """
 
 import json
@@ -85,7 +86,9 @@ def sabotaged(project: Project, what: str, local: bool = False) -> Project:
 # --- drivers ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("moment", ["working", "final", "latest"])
+@pytest.mark.parametrize(
+    "moment", ["working", "final", pytest.param("latest", marks=pytest.mark.slow)]
+)
 def test_a_driver_that_is_killed_leaves_the_old_run_to_readers_and_resumes_to_the_same(
     project, reference, moment, tmp_path
 ):
@@ -146,6 +149,7 @@ def test_a_resume_with_other_settings_is_refused_field_by_field_and_writes_nothi
     assert root.sizes("runs/undisturbed/") == before
 
 
+@pytest.mark.slow
 def test_a_run_that_is_aborted_stops_its_driver_and_cannot_be_resumed(project, tmp_path):
     driver = project.driver(tmp_path / "log", "--run-id", "given-up")
     wait_for(lambda: open_root(project.root).sizes("runs/given-up/commits/"))
@@ -177,6 +181,7 @@ def test_a_driver_that_is_told_to_end_says_how_to_go_on_and_gives_its_lease_back
 # --- poison ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_poison_is_rejected_alone_and_everybody_else_gets_the_same_scores(project):
     """A query that raises, one that gives no number, and a model that runs out of memory."""
     poison = sabotaged(project, "fail-on:winter,nan-on:summer,memory:500", local=True)
@@ -209,6 +214,7 @@ def test_poison_is_rejected_alone_and_everybody_else_gets_the_same_scores(projec
     succeed(project.run("runs", "verify", project.root, "poisoned"))
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_wrong_wholesale_is_stopped(project):
     poison = sabotaged(project, "nan-on:winter", local=True)
     done = poison.run(
@@ -218,6 +224,7 @@ def test_a_run_that_goes_wrong_wholesale_is_stopped(project):
     assert Run.open(open_root(project.root), "wholesale").final() is None
 
 
+@pytest.mark.slow
 def test_a_batch_that_ends_its_worker_every_time_stops_with_its_queries_and_a_hint(project):
     """What the kernel's out-of-memory killer does to a worker, again and again."""
     killer = sabotaged(project, "die-on:winter", local=True)
@@ -279,6 +286,7 @@ def test_a_job_with_every_path_in_a_bucket_makes_the_same_content(bucket, refere
     assert len(out.read_text().splitlines()) == QUERIES * 5
 
 
+@pytest.mark.slow
 def test_a_store_that_goes_away_ends_the_run_clearly_and_a_resume_heals_it(
     bucket, reference, tmp_path
 ):
@@ -330,6 +338,7 @@ def test_a_bucket_that_does_not_exist_is_found_before_any_model_is_loaded(bucket
     fails(done, ConfigError, "folders or s3://")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_a_clear_error_without_a_commit_and_a_resume_heals_it(
     project, reference, tmp_path
 ):
@@ -369,6 +378,7 @@ def test_a_damaged_object_is_a_hard_error_and_never_taken_for_absent(project, tm
     fails(done, StorageError, victim.name, "is damaged")
 
 
+@pytest.mark.slow
 def test_one_megabyte_in_a_query_or_a_document_is_cut_flagged_and_survived(project, tmp_path):
     corpus = pq.read_table(project.config.parent / "corpus.parquet").to_pylist()
     corpus[5]["text"] = "river stone " * 90_000

@@ -11,6 +11,7 @@ from tests.chaos.arena import ray_cluster, write_base
 from tests.chaos.project import Project, clean_environment, content_digest, write_project
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_node_that_dies_in_the_middle_changes_nothing(tmp_path):
     """Two nodes of two CPUs; the second is killed and, as on spot machines, another one comes."""

@@ -22,6 +22,7 @@ def ray_folder():
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_no_artifact_log_or_traceback_holds_a_secret(tmp_path, ray_folder):
     (tmp_path / "s3").mkdir()
     with S3Server(tmp_path / "s3", secret_key=CANARY) as server:
