@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from jobs.console import Console, facts_table
-from rerank_batch.errors import RunDamaged
+from rerank_batch.errors import RunConflict, RunDamaged
 from rerank_batch.exports import Format, System, export_run
 from rerank_batch.run import (
     COMPLETE,
@@ -29,7 +29,12 @@ def show_list(root_uri: str, console: Console) -> None:
         table.add_column(column)
     rows = []
     for run_id in list_runs(root):
-        run = Run.open(root, run_id)
+        try:
+            run = Run.open(root, run_id)
+        except RunConflict:
+            table.add_row(run_id, "", "", "of another version", "", "")
+            rows.append({"run_id": run_id, "state": "of another version"})
+            continue
         final = run.final()
         row = {
             "run_id": run_id,

@@ -5,8 +5,10 @@ The run that latest.json names is never touched, nor is a newer one that is abou
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
+from rerank_batch.errors import RunConflict
 from rerank_batch.run.objects import CommitName
 from rerank_batch.run.protocol import ABORTED, Run, list_runs, read_latest, run_key
 from rerank_batch.storage import Root
@@ -32,7 +34,7 @@ def find_garbage(root: Root, job: str | None = None, keep: int | None = None) ->
     uploads that broke off a day ago. ``keep`` gives up whole complete runs as well, all but the
     newest ``keep`` of each job.
     """
-    runs = [Run.open(root, run_id) for run_id in list_runs(root)]
+    runs = _readable_runs(root)
     found = []
     newer: dict[str, int] = {}
     for run in reversed(runs):
@@ -50,6 +52,15 @@ def find_garbage(root: Root, job: str | None = None, keep: int | None = None) ->
         else:
             found.append(_unlisted(root, run, final["state"] == ABORTED))
     return [garbage for garbage in reversed(found) if garbage.keys or garbage.uploads]
+
+
+def _readable_runs(root: Root) -> list[Run]:
+    """The runs under a root that this version understands, oldest first."""
+    runs = []
+    for run_id in list_runs(root):
+        with suppress(RunConflict):
+            runs.append(Run.open(root, run_id))
+    return runs
 
 
 def remove_garbage(root: Root, garbage: Sequence[Garbage]) -> None:

@@ -62,7 +62,7 @@ _FINAL_KEYS = ("state", "run_id", "job", "created", "results", "reject_files", "
 _LATEST_KEYS = ("run_id", "created")
 _EPOCH_KEYS = ("nonce", "owner", "accepts")
 _WRITER = {"compression": "zstd", "use_dictionary": False, "write_page_checksum": True}
-_READERS = 16
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,7 @@ class Run:
     epoch: int = 0
     owner: Owner = field(default_factory=Owner.me)
     _accepted: tuple[CommitName, ...] = ()
+    _read: dict[CommitName, Commit] = field(default_factory=dict)
 
     @classmethod
     def create(cls, root: Root, run_id: str, spec: Mapping[str, Any]) -> "Run":
@@ -194,10 +195,14 @@ class Run:
         The same inputs give the same plan, so a resume fills in what a dead driver left out.
         """
         there = self.root.sizes(self._key("plan/"))
-        for number, (start, stop) in enumerate(self.blocks()):
+
+        def write(number: int, start: int, stop: int) -> None:
             key = _plan_key(number)
             if self._key(key) not in there:
                 publish_parquet(self.root, self._key(""), key, queries.slice(start, stop - start))
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(lambda block: write(block[0], *block[1]), enumerate(self.blocks())))
         if rejects.num_rows and self.root.size(self._key(PLAN_REJECTS)) is None:
             publish_parquet(self.root, self._key(""), PLAN_REJECTS, rejects)
 
@@ -282,9 +287,12 @@ class Run:
         return sorted({*self._accepted, *own})
 
     def commits(self, names: Sequence[CommitName] | None = None) -> list[Commit]:
-        """The commits that count, read; a missing one is damage."""
-        with ThreadPoolExecutor(_READERS) as pool:
-            return list(pool.map(self._commit, self.counting() if names is None else names))
+        """The commits that count, each read once; a missing one is damage."""
+        wanted = self.counting() if names is None else names
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            new = [name for name in wanted if name not in self._read]
+            self._read.update(zip(new, pool.map(self._commit, new), strict=True))
+        return [self._read[name] for name in wanted]
 
     def finish(self, totals: Mapping[str, Any]) -> dict[str, Any]:
         """Check that every planned query is covered once, list the files, create final.json.
@@ -521,7 +529,7 @@ def latest_run(root: Root, job: str) -> Run:
 def list_runs(root: Root) -> list[str]:
     """Run ids, oldest first."""
     ids = [name for name in root.folders("runs/") if RUN_ID.match(name)]
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
         specs = list(pool.map(lambda run_id: root.read(run_key(run_id, "spec.json")), ids))
     created = [
         (from_json(raw, run_key(run_id, "spec.json"), ("created",))["created"], run_id)

@@ -95,6 +95,7 @@ def _client(endpoint: str | None, tries: int) -> Any:
         retries={"mode": "standard", "total_max_attempts": tries},
         connect_timeout=5,
         read_timeout=30,
+        max_pool_connections=32,
         s3={"addressing_style": "path" if endpoint else "auto"},
     )
     try:
