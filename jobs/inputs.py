@@ -99,7 +99,6 @@ def read_inputs(config: Config, judged_only: bool = False) -> Inputs:
         raise ConfigError("queries.judged_only needs qrels.path: no query is judged without it")
 
     plan = make_plan(queries, qrels)
-    check_rejects(sum(plan.reject_counts().values()), plan.log_rows, config.limits.max_rejects)
     encoder_print = model_fingerprint(model_folder(encoder.location))
     index_root = open_root(config.index.path)
     index = Index(index_root, read_manifest(index_root), node_cache(config.storage))
@@ -130,14 +129,18 @@ def read_inputs(config: Config, judged_only: bool = False) -> Inputs:
     return Inputs(plan, qrels, index, encoder, reranker, settings, made_of)
 
 
+def are_too_many(rejected: int, log_rows: int, limit: float) -> bool:
+    """Whether so many rejected log rows are beyond ``limits.max_rejects``."""
+    return rejected > (limit if isinstance(limit, int) else limit * log_rows)
+
+
 def check_rejects(rejected: int, log_rows: int, limit: float) -> None:
     """Stop where more is rejected than the limit allows: log rows, or a share of them below 1.
 
     Raises:
         TooManyRejects: the message gives the numbers.
     """
-    allowed = limit if isinstance(limit, int) else limit * log_rows
-    if rejected > allowed:
+    if are_too_many(rejected, log_rows, limit):
         raise TooManyRejects(
             f"{rejected:,} of {log_rows:,} log rows are rejected, more than limits.max_rejects "
             f"({limit}) allows. Look at the reasons with --dry-run and mend the log, or raise the "

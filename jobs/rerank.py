@@ -11,12 +11,13 @@ from typing import Any
 from rich.table import Table
 
 from jobs.console import Console, PeakMemory, facts_table
-from jobs.inputs import Inputs, check_rejects, read_inputs, versions
+from jobs.inputs import Inputs, are_too_many, check_rejects, read_inputs, versions
 from rerank_batch import schema
 from rerank_batch.config import Config, digest
 from rerank_batch.errors import InputsChanged, RerankBatchError, RunConflict
 from rerank_batch.pipeline import Cluster, cluster, run_queries
 from rerank_batch.pools import plan_pools
+from rerank_batch.queries import Plan
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.run import (
     ABORTED,
@@ -65,6 +66,8 @@ def rerank(
     root = open_root(config.root)
     root.check_writes()
     inputs = read_inputs(config, judged_only)
+    planned = inputs.plan
+    check_rejects(_planned_rejects(planned), planned.log_rows, config.limits.max_rejects)
     run = _begin(root, config, inputs, start)
     if run.state() == COMPLETE:
         console.note(f"run {run.run_id} is complete: nothing is left to do")
@@ -124,7 +127,7 @@ def _execute(
     to_do = run.blocks_to_do(done)
     kept = f", {done_before:,} of them done before" if run.epoch > 1 else ""
     console.note(f"run {run.run_id}: {queries:,} queries in {len(run.blocks())} blocks{kept}")
-    rejected = sum(plan.reject_counts().values())
+    rejected = _planned_rejects(plan)
     rejected += int(sum(total(run.commits(), "reject_reasons").values()))
     plan_seconds = time.perf_counter() - began
 
@@ -209,6 +212,9 @@ def dry_run(config: Config, judged_only: bool = False) -> dict[str, Any]:
         "queries": queries,
         "log_rows": plan.log_rows,
         "rejects": plan.reject_counts(),
+        "too_many_rejects": are_too_many(
+            _planned_rejects(plan), plan.log_rows, config.limits.max_rejects
+        ),
         "judged": inputs.judged_queries + inputs.judged_rejects,
         "documents": inputs.index.manifest.documents,
         "pairs": pairs if inputs.reranker else 0,
@@ -321,7 +327,8 @@ def show_plan(summary: dict[str, Any], console: Console) -> None:
     """Print what a dry run found."""
     facts: dict[str, object] = {
         "queries": f"{summary['queries']:,} from {summary['log_rows']:,} log rows",
-        "rejects": _listed(summary["rejects"]),
+        "rejects": _listed(summary["rejects"])
+        + (": MORE than limits.max_rejects allows" if summary["too_many_rejects"] else ""),
         "judged queries": f"{summary['judged']:,}",
         "documents": f"{summary['documents']:,}",
         "pairs to score": f"{summary['pairs']:,}",
@@ -363,6 +370,10 @@ def _facts(summary: dict[str, Any]) -> dict[str, object]:
     if summary["judged_not_in_log"]:
         facts["judged elsewhere"] = f"{summary['judged_not_in_log']:,} queries not in this log"
     return facts
+
+
+def _planned_rejects(plan: Plan) -> int:
+    return sum(plan.reject_counts().values())
 
 
 def _listed(counts: Mapping[str, int]) -> str:

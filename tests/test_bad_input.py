@@ -78,7 +78,9 @@ def test_truncated_parquet(command, collection, tmp_path):
 def test_duplicate_query_ids(command, tmp_path):
     log = write(tmp_path / "log.parquet", query_id=["a", "a", "b"], query=["x", "y", "z"])
     refused(command(f"queries.path={log}"), InputError, "first a.", "queries.duplicates: first")
-    assert command(f"queries.path={log}", "queries.duplicates=first").exit_code == 0
+    first = command(f"queries.path={log}", "queries.duplicates=first")
+    assert first.exit_code == 0
+    assert "MORE than limits.max_rejects allows" in first.output, "a dry run shows, a run refuses"
 
 
 def test_corpus_without_text(command, tmp_path):
@@ -184,6 +186,6 @@ def test_no_configuration_file():
 def test_exit_codes_are_distinct_and_in_the_help():
     from rerank_batch.errors import EXIT_CODES
 
-    assert len(EXIT_CODES) == len(set(EXIT_CODES.values())) == 9
+    assert len(EXIT_CODES) == len(set(EXIT_CODES.values())) == 12
     text = " ".join(CliRunner().invoke(app, ["--help"]).output.split())
     assert all(f"{code} {meaning}" in text for code, meaning in EXIT_CODES.items())
