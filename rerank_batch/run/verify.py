@@ -115,7 +115,8 @@ def _check_commits(run: Run, final: Mapping[str, Any]) -> Iterable[str]:
     """The commits that final.json names are there, cover the plan and list the same files."""
     names = [CommitName.parse(name) for name in final["commits"]]
     check_coverage([(name.start, name.stop) for name in names], run.spec["planned"], run.run_id)
-    commits: list[Commit] = run.commits(names)
+    afresh = Run(run.root, run.run_id, run.spec)  # a run reads each commit once and keeps it
+    commits: list[Commit] = afresh.commits(names)
     committed = {file.key: file.sha256 for commit in commits for file in commit.files}
     listed = {file["key"]: file["sha256"] for file in [*final["results"], *final["reject_files"]]}
     for key in sorted(committed.keys() - listed.keys()):

@@ -1,13 +1,10 @@
 """What the chaos rounds run: a small collection, tiny models, in a folder or in a real bucket."""
 
-import hashlib
-import json
 import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +12,7 @@ import yaml
 
 from rerank_batch.run import Run
 from rerank_batch.storage import open_root
+from tests import helpers
 
 QUERIES, BLOCK_ROWS, LEASE_SECONDS = 160, 4, 4
 HERE = Path(__file__).parent
@@ -78,15 +76,8 @@ def write_project(folder: Path, base: Path, root: str, inputs: str, queries: int
 
 
 def content_digest(root: str, run_id: str) -> str:
-    """sha256 over everything a finished run says, by qidx: results and rejects."""
-    run = Run.open(open_root(root), run_id)
-    rows: list[Any] = []
-    for file in run.finished()["results"]:
-        rows += run.read_table(file).to_pylist()
-    rows.sort(key=lambda row: row["qidx"])
-    rejects = [json.dumps(row, default=str) for row in run.rejects().to_pylist()]
-    text = json.dumps([rows, sorted(rejects)], default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """See `tests.helpers.content_digest`."""
+    return helpers.content_digest(Run.open(open_root(root), run_id))
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
