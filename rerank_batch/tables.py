@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from rerank_batch.config import FilterTerm
 from rerank_batch.errors import ConfigError, InputError
-from rerank_batch.storage import InputFile, input_files, open_dataset
+from rerank_batch.storage import InputFile, input_files, open_dataset, reading_failed
 
 _BATCH_ROWS = 65_536
 _OPERATORS = {
@@ -92,7 +92,7 @@ class ParquetTable:
         try:
             yield from scanner.to_batches()
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{self.what}: reading {self.path} failed: {error}") from None
+            raise reading_failed(f"{self.what}: reading {self.path} failed", error) from None
 
     def _expression(self, terms: Sequence[FilterTerm]) -> Any:
         expression = None
@@ -206,9 +206,8 @@ def _footer(file: InputFile, what: str) -> pq.FileMetaData:
         with file.open() as source:
             return pq.read_metadata(source)
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(
-            f"{what}: {file} is not a whole Parquet file (truncated or another format): {error}"
-        ) from None
+        cause = f"{what}: {file} is not a whole Parquet file (truncated or another format)"
+        raise reading_failed(cause, error) from None
 
 
 def _refuse_missing_columns(

@@ -7,6 +7,7 @@ from rerank_batch.storage.inputs import (
     input_files,
     open_dataset,
     open_file,
+    reading_failed,
 )
 from rerank_batch.storage.root import Published, Root, open_root, sha256_file
 from rerank_batch.storage.s3 import endpoint_variables, use_endpoint
@@ -23,6 +24,7 @@ __all__ = [
     "open_dataset",
     "open_file",
     "open_root",
+    "reading_failed",
     "sha256_file",
     "use_endpoint",
 ]

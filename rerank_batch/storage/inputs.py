@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 from fsspec.utils import glob_translate
 
-from rerank_batch.errors import ConfigError, InputError, StorageError
+from rerank_batch.errors import ConfigError, InputError, RerankBatchError, StorageError
 from rerank_batch.storage.root import sha256_file
 from rerank_batch.storage.s3 import (
     TRIES,
@@ -53,6 +53,7 @@ class InputFile:
 
         Raises:
             InputError: the file cannot be read to its end.
+            StorageError: the store fails.
         """
         try:
             if not is_remote(self.uri):
@@ -63,7 +64,13 @@ class InputFile:
                     checksum.update(chunk)
             return checksum.hexdigest()
         except (OSError, pa.ArrowException) as error:
-            raise InputError(f"reading {self.uri} failed: {error}") from None
+            raise reading_failed(f"reading {self.uri} failed", error) from None
+
+
+def reading_failed(what: str, error: Exception) -> RerankBatchError:
+    """The error of a read that broke off: the store's failure, or the file's."""
+    kind = StorageError if "AWS Error" in str(error) else InputError
+    return kind(f"{what}: {error}")
 
 
 def is_remote(path: str) -> bool:

@@ -300,7 +300,7 @@ class Round:
         """A driver that ended by itself: well, or with one of the clear failures."""
         if driver.returncode != 0:
             self.tally.failed_drivers += 1
-        if driver.returncode not in (0, 3, 4, 5, 6, 8):
+        if driver.returncode not in (0, 5, 6, 8):
             self._fault(f"a driver ended with exit code {driver.returncode}")
 
     # --- judging ---------------------------------------------------------------------------
