@@ -123,6 +123,7 @@ def read_inputs(config: Config, judged_only: bool = False) -> Inputs:
         "qrels": fingerprint_files(config.qrels.path, QRELS_SUFFIXES, "qrels")
         if config.qrels
         else None,
+        "plan": plan.fingerprint(),
         "index": made_of_index,
         "reranker": reranker_print,
     }

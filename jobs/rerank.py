@@ -14,7 +14,7 @@ from jobs.console import Console, PeakMemory, facts_table
 from jobs.inputs import Inputs, are_too_many, check_rejects, read_inputs, versions
 from rerank_batch import schema
 from rerank_batch.config import Config, digest
-from rerank_batch.errors import InputsChanged, RerankBatchError, RunConflict
+from rerank_batch.errors import RerankBatchError, RunConflict
 from rerank_batch.pipeline import Cluster, cluster, run_queries
 from rerank_batch.pools import plan_pools
 from rerank_batch.queries import Plan
@@ -91,11 +91,6 @@ def _begin(root: Root, config: Config, inputs: Inputs, start: Start) -> Run:
         run.check_made_of(inputs.made_of)
         if run.state() == ABORTED:
             raise RunConflict(f"run {run.run_id} was aborted; begin a new one")
-        if run.spec["planned"] != inputs.plan.queries.num_rows:
-            raise InputsChanged(
-                f"run {run.run_id} planned {run.spec['planned']:,} queries, this version plans "
-                f"{inputs.plan.queries.num_rows:,} from the same log; begin a new run"
-            )
         return run
     plan = inputs.plan
     block_rows = rows_per_block(config, plan.queries.num_rows)

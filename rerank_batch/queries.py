@@ -4,12 +4,14 @@ Every log row ends in exactly one place: merged into a planned query (its weight
 rejects with a reason code. Knows nothing of models, indexes or Ray.
 """
 
+import hashlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from rerank_batch import schema
 from rerank_batch.config import QueriesConfig
@@ -23,6 +25,7 @@ QUERY_CUT = "query_cut"
 """Flag of a query longer than ``queries.max_chars``, of which only the beginning is used."""
 
 _COMPACT_ROWS = 2_000_000
+_HASH_ROWS = 1_000_000
 _SPACES = r"[\s\v\x{85}\p{Z}]+"
 _RAW = pa.schema(
     [
@@ -48,6 +51,15 @@ class Plan:
         for row in self.rejects.to_pylist():
             counts[row["reason"]] = counts.get(row["reason"], 0) + row["rows"]
         return dict(sorted(counts.items()))
+
+    def fingerprint(self) -> str:
+        """sha256 over what is planned, so that a resume never mixes two plans of one log."""
+        checksum = hashlib.sha256()
+        for start in range(0, self.queries.num_rows, _HASH_ROWS):
+            sink = pa.BufferOutputStream()
+            pq.write_table(self.queries.slice(start, _HASH_ROWS), sink, compression="none")
+            checksum.update(sink.getvalue())
+        return checksum.hexdigest()
 
 
 def make_plan(config: QueriesConfig, judged: Collection[str] | None = None) -> Plan:

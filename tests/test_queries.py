@@ -376,3 +376,11 @@ def test_a_missing_column_is_answered_with_the_columns_there_are(tmp_path: Path)
     write_parquet(tmp_path / "log.parquet", [{"id": "1", "query": "x"}])
     with pytest.raises(InputError, match=r"no column 'query_id'; it has id, query"):
         make_plan(QueriesConfig(path=str(tmp_path)))
+
+
+def test_the_fingerprint_of_a_plan_is_that_of_its_rows(tmp_path: Path) -> None:
+    rows = [row("a", "river"), row("b", "stone")]
+    one = plan(tmp_path / "one", rows)
+    again = plan(tmp_path / "again", rows[::-1])
+    other = plan(tmp_path / "other", [rows[0], row("b", "stones")])
+    assert one.fingerprint() == again.fingerprint() != other.fingerprint()
