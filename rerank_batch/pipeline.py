@@ -443,7 +443,9 @@ def _our_error(error: BaseException) -> RerankBatchError | None:
     """
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, RerankBatchError):
+        # Ray's error of a task is an instance of its cause's class as well, with a whole traceback
+        # for a message: only one that is not Ray's is ours.
+        if isinstance(cause, RerankBatchError) and not isinstance(cause, ray.exceptions.RayError):
             return cause
         inner = getattr(cause, "cause", None)
         cause = inner if isinstance(inner, BaseException) else cause.__cause__

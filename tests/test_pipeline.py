@@ -5,11 +5,12 @@ import math
 
 import pyarrow as pa
 import pytest
+from ray.exceptions import RayTaskError
 
 from rerank_batch import schema
-from rerank_batch.errors import RerankBatchError
+from rerank_batch.errors import RerankBatchError, StorageError
 from rerank_batch.events import count, drain
-from rerank_batch.pipeline import _Actor, _commit_block, map_stage, sums_of
+from rerank_batch.pipeline import _Actor, _clear_errors, _commit_block, map_stage, sums_of
 from rerank_batch.pools import Pool
 from rerank_batch.run import Run
 from rerank_batch.stages import StageSpec
@@ -192,3 +193,13 @@ def row(qidx, reject, value):
         "metrics": metrics,
         "reject": reject,
     }
+
+
+def test_an_error_of_ours_comes_out_of_ray_as_it_was_raised():
+    """Ray's error of a task is of our class as well, with a worker's whole stack for a message."""
+    raised = StorageError("the bucket does not exist")
+    task = RayTaskError("task", "a stack\nof many\nlines", raised).as_instanceof_cause()
+    assert isinstance(task, StorageError)
+    with pytest.raises(StorageError) as error, _clear_errors():
+        raise task
+    assert error.value is raised

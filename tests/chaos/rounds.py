@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from rerank_batch.errors import RerankBatchError, RunConflict
+from rerank_batch.errors import ComputeError, RerankBatchError, RunConflict, StorageError
 from rerank_batch.run import Run, latest_run
 from rerank_batch.storage import Root, open_root
 from tests.chaos.fault_proxy import FaultProxy
@@ -142,8 +142,9 @@ class Round:
         codes = [first.returncode, second.returncode]
         if codes == [0, 0] and not was_final:
             self._fault(f"{what}: both drivers say that they made the run")
-        refused = RunConflict.exit_code
-        if 0 in codes and not was_final and refused not in codes:
+        # Not the owner; or the owner, until the store failed it.
+        losers = (RunConflict.exit_code, StorageError.exit_code, ComputeError.exit_code)
+        if 0 in codes and not was_final and not set(codes) & set(losers):
             self._fault(f"{what}: exit codes {codes}, the other was not refused as not the owner")
 
     def _to_the_end(self) -> None:
@@ -318,7 +319,8 @@ class Round:
             self._fault(f"final.json counts {final['queries']} queries and {final['rejects']}")
         if not self._is_latest():
             self._fault("latest.json names another run")
-        if "Traceback" in self.log.read_text(encoding="utf-8", errors="replace"):
+        said = self.log.read_text(encoding="utf-8", errors="replace")
+        if "Traceback" in said or "site-packages" in said:
             self._fault(f"a driver showed a traceback, see {self.log}")
 
     def _fault(self, what: str) -> None:

@@ -72,6 +72,7 @@ def fails(done: subprocess.CompletedProcess[str], kind, *said: str) -> None:
     for text in said:
         assert text in flat, flat[-3000:]
     assert "Traceback" not in done.stderr
+    assert "site-packages" not in done.stderr
 
 
 def sabotaged(project: Project, what: str, local: bool = False) -> Project:
@@ -301,6 +302,7 @@ def test_a_store_that_goes_away_ends_the_run_clearly_and_a_resume_heals_it(
     assert "nothing answers at http://127.0.0.1" in said or "tries" in said
     assert "--resume outage" in said
     assert "Traceback" not in said
+    assert "site-packages" not in said, "one message, not the stack of a worker"
     server.restart()
     resumed = json.loads(
         succeed(place.run("rerank", place.config, "--resume", "outage", "--json")).stdout
