@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -272,6 +273,12 @@ def test_a_job_with_every_path_in_a_bucket_makes_the_same_content(bucket, refere
     assert results.run_id == "in-s3"
     assert results.arrow().count_rows() == QUERIES
     assert results.polars().collect().height == QUERIES
+    by_ray = "import sys, rerank_batch as r; print(r.open_results(*sys.argv[1:]).ray().count())"
+    counted = subprocess.run(
+        [sys.executable, "-c", by_ray, place.root, "chaos"],
+        env=place.environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert counted.stdout.split()[-1] == str(QUERIES)
     qrels = tmp_path / "qrels.parquet"
     judged = {"query_id": ["k0001"], "doc_id": ["d001"], "relevance": [1]}
     pq.write_table(pa.table(judged), qrels)
