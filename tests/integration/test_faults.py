@@ -89,7 +89,12 @@ def sabotaged(project: Project, what: str, local: bool = False) -> Project:
 
 
 @pytest.mark.parametrize(
-    "moment", ["working", "final", pytest.param("latest", marks=pytest.mark.slow)]
+    "moment",
+    [
+        "working",
+        pytest.param("final", marks=pytest.mark.slow),
+        pytest.param("latest", marks=pytest.mark.slow),
+    ],
 )
 def test_a_driver_that_is_killed_leaves_the_old_run_to_readers_and_resumes_to_the_same(
     project, reference, moment, tmp_path
@@ -122,6 +127,7 @@ def test_a_driver_that_is_killed_leaves_the_old_run_to_readers_and_resumes_to_th
     assert "complete: nothing is left to do" in again.stderr
 
 
+@pytest.mark.slow
 def test_a_second_driver_is_told_who_owns_the_run_and_may_take_it_over(
     project, reference, tmp_path
 ):
@@ -163,6 +169,7 @@ def test_a_run_that_is_aborted_stops_its_driver_and_cannot_be_resumed(project, t
     assert not open_root(project.root).sizes("runs/given-up/data/")
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_told_to_end_says_how_to_go_on_and_gives_its_lease_back(
     project, reference, tmp_path
 ):

@@ -132,6 +132,7 @@ def test_the_results_open_with_polars_and_duckdb(finished):
     assert by_duckdb.fetchall() == by_polars.select(["query", *_RESULT]).rows()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cpus", [1, 4])
 def test_auto_pools_finish_on_any_machine_with_the_same_results(finished, root, built_config, cpus):
     """`finished` ran on 2 logical CPUs; the number of threads may change the last bits."""
@@ -140,6 +141,7 @@ def test_auto_pools_finish_on_any_machine_with_the_same_results(finished, root, 
     assert_same_rankings(root, "undisturbed", run_id)
 
 
+@pytest.mark.slow
 def test_scorers_are_placed_on_logical_gpus(finished, root, built_config):
     """Two GPU actors where Ray counts two GPUs; torch finds none and says so by using the CPU."""
     summary = run_json(
@@ -189,6 +191,7 @@ def test_weights_that_do_not_load_stop_the_job_with_the_code_of_models(
     assert "Traceback" not in job.stderr
 
 
+@pytest.mark.slow
 def test_an_approximate_index_says_how_much_it_finds(built_config, tmp_path):
     overrides = ["--set", "index.kind=HNSW", "--set", f"index.path={tmp_path / 'index'}"]
     summary = run_json("build-index", built_config, *overrides)
