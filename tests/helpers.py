@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +200,13 @@ def content_digest(run: Run) -> str:
         ]
         checksum.update(json.dumps([line for *_, line in sorted(order)]).encode())
     return checksum.hexdigest()
+
+
+def wait_for(look: Callable[[], Any], seconds: float = 120) -> Any:
+    """What ``look`` finds, as soon as it finds anything."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := look():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("waited in vain")

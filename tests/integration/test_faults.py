@@ -37,6 +37,7 @@ from tests.chaos.project import (
     write_project,
 )
 from tests.chaos.s3_server import S3Server
+from tests.helpers import wait_for
 
 QUERIES = 80
 
@@ -418,15 +419,6 @@ def test_one_megabyte_in_a_query_or_a_document_is_cut_flagged_and_survived(proje
 
 def rows_of(root: str, run_id: str) -> list[dict]:
     return open_results(root, "chaos", run_id).arrow().to_table().to_pylist()
-
-
-def wait_for(look, seconds: float = 120):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        time.sleep(0.02)
-    raise AssertionError("waited in vain")
 
 
 def test_the_sabotage_of_these_tests_is_off_elsewhere():

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import duckdb
@@ -24,7 +23,7 @@ from rerank_batch.run import Run, latest_run
 from rerank_batch.schema import RESULT
 from rerank_batch.storage.folder import Folder
 from tests.conftest import run_command, run_json, sentences
-from tests.helpers import content_digest
+from tests.helpers import content_digest, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -222,15 +221,6 @@ def scorer_of(pid: int) -> int | None:
         if "MapWorker(MapBatches(rerank))" in title:
             return process.pid
     return None
-
-
-def wait_for(look, seconds):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        time.sleep(0.02)
-    raise AssertionError("waited in vain")
 
 
 def assert_same_rankings(root: Folder, one: str, other: str) -> None:
