@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import ray
 from ray.data import ActorPoolStrategy, Dataset, Datasource, ReadTask
 from ray.data.block import BlockMetadata
@@ -36,7 +37,7 @@ from rerank_batch.isolation import run_isolated
 from rerank_batch.pools import LIGHT_CPUS
 from rerank_batch.run import BlockWriter, read_block
 from rerank_batch.stages import StageSpec, write_vectors
-from rerank_batch.storage import Root, endpoint_variables, filesystem_of
+from rerank_batch.storage import Root, endpoint_variables, filesystem_of, open_file
 
 _SECONDS = "seconds."
 _RETRIES = 3
@@ -151,9 +152,11 @@ def commit_tables(files: Sequence[str], writer: BlockWriter) -> Iterator[BlockDo
 
 
 def read_parquet(uris: Sequence[str]) -> Dataset:
-    """Parquet files of a root as a Ray Dataset."""
-    filesystem, paths = filesystem_of(uris)
-    return ray.data.read_parquet(paths, filesystem=filesystem)
+    """Parquet files of a root as a Ray Dataset, a block each.
+
+    Each is opened by the worker that reads it: no file system travels, and no credentials with it.
+    """
+    return _read([_ReadFile(uri) for uri in uris])
 
 
 def as_dataset(table: pa.Table) -> Dataset:
@@ -286,6 +289,15 @@ class _ReadPlan:
 
     def __call__(self) -> Iterable[pa.Table]:
         yield read_block(self.root, self.run_id, self.block)
+
+
+@dataclass(frozen=True)
+class _ReadFile:
+    uri: str
+
+    def __call__(self) -> Iterable[pa.Table]:
+        with open_file(self.uri) as source:
+            yield pq.read_table(source)
 
 
 @dataclass(frozen=True)
