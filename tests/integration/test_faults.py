@@ -270,6 +270,7 @@ def bucket(project, tmp_path_factory):
         os.environ.update(saved)
 
 
+@pytest.mark.slow
 def test_a_job_with_every_path_in_a_bucket_makes_the_same_content(bucket, reference, tmp_path):
     """Corpus, log, judgements, index, results, report: nothing but the node cache is local."""
     place, _ = bucket
@@ -284,7 +285,7 @@ def test_a_job_with_every_path_in_a_bucket_makes_the_same_content(bucket, refere
     by_ray = "import sys, rerank_batch as r; print(r.open_results(*sys.argv[1:]).ray().count())"
     counted = subprocess.run(
         [sys.executable, "-c", by_ray, place.root, "chaos"],
-        env=place.environment, capture_output=True, text=True, check=True,
+        env={**place.environment, "RAY_ADDRESS": "local"}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert counted.stdout.split()[-1] == str(QUERIES)
     qrels = tmp_path / "qrels.parquet"
