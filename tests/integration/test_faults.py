@@ -285,8 +285,11 @@ def test_a_job_with_every_path_in_a_bucket_makes_the_same_content(bucket, refere
     by_ray = "import sys, rerank_batch as r; print(r.open_results(*sys.argv[1:]).ray().count())"
     counted = subprocess.run(
         [sys.executable, "-c", by_ray, place.root, "chaos"],
-        env={**place.environment, "RAY_ADDRESS": "local"}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        env={**place.environment, "RAY_ADDRESS": "local"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert counted.stdout.split()[-1] == str(QUERIES)
     qrels = tmp_path / "qrels.parquet"
     judged = {"query_id": ["k0001"], "doc_id": ["d001"], "relevance": [1]}
