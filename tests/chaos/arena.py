@@ -16,7 +16,7 @@ from tests.chaos.project import (
     HERE,
     Project,
     clean_environment,
-    content_digest,
+    content,
     write_project,
 )
 from tests.chaos.rounds import Victim
@@ -57,7 +57,7 @@ def arena(folder: Path, kind: str, sabotage: str | None = None) -> Iterator[Vict
         environment["RAY_ADDRESS"] = cluster.address
         _must(project.run("build-index", config))
         _must(project.run("rerank", config, "--run-id", "undisturbed"))
-        reference = content_digest(project.root, "undisturbed")
+        reference = content(project.root, "undisturbed")
         yield Victim(project, reference, proxy, server, keeper if kind == "s3" else None)
 
 

@@ -75,9 +75,9 @@ def write_project(folder: Path, base: Path, root: str, inputs: str, queries: int
     return file
 
 
-def content_digest(root: str, run_id: str) -> str:
-    """See `tests.helpers.content_digest`."""
-    return helpers.content_digest(Run.open(open_root(root), run_id))
+def content(root: str, run_id: str) -> list[str]:
+    """See `tests.helpers.content`."""
+    return helpers.content(Run.open(open_root(root), run_id))
 
 
 def clean_environment(**extra: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 
 import psutil
@@ -24,7 +25,7 @@ from rerank_batch.errors import ComputeError, RerankBatchError, RunConflict, Sto
 from rerank_batch.run import Run, latest_run
 from rerank_batch.storage import Root, open_root
 from tests.chaos.fault_proxy import FaultProxy
-from tests.chaos.project import BLOCK_ROWS, QUERIES, Project, content_digest
+from tests.chaos.project import BLOCK_ROWS, QUERIES, Project, content
 from tests.chaos.s3_server import S3Server
 
 BLOCKS = QUERIES // BLOCK_ROWS
@@ -56,7 +57,7 @@ class Victim:
     """One kind of root with everything needed to torment it; proxy and server only for S3."""
 
     project: Project
-    reference: str
+    reference: list[str]
     proxy: FaultProxy | None = None
     server: S3Server | None = None
     keeper: ThreadPoolExecutor | None = None
@@ -312,9 +313,15 @@ class Round:
         if done.returncode != 0:
             self._fault(f"runs verify says: {done.stderr.strip()[-300:]}")
             return
-        if content_digest(self.victim.project.root, self.run_id) != self.victim.reference:
-            self._fault("the content is not that of an undisturbed run")
         final = Run.open(self.victim.root, self.run_id).finished()
+        found, wanted = content(self.victim.project.root, self.run_id), self.victim.reference
+        if found != wanted:
+            pairs = zip_longest(found, wanted)
+            differing = next(pair for pair in pairs if pair[0] != pair[1])
+            self._fault(
+                f"the content is not that of an undisturbed run: {len(found)} rows, {differing}, "
+                f"noticed on the way: {final['events']}"
+            )
         if final["queries"] + sum(final["rejects"].values()) != QUERIES:
             self._fault(f"final.json counts {final['queries']} queries and {final['rejects']}")
         if not self._is_latest():

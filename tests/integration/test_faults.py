@@ -33,7 +33,7 @@ from tests.chaos.project import (
     HERE,
     Project,
     clean_environment,
-    content_digest,
+    content,
     write_project,
 )
 from tests.chaos.s3_server import S3Server
@@ -58,8 +58,8 @@ def project(tmp_path_factory) -> Project:
 
 
 @pytest.fixture(scope="module")
-def reference(project) -> str:
-    return content_digest(project.root, "undisturbed")
+def reference(project) -> list[str]:
+    return content(project.root, "undisturbed")
 
 
 def succeed(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
@@ -117,7 +117,7 @@ def test_a_driver_that_is_killed_leaves_the_old_run_to_readers_and_resumes_to_th
     resumed = json.loads(
         succeed(project.run("rerank", project.config, "--resume", run_id, "--json")).stdout
     )
-    assert content_digest(project.root, run_id) == reference
+    assert content(project.root, run_id) == reference
     assert latest_run(open_root(project.root), "chaos").run_id == run_id
     succeed(project.run("runs", "verify", project.root, run_id))
     assert resumed["queries"] == QUERIES
@@ -145,7 +145,7 @@ def test_a_second_driver_is_told_who_owns_the_run_and_may_take_it_over(
         codes = {done.returncode, first.wait(120)}
         assert codes <= {0, RunConflict.exit_code}, done.stderr
         assert 0 in codes
-    assert content_digest(project.root, "contested") == reference
+    assert content(project.root, "contested") == reference
 
 
 def test_a_resume_with_other_settings_is_refused_field_by_field_and_writes_nothing(project):
@@ -185,7 +185,7 @@ def test_a_driver_that_is_told_to_end_says_how_to_go_on_and_gives_its_lease_back
     lease = json.loads(open_root(project.root).read("runs/ended/lease.json"))
     assert lease["released"]
     succeed(project.run("rerank", project.config, "--resume", "ended"))
-    assert content_digest(project.root, "ended") == reference
+    assert content(project.root, "ended") == reference
 
 
 # --- poison ----------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ def test_a_job_with_every_path_in_a_bucket_makes_the_same_content(bucket, refere
     """Corpus, log, judgements, index, results, report: nothing but the node cache is local."""
     place, _ = bucket
     succeed(place.run("rerank", place.config, "--run-id", "in-s3"))
-    assert content_digest(place.root, "in-s3") == reference
+    assert content(place.root, "in-s3") == reference
     succeed(place.run("runs", "verify", place.root, "in-s3"))
     assert list((place.config.parent / "cache").glob("??/*")), "index files lie in the node cache"
     results = open_results(place.root, "chaos")
@@ -327,7 +327,7 @@ def test_a_store_that_goes_away_ends_the_run_clearly_and_a_resume_heals_it(
         succeed(place.run("rerank", place.config, "--resume", "outage", "--json")).stdout
     )
     assert resumed["done_before"] > 0
-    assert content_digest(place.root, "outage") == reference
+    assert content(place.root, "outage") == reference
     succeed(place.run("runs", "verify", place.root, "outage"))
 
 
@@ -378,7 +378,7 @@ def test_a_full_disk_is_a_clear_error_without_a_commit_and_a_resume_heals_it(
         kept = len(open_root(f"{disk}/runs").sizes("runs/full/commits/"))
         subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
         succeed(project.run("rerank", project.config, "--resume", "full", "--set", root))
-        assert content_digest(f"{disk}/runs", "full") == reference
+        assert content(f"{disk}/runs", "full") == reference
         assert kept < 20
     finally:
         subprocess.run(["umount", "-l", disk], check=True)

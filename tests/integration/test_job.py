@@ -23,7 +23,7 @@ from rerank_batch.run import Run, latest_run
 from rerank_batch.schema import RESULT
 from rerank_batch.storage.folder import Folder
 from tests.conftest import run_command, run_json, sentences
-from tests.helpers import content_digest, wait_for
+from tests.helpers import content, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,8 @@ def root(built_config: Path) -> Folder:
 _RESULT = [field.name for field in RESULT]
 
 
-def digest_of(root: Folder, run_id: str) -> str:
-    return content_digest(Run.open(root, run_id))
+def content_of(root: Folder, run_id: str) -> list[str]:
+    return content(Run.open(root, run_id))
 
 
 def test_every_row_of_the_log_is_in_the_results_or_the_rejects(finished, root):
@@ -171,7 +171,7 @@ def test_killing_a_scorer_changes_nothing(root, built_config, tmp_path):
         _, stderr = job.communicate(timeout=240)
         assert job.returncode == 0, stderr.decode()
     assert len(root.sizes("runs/killed/commits/")) == 60
-    assert digest_of(root, "killed") == digest_of(root, "left-alone")
+    assert content_of(root, "killed") == content_of(root, "left-alone")
 
 
 def test_weights_that_do_not_load_stop_the_job_with_the_code_of_models(

@@ -8,7 +8,7 @@ import pytest
 
 from rerank_batch.storage import open_root
 from tests.chaos.arena import ray_cluster, write_base
-from tests.chaos.project import Project, clean_environment, content_digest, write_project
+from tests.chaos.project import Project, clean_environment, content, write_project
 
 
 @pytest.mark.slow
@@ -39,7 +39,7 @@ def test_a_node_that_dies_in_the_middle_changes_nothing(tmp_path):
         cluster.add_node(num_cpus=2, object_store_memory=200_000_000)
         assert driver.wait(240) == 0, (tmp_path / "log").read_text()[-3000:]
 
-    assert content_digest(project.root, "killed") == content_digest(project.root, "whole")
+    assert content(project.root, "killed") == content(project.root, "whole")
     assert project.run("runs", "verify", project.root, "killed").returncode == 0
     print(f"\nnode killed after {committed} of 60 blocks: same content")
 

@@ -13,7 +13,7 @@ from rerank_batch.storage import Root
 from rerank_batch.storage.s3 import client, split_uri
 from tests.helpers import (
     complete_run,
-    content_digest,
+    content,
     everything_under,
     finish,
     plan_table,
@@ -53,10 +53,10 @@ def test_finding_removes_nothing_and_removing_removes_what_was_found(root: Root)
     assert everything_under(root) == before
     assert [(each.run_id, each.keys, each.bytes) for each in garbage] == [("run-1", strays(1), 10)]
     assert garbage[0].why == "not listed by its final.json"
-    digests = [content_digest(run) for run in (old, latest)]
+    contents = [content(run) for run in (old, latest)]
     remove_garbage(root, garbage)
     assert everything_under(root).items() == before.items() - {(k, b"12345") for k in strays(1)}
-    assert [content_digest(run) for run in (old, latest)] == digests
+    assert [content(run) for run in (old, latest)] == contents
     assert [verify_run(run).faults for run in (old, latest)] == [[], []]
     assert find_garbage(root) == []
 

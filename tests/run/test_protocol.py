@@ -34,7 +34,7 @@ from rerank_batch.run.objects import Commit, new_nonce
 from rerank_batch.storage import Published, Root, sha256_file
 from tests.helpers import (
     complete_run,
-    content_digest,
+    content,
     everything_under,
     finish,
     overwrite,
@@ -481,11 +481,11 @@ def test_a_complete_run_cannot_be_aborted(root: Root) -> None:
 
 def test_stray_data_files_are_no_part_of_a_run(root: Root) -> None:
     run = complete_run(root, planned=4)
-    listed, digest = run.results_paths(), content_digest(run)
+    listed, rows = run.results_paths(), content(run)
     root.create_once("runs/run-1/data/000001-000000000000-stray.parquet", b"half a file")
     again = Run.open(root, "run-1")
     assert again.results_paths() == listed
-    assert content_digest(again) == digest
+    assert content(again) == rows
     assert len(listed) == 2
 
 
@@ -550,14 +550,14 @@ def test_latest_only_moves_forward(root: Root) -> None:
     assert (old.is_latest(), new.is_latest(), other.is_latest()) == (False, True, True)
 
 
-def test_runs_with_equal_rows_have_equal_digests(root: Root) -> None:
+def test_runs_with_equal_rows_have_equal_content(root: Root) -> None:
     one = complete_run(root, "one", rejected=[3])
     two = complete_run(root, "two", rejected=[3], block_rows=5)
     assert len(one.results_paths()) != len(two.results_paths())
-    assert content_digest(one) == content_digest(two)
+    assert content(one) == content(two)
     for name, what in {"three": {"score": 2.0}, "four": {"rejected": []}}.items():
         other = complete_run(root, name, **{"rejected": [3], **what})
-        assert content_digest(one) != content_digest(other)
+        assert content(one) != content(other)
 
 
 # --- damage is never absence -----------------------------------------------------------------
