@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.table import Table
 
 _POLL_SECONDS = 0.5
-_PLAIN_EVERY_SECONDS = 15
+_SAY_EVERY_SECONDS = 15
 
 
 class Console:
@@ -59,11 +59,20 @@ class Console:
             self._out.print(part, soft_wrap=isinstance(part, str), markup=False)
 
     @contextmanager
-    def progress(self, what: str, total: int, done: Callable[[], int]) -> Iterator[None]:
-        """Show ``done()`` of ``total`` until the block ends: a bar on a terminal, else lines."""
+    def progress(
+        self,
+        what: str,
+        total: int,
+        done: Callable[[], int],
+        remark: Callable[[], str] = lambda: "",
+    ) -> Iterator[None]:
+        """Show ``done()`` of ``total`` until the block ends: a bar on a terminal, else lines.
+
+        ``remark()`` is looked at every 15 seconds and shown beside it where it is not empty.
+        """
         stop = threading.Event()
         show = self._bar if self._err.is_terminal else self._lines
-        watcher = threading.Thread(target=show, args=(what, total, done, stop), daemon=True)
+        watcher = threading.Thread(target=show, args=(what, total, done, remark, stop), daemon=True)
         watcher.start()
         try:
             yield
@@ -71,7 +80,14 @@ class Console:
             stop.set()
             watcher.join()
 
-    def _bar(self, what: str, total: int, done: Callable[[], int], stop: threading.Event) -> None:
+    def _bar(
+        self,
+        what: str,
+        total: int,
+        done: Callable[[], int],
+        remark: Callable[[], str],
+        stop: threading.Event,
+    ) -> None:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -80,22 +96,36 @@ class Console:
             TextColumn("left"),
             TimeRemainingColumn(),
         )
+        said = monotonic()
         with Progress(*columns, console=self._err) as bar:
-            task = bar.add_task(what, total=total)
+            task = bar.add_task(what, total=total, completed=done())
             while not stop.wait(_POLL_SECONDS):
+                if monotonic() - said >= _SAY_EVERY_SECONDS:
+                    said = monotonic()
+                    bar.update(task, description=" ".join(filter(None, (what, remark()))))
                 bar.update(task, completed=done())
             bar.update(task, completed=done())
 
-    def _lines(self, what: str, total: int, done: Callable[[], int], stop: threading.Event) -> None:
+    def _lines(
+        self,
+        what: str,
+        total: int,
+        done: Callable[[], int],
+        remark: Callable[[], str],
+        stop: threading.Event,
+    ) -> None:
         began = said = monotonic()
+        before = done()
         while not stop.wait(_POLL_SECONDS):
-            if monotonic() - said < _PLAIN_EVERY_SECONDS:
+            if monotonic() - said < _SAY_EVERY_SECONDS:
                 continue
             said = monotonic()
             count = done()
-            elapsed = said - began
-            left = f", {(total - count) * elapsed / count:.0f} s left" if count else ""
-            self.note(f"{what}: {count:,} of {total:,} after {elapsed:.0f} s{left}")
+            parts = [f"{what}: {count:,} of {total:,} after {said - began:.0f} s"]
+            if count > before:
+                left = (total - count) * (said - began) / (count - before)
+                parts.append(f"{left:.0f} s left")
+            self.note(", ".join([*parts, *filter(None, [remark()])]))
 
 
 class PeakMemory:

@@ -133,7 +133,10 @@ def _execute(
             stages = build_stages(config, inputs, resources, run.spec["block_rows"])
             keep_texts = config.queries is not None and config.queries.keep_rejected_texts
             blocks = run_queries(to_do, stages, run.writer(), keep_texts)
-            with console.progress("queries", queries, lambda: completed), closing(blocks):
+            progress = console.progress(
+                "queries", queries, lambda: completed, remark=resources.missing
+            )
+            with progress, closing(blocks):
                 for block in blocks:
                     completed += block.queries
                     rejected += block.rejected_rows

@@ -51,6 +51,19 @@ class Cluster:
     cpus: float
     gpus: float
 
+    def missing(self) -> str:
+        """What is gone since then, with nodes that died; empty where nothing is.
+
+        The pools are sized once: an actor whose node is not replaced waits for room.
+        """
+        now = ray.cluster_resources()
+        gone = [
+            f"{had - now.get(kind, 0):g} of {had:g} {kind}s"
+            for kind, had in (("CPU", self.cpus), ("GPU", self.gpus))
+            if now.get(kind, 0) < had
+        ]
+        return f"waiting for {' and '.join(gone)} that the cluster has lost" if gone else ""
+
 
 @contextmanager
 def cluster(compute: ComputeConfig, verbose: bool = False) -> Iterator[Cluster]:

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from rerank_batch.storage import Root, inputs, open_root, s3
+from tests.chaos.s3_server import S3Server
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+BUCKET = "tests"
 
 WORDS = tuple(
     """
@@ -175,3 +182,51 @@ def run_json(*arguments: object, timeout: float = 240) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     summary: dict[str, Any] = json.loads(done.stdout)
     return summary
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with S3Server(tmp_path_factory.mktemp("s3")) as server:
+        server.create_bucket(BUCKET)
+        yield server
+
+
+@pytest.fixture
+def store(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """The server, with this process's environment pointing at it and nothing else."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, "/nonexistent")
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    forget_clients()
+    yield s3_server
+    forget_clients()
+
+
+@pytest.fixture
+def prefix(store: S3Server) -> str:
+    """A place in the bucket that no other test knows."""
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def bucket(prefix: str) -> Root:
+    return open_root(prefix)
+
+
+# What a bucket does otherwise than a folder is in tests/storage, which always runs on both.
+@pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.slow)])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Root:
+    """Both kinds of root; what holds for one has to hold for the other."""
+    if request.param == "folder":
+        return open_root(str(tmp_path / "root"))
+    found: Root = request.getfixturevalue("bucket")
+    return found
+
+
+def forget_clients() -> None:
+    """Clients remember the credentials they were made with."""
+    s3._client.cache_clear()
+    inputs._s3_filesystem.cache_clear()

@@ -1,8 +1,5 @@
 """A run for its readers: the same rows in every form, whatever happens beside it."""
 
-import uuid
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -13,25 +10,8 @@ from rerank_batch import schema
 from rerank_batch.errors import RunConflict, StorageError
 from rerank_batch.results import Results, open_results
 from rerank_batch.run import Run, find_garbage, list_runs, remove_garbage
-from rerank_batch.storage import Root, open_root
-from tests.chaos.s3_server import S3Server
+from rerank_batch.storage import Root
 from tests.helpers import MEASURES, complete_run, overwrite, spec
-
-
-@pytest.fixture(scope="module")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with S3Server(tmp_path_factory.mktemp("s3")) as server:
-        server.create_bucket("runs")
-        yield server
-
-
-@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.slow)])
-def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Root:
-    if request.param == "folder":
-        return open_root(str(tmp_path / "root"))
-    for name, value in request.getfixturevalue("s3_server").environment().items():
-        monkeypatch.setenv(name, value)
-    return open_root(f"s3://runs/{uuid.uuid4().hex}")
 
 
 def rows(results: Results) -> list[dict[str, Any]]:

@@ -5,7 +5,8 @@ Loaded by sentence-transformers and fed by its own preprocessing, so that every 
 count over the whole window and cut by a token budget.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,9 @@ class CrossEncoderScorer:
     def score(self, queries: Sequence[str], documents: Sequence[Sequence[str]]) -> PairScores:
         """See `PairScorer.score`."""
         pairs = [(q, d) for q, listed in zip(queries, documents, strict=True) for d in listed]
-        lengths = self._pair_lengths(pairs)
+        tokens = self._count_tokens({text for pair in pairs for text in pair})
+        lengths = np.array([tokens[q] + tokens[d] + self._special for q, d in pairs], np.int64)
+        pairs = self._shorten(pairs, tokens)
         longest = self._model.max_length or np.iinfo(np.int64).max
         flat = np.empty(len(pairs), dtype=np.float32)
 
@@ -65,14 +68,50 @@ class CrossEncoderScorer:
         scores: torch.Tensor = self._model(features)["scores"]
         return scores.float().reshape(len(pairs)).cpu().numpy()
 
-    def _pair_lengths(self, pairs: list[tuple[str, str]]) -> NDArray[np.int64]:
-        """Tokens of every pair before truncation; each distinct text is counted once."""
-        texts = sorted({text for pair in pairs for text in pair})
-        if not texts:
-            return np.zeros(0, dtype=np.int64)
-        encoded = self._model.tokenizer(
-            texts, add_special_tokens=False, return_attention_mask=False, verbose=False
+    def _count_tokens(self, texts: Iterable[str]) -> dict[str, int]:
+        """Tokens of every text before truncation, without special ones."""
+        listed = sorted(texts)
+        ids = self._tokenize(listed)["input_ids"] if listed else []
+        return {text: len(row) for text, row in zip(listed, ids, strict=True)}
+
+    def _shorten(
+        self, pairs: list[tuple[str, str]], tokens: Mapping[str, int]
+    ) -> list[tuple[str, str]]:
+        """The pairs with texts far beyond what the model reads cut well behind that.
+
+        A tokenizer keeps what truncation cuts off, as pieces of the model's length, and for a pair
+        every combination of the pieces of both: a long query and a document of a megabyte would
+        take all memory. Truncation asks which of the two is longer, so the longer stays longer.
+        """
+        if not self._model.max_length or not self._model.tokenizer.is_fast:
+            return pairs
+        enough = _FAR * self._model.max_length
+        if all(tokens[q] <= 2 * enough and tokens[d] <= 2 * enough for q, d in pairs):
+            return pairs
+        begin = cache(self._beginning)
+
+        def shorten(query: str, document: str) -> tuple[str, str]:
+            longer = tokens[query] - tokens[document]
+            return (
+                begin(query, 2 * enough if longer > 0 else enough),
+                begin(document, 2 * enough if longer < 0 else enough),
+            )
+
+        return [shorten(*pair) for pair in pairs]
+
+    def _beginning(self, text: str, tokens: int) -> str:
+        """The text up to its first so many tokens, or all of it where they would change."""
+        whole = self._tokenize([text], return_offsets_mapping=True)
+        ids, offsets = whole["input_ids"][0], whole["offset_mapping"][0]
+        if len(ids) <= tokens:
+            return text
+        short = text[: offsets[tokens - 1][1]]
+        return short if self._tokenize([short])["input_ids"][0] == ids[:tokens] else text
+
+    def _tokenize(self, texts: list[str], **options: bool) -> Any:
+        return self._model.tokenizer(
+            texts, add_special_tokens=False, return_attention_mask=False, verbose=False, **options
         )
-        tokens = {text: len(ids) for text, ids in zip(texts, encoded["input_ids"], strict=True)}
-        special = self._special
-        return np.array([tokens[q] + tokens[d] + special for q, d in pairs], dtype=np.int64)
+
+
+_FAR = 4

@@ -315,6 +315,7 @@ class Run:
                 raise StorageError(f"{self._key(stored.key)} is missing or has another size")
         refuse_if_taken_over(self.root, self.run_id, self.epoch)
         return self._close(
+            commits,
             {
                 "state": COMPLETE,
                 "results": [asdict(commit.results) for commit in commits if commit.results],
@@ -323,7 +324,7 @@ class Run:
                     *[asdict(commit.rejects) for commit in commits if commit.rejects],
                 ],
                 **totals,
-            }
+            },
         )
 
     def abort(self) -> dict[str, Any]:
@@ -335,7 +336,7 @@ class Run:
         if (state := self.state()) != "unfinished":
             raise RunConflict(f"run {self.run_id} is {state} already")
         self.claim(take_over=True)
-        return self._close({"state": ABORTED, "results": [], "reject_files": []})
+        return self._close([], {"state": ABORTED, "results": [], "reject_files": []})
 
     def final(self) -> dict[str, Any] | None:
         """final.json, or None while the run is not finished."""
@@ -422,13 +423,13 @@ class Run:
             raise StorageError(f"run {self.run_id} lists {file['key']!r}, outside the run")
         return self._key(file["key"])
 
-    def _close(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    def _close(self, commits: Sequence[Commit], body: Mapping[str, Any]) -> dict[str, Any]:
         final = {
             "run_id": self.run_id,
             "job": self.spec["job"],
             "created": self.spec["created"],
             "epoch": self.epoch,
-            "commits": [str(name) for name in self.counting()],
+            "commits": [str(commit.name) for commit in commits],
             "nonce": new_nonce(),
             **body,
         }

@@ -9,6 +9,7 @@ import pytest
 from rerank_batch.storage import open_root
 from tests.chaos.arena import ray_cluster, write_base
 from tests.chaos.project import Project, clean_environment, content, write_project
+from tests.helpers import wait_for
 
 
 @pytest.mark.slow
@@ -31,11 +32,13 @@ def test_a_node_that_dies_in_the_middle_changes_nothing(tmp_path):
         root = open_root(project.root)
         while not root.sizes("runs/killed/commits/") and driver.poll() is None:
             time.sleep(0.05)
-        victim = cluster.worker_nodes[0]
+        (victim,) = cluster.worker_nodes
         assert scorers_on(victim), "the node that dies has a reranking actor on it"
         cluster.remove_node(victim, allow_graceful=False)
         committed = len(root.sizes("runs/killed/commits/"))
         assert committed < 50, "killed too late to prove anything"
+        said = "waiting for 2 of 4 CPUs that the cluster has lost"
+        wait_for(lambda: said in (tmp_path / "log").read_text())
         cluster.add_node(num_cpus=2, object_store_memory=200_000_000)
         assert driver.wait(240) == 0, (tmp_path / "log").read_text()[-3000:]
 

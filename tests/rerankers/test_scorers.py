@@ -127,6 +127,35 @@ def test_cross_encoder_logits_are_those_of_predict(tiny_cross_encoder, max_lengt
     np.testing.assert_allclose(np.concatenate(scored.values), expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("max_length", [24, 25])
+def test_texts_far_beyond_the_maximum_length_score_as_predict_scores_them(
+    tiny_cross_encoder, max_length
+):
+    """Either text the longer one, or both equally long: the odd token goes where it should."""
+    words = (3, 95, 96, 97, 100, 193, 200, 201, 900)
+    texts = [" ".join(sentences(1, seed=n, words=n)) + "2xy" * (n % 2) for n in words]
+    scorer = load_scorer(
+        ModelName("cross-encoder", ""), tiny_cross_encoder, ScorerOptions(max_length=max_length)
+    )
+    scored = scorer.score(texts, [texts] * len(texts))
+    theirs = CrossEncoder(str(tiny_cross_encoder), max_length=max_length, device="cpu")
+    expected = theirs.predict(
+        [(q, d) for q in texts for d in texts], activation_fn=torch.nn.Identity()
+    )
+    np.testing.assert_allclose(np.concatenate(scored.values), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.timeout(30)
+def test_a_megabyte_beside_a_long_query_takes_no_more_than_its_beginning(tiny_cross_encoder):
+    """The tokenizer alone would make 600,000 pieces of this one pair."""
+    scorer = load_scorer(ModelName("cross-encoder", ""), tiny_cross_encoder, ScorerOptions())
+    query, document = "river " * 3_000, "river stone " * 90_000
+    scored = scorer.score([query], [[document]])
+    same = scorer.score([query[:1200]], [[document[:2400]]])
+    np.testing.assert_allclose(scored.values[0], same.values[0], atol=1e-5)
+    assert scored.truncated == [True]
+
+
 def test_a_cross_encoder_with_several_labels_is_no_reranker(tmp_path):
     from transformers import BertForSequenceClassification
 

@@ -19,7 +19,8 @@ from rerank_batch.queries import make_plan
 from rerank_batch.storage import InputFile, input_files, open_file, sha256_file
 from rerank_batch.tables import ParquetTable, read_jsonl
 from tests.chaos.s3_server import S3Server
-from tests.storage.conftest import BUCKET, Through, forget_clients
+from tests.conftest import BUCKET, forget_clients
+from tests.storage.conftest import Through
 
 NAMES = (
     "date=2026-01-02/b.parquet",

@@ -19,7 +19,8 @@ from rerank_batch.storage import Root, open_root, s3, sha256_file
 from tests.chaos import fault_proxy
 from tests.chaos.fault_proxy import FAULTS, FaultProxy
 from tests.chaos.s3_server import S3Server, free_base
-from tests.storage.conftest import BUCKET, Through, forget_clients
+from tests.conftest import BUCKET, forget_clients
+from tests.storage.conftest import Through
 from tests.storage.test_root import VERBS, all_at_once
 
 pytestmark = pytest.mark.usefixtures("waits")
