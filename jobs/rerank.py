@@ -1,12 +1,14 @@
 """The main job: plan the log, retrieve, rerank, measure, and publish the run as the latest."""
 
 import secrets
+import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from rich.table import Table
 
@@ -76,7 +78,7 @@ def rerank(
         return _summary(run)
     run.write_plan(inputs.plan.queries, inputs.plan.rejects)
     run.claim(start.take_over, config.storage.lease_seconds, console.note)
-    with run.lease(config.storage.lease_seconds) as lease, _how_to_go_on(run, console):
+    with _owned(run, config.storage.lease_seconds) as lease, _how_to_go_on(run, lease, console):
         totals = _execute(run, lease, config, inputs, console, began)
         run.finish(totals)
     if publish:
@@ -188,12 +190,41 @@ def _summary(run: Run) -> dict[str, Any]:
 
 
 @contextmanager
-def _how_to_go_on(run: Run, console: Console) -> Iterator[None]:
+def _owned(run: Run, lease_seconds: float) -> Iterator[Lease]:
+    """Hold the run's lease; whoever loses it to another driver is stopped wherever it waits.
+
+    Raises:
+        RunConflict: the run was taken over.
+    """
+    main = threading.main_thread()
+    if threading.current_thread() is not main:
+        with run.lease(lease_seconds) as lease:
+            yield lease
+        return
+
+    def stop() -> None:
+        signal.pthread_kill(cast("int", main.ident), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, signal.default_int_handler)
+    try:
+        with run.lease(lease_seconds, on_lost=stop) as lease:
+            yield lease
+    except KeyboardInterrupt:
+        if lease.lost:
+            refuse_if_taken_over(run.root, run.run_id, run.epoch)
+        raise
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@contextmanager
+def _how_to_go_on(run: Run, lease: Lease, console: Console) -> Iterator[None]:
     """Whatever stops a run that is begun, its user learns that nothing done is lost."""
     try:
         yield
-    except (RerankBatchError, KeyboardInterrupt):
-        console.note(f"what is done is kept; go on with: --resume {run.run_id}")
+    except (RerankBatchError, KeyboardInterrupt) as error:
+        if not (lease.lost or isinstance(error, RunConflict)):
+            console.note(f"what is done is kept; go on with: --resume {run.run_id}")
         raise
 
 

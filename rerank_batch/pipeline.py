@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
-from ray.data import ActorPoolStrategy, Dataset, Datasource, ReadTask
+from ray.data import ActorPoolStrategy, Dataset, Datasource, ReadTask, TaskPoolStrategy
 from ray.data.block import BlockMetadata
 from ray.experimental import internal_kv
 
@@ -34,7 +34,7 @@ from rerank_batch.config import ComputeConfig
 from rerank_batch.errors import ComputeError, RerankBatchError
 from rerank_batch.events import drain
 from rerank_batch.isolation import run_isolated
-from rerank_batch.pools import LIGHT_CPUS
+from rerank_batch.pools import LIGHT_CPUS, tasks_at_once
 from rerank_batch.run import BlockWriter, read_block
 from rerank_batch.stages import StageSpec, write_vectors
 from rerank_batch.storage import Root, endpoint_variables, filesystem_of, open_file
@@ -200,7 +200,11 @@ def map_stage(dataset: Dataset, spec: StageSpec) -> Dataset:
 def _map_blocks(dataset: Dataset, function: Callable[[pa.Table], pa.Table]) -> Iterator[Any]:
     """Hand each block to a task, once or more, and yield the rows of what it returns."""
     done = dataset.map_batches(
-        function, batch_size=None, batch_format="pyarrow", num_cpus=LIGHT_CPUS
+        function,
+        compute=_tasks(),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=LIGHT_CPUS,
     )
     for batch in done.iter_batches(batch_size=None, batch_format="pyarrow"):
         yield from batch.to_pylist()
@@ -406,8 +410,12 @@ def sums_of(block: pa.Table) -> dict[str, float]:
 
 def _read(reads: Sequence[Callable[[], Iterable[pa.Table]]]) -> Dataset:
     return ray.data.read_datasource(
-        _Blocks(reads), num_cpus=LIGHT_CPUS, override_num_blocks=len(reads)
+        _Blocks(reads), num_cpus=LIGHT_CPUS, compute=_tasks(), override_num_blocks=len(reads)
     )
+
+
+def _tasks() -> TaskPoolStrategy:
+    return TaskPoolStrategy(size=tasks_at_once(ray.cluster_resources().get("CPU", 1)))
 
 
 def _share(value: Any) -> Any:

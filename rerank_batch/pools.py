@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from rerank_batch.config import ComputeConfig, PoolSize
 from rerank_batch.errors import ComputeError
 
-LIGHT_CPUS = 0.1
-"""What a stage reserves that mostly waits: query encoding, search, assembling,
-reading, writing."""
+LIGHT_CPUS = 0.01
+"""What a stage reserves that mostly waits: query encoding, search, assembling, reading, writing.
+
+So little that the light stages of several jobs on one cluster always find room: what they wait for
+is then a scorer of their own, and never each other.
+"""
 
 _RESERVED = 0.5
 _THREADS_PER_SCORER = 2
@@ -52,9 +55,9 @@ def plan_pools(compute: ComputeConfig, cpus: float, gpus: float) -> Pools:
     encoders = _size(compute.encoders, max(1, int(cpus) // 16))
     retrievers = _size(compute.retrievers, max(1, int(cpus) // 16))
     assemblers = max(1, int(cpus) // 16)
-    light = (encoders + retrievers + assemblers + 2) * LIGHT_CPUS
+    tasks = 2 * tasks_at_once(cpus) * LIGHT_CPUS  # those that read and those that write
+    light = (encoders + retrievers + assemblers) * LIGHT_CPUS + tasks
     reserved = min(max(_RESERVED, light), cpus / 2)
-    tasks = 2 * LIGHT_CPUS  # one that reads and one that writes
     shrink = min(1.0, (reserved - tasks) / (light - tasks))
     spare = cpus - reserved
     if gpus >= 1:
@@ -71,6 +74,11 @@ def plan_pools(compute: ComputeConfig, cpus: float, gpus: float) -> Pools:
         scorers=scorer_pool,
         assemblers=Pool(assemblers, LIGHT_CPUS * shrink),
     )
+
+
+def tasks_at_once(cpus: float) -> int:
+    """How many blocks are read, and how many written, at the same time."""
+    return max(1, int(cpus) // 4)
 
 
 def plan_encoding(compute: ComputeConfig, cpus: float, gpus: float) -> Pool:

@@ -61,10 +61,22 @@ class Owner:
 
 
 class Lease:
-    """Keeps ``key`` fresh from a thread until the block ends, and then gives it back."""
+    """Keeps ``key`` fresh from a thread until the block ends, and then gives it back.
 
-    def __init__(self, root: Root, key: str, epoch: int, owner: Owner, seconds: float) -> None:
+    Where the run is taken over, ``lost`` is set and ``on_lost`` called once, from that thread.
+    """
+
+    def __init__(
+        self,
+        root: Root,
+        key: str,
+        epoch: int,
+        owner: Owner,
+        seconds: float,
+        on_lost: Callable[[], None] = lambda: None,
+    ) -> None:
         self.lost = False
+        self._on_lost = on_lost
         self._root, self._key, self._epoch = root, key, epoch
         self._owner, self._every = owner, seconds / _RENEWALS_PER_LEASE
         self._beat = 0
@@ -84,6 +96,9 @@ class Lease:
     def _renew_on(self) -> None:
         while not self._stop.wait(self._every):
             self._renew()
+            if self.lost:
+                self._on_lost()
+                return
 
     def _renew(self, released: bool = False) -> None:
         """One swap; storage that fails for a moment is no reason to stop a run."""
@@ -96,7 +111,8 @@ class Lease:
         }
         try:
             current = self._root.read(self._key)
-            if current is not None and _lease(current, self._key)["epoch"] > self._epoch:
+            newer = current is not None and _lease(current, self._key)["epoch"] > self._epoch
+            if newer or self._root.size(epoch_key(self._key, self._epoch + 1)) is not None:
                 self.lost = True
                 return
             self._root.swap(self._key, to_json(mine), expected=current)
@@ -117,7 +133,7 @@ def living_owner(
     ``named`` is the owner that the epoch itself names: a driver may die before its first lease.
     """
     first = root.read(key)
-    owner = owner_from(named, f"{key.rpartition('/')[0]}/epochs/{epoch:06d}.json")
+    owner = owner_from(named, epoch_key(key, epoch))
     if first is not None:
         lease = _lease(first, key)
         if lease["epoch"] == epoch:
@@ -146,6 +162,11 @@ def owner_from(value: dict[str, Any], where: str) -> Owner:
         return Owner(owner.host, int(owner.pid), float(owner.started), owner.machine)
     except (TypeError, ValueError) as error:
         raise StorageError(f"{where} is damaged: it names no owner: {error}") from None
+
+
+def epoch_key(lease_key: str, epoch: int) -> str:
+    """Key of an epoch of the run whose lease is given."""
+    return f"{lease_key.rpartition('/')[0]}/epochs/{epoch:06d}.json"
 
 
 def _lease(raw: bytes, key: str) -> dict[str, Any]:

@@ -260,10 +260,10 @@ class Run:
         return self._owner_of(newest) if newest else None
 
     @contextmanager
-    def lease(self, seconds: float) -> Iterator[Lease]:
-        """Stay the run's visible owner while the block runs."""
+    def lease(self, seconds: float, on_lost: Callable[[], None] = lambda: None) -> Iterator[Lease]:
+        """Stay the run's visible owner while the block runs; see `Lease`."""
         key = self._key("lease.json")
-        with Lease(self.root, key, self.epoch, self.owner, seconds) as lease:
+        with Lease(self.root, key, self.epoch, self.owner, seconds, on_lost) as lease:
             yield lease
 
     def writer(self) -> BlockWriter:

@@ -148,6 +148,16 @@ def test_a_second_driver_is_told_who_owns_the_run_and_may_take_it_over(
     assert content(project.root, "contested") == reference
 
 
+@pytest.mark.slow
+def test_two_jobs_at_once_on_one_small_cluster_both_come_to_their_end(project, reference, tmp_path):
+    """Neither waits for what the other holds: there is room for one reranking actor at a time."""
+    names = ("one", "other")
+    drivers = [project.driver(tmp_path / name, "--run-id", name) for name in names]
+    for name, driver in zip(names, drivers, strict=True):
+        assert driver.wait(180) == 0, (tmp_path / name).read_text()[-3000:]
+        assert content(project.root, name) == reference
+
+
 def test_a_resume_with_other_settings_is_refused_field_by_field_and_writes_nothing(project):
     root = open_root(project.root)
     before = root.sizes("runs/undisturbed/")
