@@ -42,7 +42,16 @@ def _any_epoch(_what) -> None:
         module.refuse_if_taken_over = lambda *_: None
         module.Run.counting = lambda self: sorted(self._listed_commits())
 
+    def lease(module) -> None:
+        def never_lost(self) -> None:
+            while not self._stop.wait(self._every):
+                self._renew()
+                self.lost = False
+
+        module.Lease._renew_on = never_lost
+
     _when_imported("rerank_batch.run.protocol", patch)
+    _when_imported("rerank_batch.run.lease", lease)
 
 
 def _die_before(moment) -> None:
