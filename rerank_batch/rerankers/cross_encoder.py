@@ -18,7 +18,7 @@ from sentence_transformers.util import batch_to_device
 
 from rerank_batch.errors import ModelError
 from rerank_batch.rerankers.base import PairScores, ScorerOptions, split
-from rerank_batch.scoring.device import pick_device, pick_dtype
+from rerank_batch.scoring.device import first_pass, pick_device, pick_dtype
 from rerank_batch.scoring.loading import loading
 from rerank_batch.scoring.packing import TokenBudget
 
@@ -27,7 +27,6 @@ class CrossEncoderScorer:
     """Scores are raw logits: what `CrossEncoder.predict` gives with the identity activation."""
 
     def __init__(self, folder: Path, options: ScorerOptions) -> None:
-        torch.set_num_threads(options.threads)
         self._device = pick_device()
         self._budget = TokenBudget(options.batch_tokens)
         dtype = pick_dtype(options.precision, self._device)
@@ -45,6 +44,7 @@ class CrossEncoderScorer:
             )
         self._model.eval()
         self._special = self._model.tokenizer.num_special_tokens_to_add(pair=True)
+        first_pass(lambda: self.score(["a"], [["b"]]), options.threads)
 
     @torch.inference_mode()
     def score(self, queries: Sequence[str], documents: Sequence[Sequence[str]]) -> PairScores:

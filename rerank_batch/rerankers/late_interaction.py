@@ -21,7 +21,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import batch_to_device
 
 from rerank_batch.rerankers.base import PairScores, ScorerOptions, split
-from rerank_batch.scoring.device import pick_device, pick_dtype
+from rerank_batch.scoring.device import first_pass, pick_device, pick_dtype
 from rerank_batch.scoring.loading import loading
 from rerank_batch.scoring.packing import TokenBudget
 
@@ -30,7 +30,6 @@ class LateInteractionScorer:
     """Scores are mean maximum cosines, within -1 and 1; a pair without tokens scores 0."""
 
     def __init__(self, folder: Path, options: ScorerOptions) -> None:
-        torch.set_num_threads(options.threads)
         self._device = pick_device()
         self._budget = TokenBudget(options.batch_tokens)
         dtype = pick_dtype(options.precision, self._device)
@@ -47,6 +46,7 @@ class LateInteractionScorer:
         self._tokenizer = model.tokenizer
         marks = (self._tokenizer.cls_token_id, self._tokenizer.sep_token_id)
         self._marks = torch.tensor([mark for mark in marks if mark is not None])
+        first_pass(lambda: self.score(["a"], [["b"]]), options.threads)
 
     @torch.inference_mode()
     def score(self, queries: Sequence[str], documents: Sequence[Sequence[str]]) -> PairScores:

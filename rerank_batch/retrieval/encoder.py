@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
-from rerank_batch.scoring.device import pick_device
+from rerank_batch.scoring.device import first_pass, pick_device
 from rerank_batch.scoring.loading import loading
 from rerank_batch.scoring.packing import TokenBudget
 
@@ -21,7 +20,6 @@ class Encoder:
     """
 
     def __init__(self, folder: Path, max_length: int | None = None, threads: int = 1) -> None:
-        torch.set_num_threads(threads)
         device = pick_device()
         with loading(folder, "a sentence-transformers model"):
             self._model = SentenceTransformer(
@@ -31,6 +29,7 @@ class Encoder:
             self._model.max_seq_length = max_length
         self._dimension = _dimension(self._model)
         self._budget = TokenBudget(_BATCH_TOKENS)
+        first_pass(lambda: self.encode_documents(["a"]), threads)
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of queries, float32 [n, dimension]."""

@@ -1,4 +1,6 @@
-"""Which device and number format a model runs with."""
+"""Which device, number format and threads a model runs with."""
+
+from collections.abc import Callable
 
 import torch
 
@@ -15,3 +17,15 @@ def pick_dtype(precision: Precision, device: str) -> torch.dtype:
     if precision == "auto":
         return torch.bfloat16 if device == "cuda" else torch.float32
     return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def first_pass(forward: Callable[[], object], threads: int) -> None:
+    """Make a model's first pass with one thread, and leave torch with ``threads``.
+
+    MKL chooses the kernels of its vector functions when they are first called. Where two threads
+    make that call at once, one can get kernels of another accuracy: in about one process of a
+    hundred half of the first batch had logits off by up to 3e-4, so that a resumed run differed.
+    """
+    torch.set_num_threads(1)
+    forward()
+    torch.set_num_threads(threads)

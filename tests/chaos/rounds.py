@@ -119,6 +119,7 @@ class Round:
         self.tally.two_drivers += 1
         first = self._start()
         if self.rng.random() < 0.5:
+            time.sleep(self.rng.uniform(0, 4))
             second = self._start(new=True)
             self._finish_both(first, second, "two new drivers")
         else:
