@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.chaos.arena import arena
-from tests.chaos.rounds import FAULTS, Round, Tally, to_json
+from tests.chaos.rounds import CATCHES, FAULTS, SCENES, Round, Tally, to_json
 
 
 def main() -> int:
@@ -37,7 +37,8 @@ def main() -> int:
                     round_ = Round(victim, tally, seed, Path(folder))
                     known = len(tally.violations)
                     # Every third round begins with two drivers; broken on purpose, every one.
-                    round_.play(two_drivers=number % 3 == 0 or bool(options.sabotage))
+                    scene = CATCHES.get(options.sabotage) or SCENES[number // 3 % len(SCENES)]
+                    round_.play(scene if number % 3 == 0 or options.sabotage else None)
                     found = tally.violations[known:]
                     console.print(
                         f"{seed}: {'; '.join(found) or 'whole'} ({tally.seconds:.0f} s so far, "

@@ -32,6 +32,10 @@ BLOCKS = QUERIES // BLOCK_ROWS
 FAULTS = {"unavailable": 0.04, "reset": 0.03, "truncate": 0.03, "lost": 0.04, "slow": 0.02}
 PATIENCE = 180.0
 MOST_DRIVERS = 8
+SCENES = ("two new drivers", "a second driver", "a take-over")
+CATCHES = {"overwrite": "two new drivers", "any-epoch": "a take-over"}
+"""The scene in which each way of breaking the protocol on purpose has to show itself."""
+
 WRITE_ONCE = ("spec.json", "final.json", "epochs/", "commits/")
 
 
@@ -78,12 +82,13 @@ class Round:
         self.seen: dict[str, bytes] = {}
         self.drivers: list[subprocess.Popen[bytes]] = []
 
-    def play(self, two_drivers: bool) -> None:
+    def play(self, scene: str | None = None) -> None:
+        """``scene``: how two drivers meet before anything else happens, see `SCENES`."""
         began = time.monotonic()
         self.tally.rounds += 1
         with self._faults(), self._watching():
-            if two_drivers:
-                self._two_drivers()
+            if scene:
+                self._two_drivers(scene)
             for _ in range(self.rng.choice([0, 1, 1, 2])):
                 self._one_driver_killed()
             self._to_the_end()
@@ -114,19 +119,28 @@ class Round:
         else:
             self._ended(driver)
 
-    def _two_drivers(self) -> None:
-        """Two at once on one run id: exactly one may get it; or the second is told to take over."""
+    def _two_drivers(self, scene: str) -> None:
+        """Two at once on one run id: exactly one may get it."""
         self.tally.two_drivers += 1
         first = self._start()
-        if self.rng.random() < 0.5:
+        if scene == "two new drivers":
             time.sleep(self.rng.uniform(0, 4))
             second = self._start(new=True)
-            self._finish_both(first, second, "two new drivers")
         else:
-            self._wait(first, lambda: self._commits() > self.rng.randint(0, BLOCKS // 3))
-            take = self.rng.random() < 0.5 and first.poll() is None
-            second = self._start(*(["--take-over"] if take else []))
-            self._finish_both(first, second, "a take-over" if take else "a second driver")
+            goal = self.rng.randint(1, BLOCKS // 3)
+            self._wait(first, lambda: self._commits() >= goal)
+            second = self._take_over(first) if scene == "a take-over" else self._start()
+        self._finish_both(first, second, scene)
+
+    def _take_over(self, first: "subprocess.Popen[bytes]") -> "subprocess.Popen[bytes]":
+        """From a driver that froze, as on a machine that sleeps, and wakes when it is replaced."""
+        if first.poll() is None:
+            first.send_signal(signal.SIGSTOP)
+        second = self._start("--take-over")
+        self._wait(second, lambda: self._epochs() > 1)
+        if first.poll() is None:
+            first.send_signal(signal.SIGCONT)
+        return second
 
     def _finish_both(
         self,
@@ -270,8 +284,14 @@ class Round:
             time.sleep(0.15)
 
     def _commits(self) -> int:
+        return self._count("commits/")
+
+    def _epochs(self) -> int:
+        return self._count("epochs/")
+
+    def _count(self, folder: str) -> int:
         with suppress(RerankBatchError):
-            return len(self.victim.root.sizes(f"runs/{self.run_id}/commits/"))
+            return len(self.victim.root.sizes(f"runs/{self.run_id}/{folder}"))
         return 0
 
     def _is_final(self) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.arena import arena
-from tests.chaos.rounds import Round, Tally
+from tests.chaos.rounds import CATCHES, SCENES, Round, Tally
 
 
 @pytest.mark.timeout(900)
@@ -31,8 +31,8 @@ def torment(kind: str, folder: Path, rounds: int, sabotage: str | None = None) -
     tally = Tally(kind)
     with arena(folder / kind, kind, sabotage) as victim:
         for number in range(rounds):
-            two_drivers = number % 2 == 0 or sabotage is not None
-            Round(victim, tally, f"ci-{kind}-{number}", folder).play(two_drivers)
+            scene = CATCHES[sabotage] if sabotage else SCENES[number % len(SCENES)]
+            Round(victim, tally, f"ci-{kind}-{number}", folder).play(scene)
             if sabotage and tally.violations:
                 break
     return tally
