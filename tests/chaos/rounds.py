@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 from rerank_batch.errors import ComputeError, RerankBatchError, RunConflict, StorageError
-from rerank_batch.run import Run, latest_run
+from rerank_batch.run import CommitName, Run, latest_run
 from rerank_batch.storage import Root, open_root
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.project import BLOCK_ROWS, QUERIES, Project, content
@@ -137,7 +137,8 @@ class Round:
         if first.poll() is None:
             first.send_signal(signal.SIGSTOP)
         second = self._start("--take-over")
-        self._wait(second, lambda: self._epochs() > 1)
+        # By then there is work that the frozen driver takes for its own and the other has done.
+        self._wait(second, lambda: any(n.epoch > 1 for n in self._commit_names()))
         if first.poll() is None:
             first.send_signal(signal.SIGCONT)
         return second
@@ -284,15 +285,13 @@ class Round:
             time.sleep(0.15)
 
     def _commits(self) -> int:
-        return self._count("commits/")
+        return len(self._commit_names())
 
-    def _epochs(self) -> int:
-        return self._count("epochs/")
-
-    def _count(self, folder: str) -> int:
+    def _commit_names(self) -> list[CommitName]:
         with suppress(RerankBatchError):
-            return len(self.victim.root.sizes(f"runs/{self.run_id}/{folder}"))
-        return 0
+            keys = self.victim.root.sizes(f"runs/{self.run_id}/commits/")
+            return [CommitName.parse(key) for key in keys]
+        return []
 
     def _is_final(self) -> bool:
         return self._there("final.json")
