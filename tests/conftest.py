@@ -20,7 +20,7 @@ from tests.chaos.s3_server import S3Server
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-BUCKET = "tests"
+BUCKET = "store"
 
 WORDS = tuple(
     """
