@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 from rerank_batch.errors import ComputeError, RerankBatchError, RunConflict, StorageError
-from rerank_batch.run import CommitName, Run, latest_run
+from rerank_batch.run import Run, latest_run
 from rerank_batch.storage import Root, open_root
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.project import BLOCK_ROWS, QUERIES, Project, content
@@ -125,23 +125,24 @@ class Round:
         first = self._start()
         if scene == "two new drivers":
             time.sleep(self.rng.uniform(0, 4))
-            second = self._start(new=True)
-        else:
-            goal = self.rng.randint(1, BLOCKS // 3)
-            self._wait(first, lambda: self._commits() >= goal)
-            second = self._take_over(first) if scene == "a take-over" else self._start()
-        self._finish_both(first, second, scene)
-
-    def _take_over(self, first: "subprocess.Popen[bytes]") -> "subprocess.Popen[bytes]":
-        """From a driver that froze, as on a machine that sleeps, and wakes when it is replaced."""
+            self._finish_both(first, self._start(new=True), scene)
+            return
+        goal = self.rng.randint(1, BLOCKS // 3)
+        self._wait(first, lambda: self._commits() >= goal)
+        if scene == "a second driver":
+            self._finish_both(first, self._start(), scene)
+            return
+        # The first freezes, as on a machine that sleeps, and wakes when it has been replaced.
         if first.poll() is None:
             first.send_signal(signal.SIGSTOP)
         second = self._start("--take-over")
-        # By then there is work that the frozen driver takes for its own and the other has done.
-        self._wait(second, lambda: any(n.epoch > 1 for n in self._commit_names()))
+        self._wait(second, lambda: self._epochs() > 1)
+        replaced = self._epochs() > 1 and not self._is_final()
         if first.poll() is None:
             first.send_signal(signal.SIGCONT)
-        return second
+        self._finish_both(first, second, scene)
+        if replaced and first.returncode == 0:
+            self._fault("a driver that had been replaced made the run all the same")
 
     def _finish_both(
         self,
@@ -285,13 +286,15 @@ class Round:
             time.sleep(0.15)
 
     def _commits(self) -> int:
-        return len(self._commit_names())
+        return self._count("commits/")
 
-    def _commit_names(self) -> list[CommitName]:
+    def _epochs(self) -> int:
+        return self._count("epochs/")
+
+    def _count(self, folder: str) -> int:
         with suppress(RerankBatchError):
-            keys = self.victim.root.sizes(f"runs/{self.run_id}/commits/")
-            return [CommitName.parse(key) for key in keys]
-        return []
+            return len(self.victim.root.sizes(f"runs/{self.run_id}/{folder}"))
+        return 0
 
     def _is_final(self) -> bool:
         return self._there("final.json")
