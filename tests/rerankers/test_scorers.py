@@ -13,6 +13,7 @@ from rerank_batch.errors import ModelError
 from rerank_batch.models import ModelName
 from rerank_batch.rerankers import FAMILIES, load_scorer
 from rerank_batch.rerankers.base import ScorerOptions
+from rerank_batch.scoring.packing import TokenBudget
 from tests.conftest import sentences
 
 QUERIES = sentences(6, seed=10)
@@ -98,6 +99,22 @@ def test_scores_stay_what_they_are_where_memory_runs_out(scorer, family, folders
     assert scored.truncated == expected.truncated
     for values, known in zip(scored.values, expected.values, strict=True):
         np.testing.assert_allclose(values, known, atol=1e-5)
+
+
+def test_the_first_pass_of_a_model_is_made_by_one_thread(family, folders, monkeypatch):
+    """Two threads that call MKL's vector functions for the first time can get other digits."""
+    each, threads = TokenBudget.each, []
+
+    def watched(budget, lengths, forward):
+        threads.append(torch.get_num_threads())
+        each(budget, lengths, forward)
+
+    monkeypatch.setattr(TokenBudget, "each", watched)
+    scorer = load_scorer(ModelName(family, ""), folders[family], ScorerOptions(threads=2))
+    assert set(threads) == {1}
+    threads.clear()
+    scorer.score(["river"], [["stone"]])
+    assert set(threads) == {2}
 
 
 def test_a_folder_with_another_kind_of_model_is_refused(tmp_path, family):
