@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from rerank_batch.errors import StorageError
-from rerank_batch.run.objects import from_json, to_json
+from rerank_batch.run.objects import epoch_key, from_json, to_json
 from rerank_batch.storage import Root
 
 _RENEWALS_PER_LEASE = 4
@@ -112,7 +112,8 @@ class Lease:
         try:
             current = self._root.read(self._key)
             newer = current is not None and _lease(current, self._key)["epoch"] > self._epoch
-            if newer or self._root.size(epoch_key(self._key, self._epoch + 1)) is not None:
+            # The next epoch is there before its lease is, and after an abort without any.
+            if newer or self._root.size(epoch_key(_run(self._key), self._epoch + 1)) is not None:
                 self.lost = True
                 return
             self._root.swap(self._key, to_json(mine), expected=current)
@@ -133,7 +134,7 @@ def living_owner(
     ``named`` is the owner that the epoch itself names: a driver may die before its first lease.
     """
     first = root.read(key)
-    owner = owner_from(named, epoch_key(key, epoch))
+    owner = owner_from(named, epoch_key(_run(key), epoch))
     if first is not None:
         lease = _lease(first, key)
         if lease["epoch"] == epoch:
@@ -164,9 +165,9 @@ def owner_from(value: dict[str, Any], where: str) -> Owner:
         raise StorageError(f"{where} is damaged: it names no owner: {error}") from None
 
 
-def epoch_key(lease_key: str, epoch: int) -> str:
-    """Key of an epoch of the run whose lease is given."""
-    return f"{lease_key.rpartition('/')[0]}/epochs/{epoch:06d}.json"
+def _run(lease_key: str) -> str:
+    """What all keys of the run begin with."""
+    return lease_key.removesuffix("lease.json")
 
 
 def _lease(raw: bytes, key: str) -> dict[str, Any]:

@@ -157,3 +157,8 @@ def _plain(value: Any) -> Any:
 def _brief(value: Any) -> str:
     text = json.dumps(value, default=str)
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def epoch_key(prefix: str, epoch: int) -> str:
+    """Key of an epoch of the run whose keys begin with ``prefix``."""
+    return f"{prefix}epochs/{epoch:06d}.json"

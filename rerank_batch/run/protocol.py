@@ -48,6 +48,7 @@ from rerank_batch.run.objects import (
     CommitName,
     DataFile,
     describe_differences,
+    epoch_key,
     from_json,
     new_nonce,
     to_json,
@@ -247,7 +248,7 @@ class Run:
             "owner": asdict(self.owner),
             "accepts": [str(name) for name in accepts],
         }
-        if not self.root.create_once(self._key(f"epochs/{newest + 1:06d}.json"), to_json(body)):
+        if not self.root.create_once(epoch_key(self._key(""), newest + 1), to_json(body)):
             raise RunConflict(
                 f"run {self.run_id} is owned by another driver, which took it in this moment"
             )
@@ -449,7 +450,7 @@ class Run:
         return max((int(name) for name in names if name.isdigit()), default=0)
 
     def _epoch(self, number: int) -> dict[str, Any]:
-        key = self._key(f"epochs/{number:06d}.json")
+        key = epoch_key(self._key(""), number)
         raw = self.root.read(key)
         if raw is None:
             raise StorageError(f"{key} is missing")
@@ -461,7 +462,7 @@ class Run:
         return value
 
     def _owner_of(self, epoch: int) -> Owner:
-        return owner_from(self._epoch(epoch)["owner"], self._key(f"epochs/{epoch:06d}.json"))
+        return owner_from(self._epoch(epoch)["owner"], epoch_key(self._key(""), epoch))
 
     def _counting(self, epoch: int) -> list[CommitName]:
         """Commits that count when ``epoch`` is the newest: accepted by it, or its own."""
@@ -493,7 +494,7 @@ def refuse_if_taken_over(root: Root, run_id: str, epoch: int) -> None:
     Raises:
         RunConflict: a later epoch exists.
     """
-    if root.size(run_key(run_id, f"epochs/{epoch + 1:06d}.json")) is not None:
+    if root.size(epoch_key(run_key(run_id, ""), epoch + 1)) is not None:
         raise RunConflict(f"run {run_id} was taken over by another driver; this one stops")
 
 
