@@ -61,6 +61,8 @@ class Segment:
             batches = [reader.get_batch(n) for n in range(reader.num_record_batches)]
             for batch in batches:
                 batch.validate()
+                if not batch.num_rows:
+                    raise self._damaged("a batch is empty")
         except (OSError, pa.ArrowException) as error:
             raise self._damaged(error) from None
         if size not in (None, self._buffer.size):
@@ -76,7 +78,9 @@ class Segment:
         }
         self.batches = len(batches)
         self._rows = np.array([batch.num_rows for batch in batches], dtype=np.int64)
-        self._pairs = np.array([len(batch.column(2).values) for batch in batches], dtype=np.int64)
+        self._pairs = np.array(
+            [len(batch.column("pairs").values) for batch in batches], dtype=np.int64
+        )
         self.pairs = int(self._pairs.sum())
         self._at = self._places(batches)
         self._first = self._first_keys()
@@ -160,14 +164,15 @@ class Segment:
 
     def _first_keys(self) -> NDArray[np.uint64]:
         """The first query of every batch as `_search` wants them: first halves, second halves."""
-        ends: list[tuple[int, int]] = []
+        first: list[tuple[int, int]] = []
+        last = (-1, -1)
         for batch in range(self.batches):
             hi, lo = self.queries(batch, 0, self.rows(batch))
-            ends += [(int(hi[0]), int(lo[0])), (int(hi[-1]), int(lo[-1]))]
-        if sorted(ends) != ends or len(set(ends[::2])) != self.batches:
-            raise self._damaged("its queries are not in order")
-        first = np.array(ends[::2], dtype=np.uint64).reshape(-1, 2)
-        return np.append(first.T.ravel(), np.uint64(0))
+            first.append((int(hi[0]), int(lo[0])))
+            if not last < first[-1] <= (last := (int(hi[-1]), int(lo[-1]))):
+                raise self._damaged("its queries are not in order")
+        halves = np.array(first, dtype=np.uint64).reshape(-1, 2).T
+        return np.append(halves.ravel(), np.uint64(0))
 
     def _find_queries(self, queries: Keys) -> tuple[_Places, _Places, NDArray[np.bool_]]:
         """Batch and row of every query, and whether it is there."""
