@@ -1,7 +1,7 @@
 """Many segments to one, in slices of query keys, so that memory does not grow with the files."""
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ _Key = tuple[int, int]
 
 def merge(
     files: Sequence[Path], target: Path, oldest_day: int = 0, limit: int = LIMIT
-) -> Mapping[int, int]:
+) -> dict[int, int]:
     """Write the pairs of segments to one segment; what it holds, as pairs by day.
 
     A pair that several files hold keeps the score of the first of them. Scores from before

@@ -51,7 +51,7 @@ def today() -> int:
     return int(time.time() // 86400)
 
 
-def write_segment(file: Path, slices: Iterable[Pairs], limit: int = LIMIT) -> Counter[int]:
+def write_segment(file: Path, slices: Iterable[Pairs], limit: int = LIMIT) -> dict[int, int]:
     """Write pairs that come in slices, each `distinct` and beyond the queries of the one before.
 
     Returns how many there were of each day.
@@ -72,7 +72,7 @@ def write_segment(file: Path, slices: Iterable[Pairs], limit: int = LIMIT) -> Co
         if isinstance(error, OSError):
             raise StorageError(f"cannot write scores to {file}: {error}") from None
         raise
-    return days
+    return dict(sorted(days.items()))
 
 
 def _gather(slices: Iterable[Pairs], limit: int) -> Iterator[Pairs]:
