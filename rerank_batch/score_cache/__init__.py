@@ -13,7 +13,7 @@ no models, no runs.
 
 from rerank_batch.score_cache.keys import Keys, scope, text_keys
 from rerank_batch.score_cache.lookup import CachedScores, open_segments
-from rerank_batch.score_cache.merge import merge
+from rerank_batch.score_cache.merging import merge
 from rerank_batch.score_cache.segment import Found, Segment
 from rerank_batch.score_cache.store import ScoreCache, Snapshot
 from rerank_batch.score_cache.writer import today, write_block

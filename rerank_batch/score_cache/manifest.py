@@ -77,7 +77,7 @@ class Manifest:
             raise StorageError(f"{error} is missing") from None
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise StorageError(str(error)) from None
-        keys = [each.key for each in (*manifest.segments, *manifest.dropped)]
+        keys = [each.key for each in manifest.segments] + [each.key for each in manifest.dropped]
         for key in keys:
             # What is dropped will be deleted: never what lies anywhere else.
             if not key.startswith(folder) or not _NAME.fullmatch(key[len(folder) :]):

@@ -57,25 +57,25 @@ class Segment:
                 self._buffer = source.read_buffer()
             reader = pa.ipc.open_file(pa.BufferReader(self._buffer))
             if reader.schema != SCHEMA:
-                raise self._damaged(f"its columns are {', '.join(reader.schema.names)}")
+                raise self._damaged("its columns are not those of scores")
             batches = [reader.get_batch(n) for n in range(reader.num_record_batches)]
             for batch in batches:
                 batch.validate()
                 if not batch.num_rows:
                     raise self._damaged("a batch is empty")
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise self._damaged(error) from None
         if size not in (None, self._buffer.size):
             raise self._damaged(f"it has {self._buffer.size} bytes instead of {size}")
-        words = self._buffer.size // 8
-        self._words = np.frombuffer(self._buffer, np.uint64, words)
-        self._views: dict[str, NDArray[Any]] = {
-            "offsets": self._words.view(np.int64),
-            **{
-                name: np.frombuffer(self._buffer, kind, self._buffer.size // kind.itemsize)
-                for name, (kind, _) in (PAIR.fields or {}).items()
-            },
+        kinds = {
+            "offsets": np.dtype(np.int64),
+            **{name: PAIR[name] for name in (*QUERY, *DOCUMENT)},
         }
+        self._views: dict[str, NDArray[Any]] = {
+            name: np.frombuffer(self._buffer, kind, self._buffer.size // kind.itemsize)
+            for name, kind in kinds.items()
+        }
+        self._words = self._views["query_hi"]
         self.batches = len(batches)
         self._rows = np.array([batch.num_rows for batch in batches], dtype=np.int64)
         self._pairs = np.array(

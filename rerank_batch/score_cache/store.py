@@ -26,7 +26,7 @@ from rerank_batch import events
 from rerank_batch.config import RUN_ID
 from rerank_batch.errors import ConfigError, IndexMismatch, StorageError
 from rerank_batch.score_cache.manifest import Dropped, Listed, Manifest
-from rerank_batch.score_cache.merge import merge
+from rerank_batch.score_cache.merging import merge
 from rerank_batch.score_cache.writer import today
 from rerank_batch.storage import NodeCache, Root, Wanted, sha256_file
 

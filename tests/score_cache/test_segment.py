@@ -128,7 +128,7 @@ def test_a_merge_holds_what_its_parts_hold_however_it_is_sliced_and_nested(
         assert content(sliced) == rows
         assert ask(Segment(sliced)) == expected
         # Neighbours first, as the store does, and two at a time, as for many files.
-        patch.setattr("rerank_batch.score_cache.merge._AT_ONCE", 2)
+        patch.setattr("rerank_batch.score_cache.merging._AT_ONCE", 2)
         merge(files[start:stop], part, oldest_day, limit)
         neighbours = [*files[:start], part, *files[max(start, stop) :]]
         merge(neighbours, nested, oldest_day, limit)
