@@ -6,6 +6,7 @@ only the pages that the search touches are read; and an offset that damage made 
 error, not outside the map. Knows files, not where they come from.
 """
 
+import mmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,8 +54,9 @@ class Segment:
     def __init__(self, file: Path, size: int | None = None) -> None:
         self._file = file
         try:
-            with pa.memory_map(str(file)) as source:
-                self._buffer = source.read_buffer()
+            with file.open("rb") as source:
+                self._map = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
+            self._buffer = pa.py_buffer(self._map)
             reader = pa.ipc.open_file(pa.BufferReader(self._buffer))
             if reader.schema != SCHEMA:
                 raise self._damaged("its columns are not those of scores")
@@ -113,6 +115,7 @@ class Segment:
         except IndexError:
             raise self._damaged("an offset leads out of it") from None
         answer.found[hits] = True
+        self._let_go()
         return answer
 
     def rows(self, batch: int) -> int:
@@ -145,6 +148,7 @@ class Segment:
             pairs[name] = np.repeat(values, np.diff(offsets))
         for name in DOCUMENT:
             pairs[name] = self._column(name, batch, offsets[0], offsets[-1])
+        self._let_go()
         return pairs
 
     def _column(self, name: str, batch: int, start: int, stop: int) -> NDArray[Any]:
@@ -188,6 +192,14 @@ class Segment:
             queries,
         )
         return batch, np.where(known, row, 0), known
+
+    def _let_go(self) -> None:
+        """Unmap the pages that were touched, which stay in the system's cache.
+
+        Every page brings its neighbours with it, so that a process would soon seem to hold all of
+        the file.
+        """
+        self._map.madvise(mmap.MADV_DONTNEED)
 
     def _damaged(self, why: object) -> StorageError:
         return StorageError(f"{self._file} is no whole file of scores: {why}")

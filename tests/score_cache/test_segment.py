@@ -249,6 +249,7 @@ def test_a_segment_is_mapped_and_not_loaded(tmp_path: Path) -> None:
     assert segment.pairs == pairs
     measured = measure_lookups(file, pairs, hits=0.5, windows=10)
     assert measured["own_bytes"] < 20e6
+    assert measured["mapped_bytes"] < 10e6
     assert measured["bytes_per_pair"] < 24
 
 
