@@ -63,6 +63,18 @@ def write(file: Path, block: Block) -> Path:
     return file
 
 
+TWENTY = [Row(KEYS[n // 16], KEYS[n % 16], float(n)) for n in range(20)]
+
+
+def bad_offset(file: Path) -> Path:
+    """Make the pairs of `TWENTY`'s second query begin far outside of the file; it still opens."""
+    body = bytearray(file.read_bytes())
+    place = body.index(np.array([0, 16, 20], dtype=np.int64).tobytes())
+    body[place + 8 : place + 16] = np.int64(2**50).tobytes()
+    file.write_bytes(body)
+    return file
+
+
 def write_all(folder: Path, blocks: Iterable[Block]) -> list[Path]:
     return [write(folder / f"block-{number}.arrow", each) for number, each in enumerate(blocks)]
 

@@ -19,10 +19,12 @@ from rerank_batch.score_cache.measure import make_segment, measure_lookups
 from rerank_batch.score_cache.writer import SCHEMA
 from tests.score_cache.pairs import (
     KEYS,
+    TWENTY,
     Block,
     Key,
     Row,
     ask,
+    bad_offset,
     block,
     content,
     keys_of,
@@ -225,12 +227,12 @@ def test_a_file_of_another_shape_is_refused(tmp_path: Path, kind: str) -> None:
 def test_a_target_that_cannot_be_written_is_named_and_a_failed_merge_leaves_none(
     tmp_path: Path,
 ) -> None:
-    good, bad = write(tmp_path / "good", random_block(1, 9, 9)), tmp_path / "bad"
-    bad.write_bytes(good.read_bytes()[:-1])
+    good = write(tmp_path / "good", random_block(1, 9, 9))
+    bad = bad_offset(write(tmp_path / "bad", Block(TWENTY, 1)))
     with pytest.raises(StorageError, match=r"cannot write scores to .*/nowhere/x"):
         merge([good], tmp_path / "nowhere" / "x")
     with pytest.raises(StorageError, match=f"{bad} is no whole file"):
-        merge([good, bad], tmp_path / "target")
+        merge([good, bad], tmp_path / "target", limit=5)
     assert not (tmp_path / "target").exists()
 
 
