@@ -205,6 +205,21 @@ def benchmark_resume(
         job.resume(config, overrides or [], done, console)
 
 
+@benchmark_app.command("cache", epilog="Example: rerank-batch benchmark cache --pairs 50000000")
+def benchmark_cache(
+    pairs: Annotated[int, typer.Option(min=50, help="Pairs in the file.")] = 50_000_000,
+    hits: Annotated[float, typer.Option(min=0, max=1, help="Share that is found.")] = 0.95,
+    windows: Annotated[int, typer.Option(min=1, help="Windows of 256 queries to look up.")] = 200,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Look-ups in a file of cached scores that is mapped, not loaded: pairs per second, memory."""
+    with _command(as_json, verbose) as console:
+        from jobs import benchmark as job
+
+        job.cache(pairs, hits, windows, console)
+
+
 @benchmark_app.command("done", epilog="Example: rerank-batch benchmark done --rows 10000000")
 def benchmark_done(
     rows: Annotated[int, typer.Option(help="Planned queries.")] = 10_000_000,
