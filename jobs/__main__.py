@@ -27,6 +27,8 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 _EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
 
+_MIXES = ("short", "passages", "long-tail")
+
 app = typer.Typer(
     name="rerank-batch",
     help="Batch, offline retrieve-then-rerank on Ray Data.",
@@ -168,6 +170,38 @@ def evaluate(
             )
         start = _start(run_id, resume, take_over)
         job.show(job.evaluate(_load(config, overrides), console, start, run), console)
+
+
+@benchmark_app.command(
+    "scoring", epilog="Example: rerank-batch benchmark scoring --size minilm-l6 --mix passages"
+)
+def benchmark_scoring(
+    size: Annotated[
+        list[str] | None,
+        typer.Option(help="minilm-l6, base or large; may be repeated. By default the first two."),
+    ] = None,
+    mix: Annotated[
+        list[str] | None,
+        typer.Option(help="short, passages or long-tail; may be repeated. By default all."),
+    ] = None,
+    pairs: Annotated[int, typer.Option(help="Pairs to score in each round.")] = 640,
+    rounds: Annotated[int, typer.Option(help="How often each is measured.")] = 5,
+    threads: Annotated[int, typer.Option(help="CPU threads of every system.")] = 2,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(help="Formats that lose digits to measure as well: bf16, int8."),
+    ] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """The scoring engine beside sentence-transformers: same pairs, weights, lengths and threads."""
+    with _command(as_json, verbose) as console:
+        from jobs import benchmark as job
+
+        sizes = _among(size or ["minilm-l6", "base"], ("minilm-l6", "base", "large"), "--size")
+        mixes = _among(mix or list(_MIXES), _MIXES, "--mix")
+        lossy = _among(allow or ["bf16", "int8"], ("bf16", "int8"), "--allow")
+        job.scoring(sizes, mixes, pairs, rounds, threads, tuple(lossy), console)  # type: ignore[arg-type]
 
 
 @benchmark_app.command("protocol", epilog="Example: rerank-batch benchmark protocol /tmp/runs")
@@ -335,6 +369,13 @@ def _command(as_json: bool, verbose: bool) -> Iterator[Console]:
     except KeyboardInterrupt:
         console.error("interrupted")
         raise typer.Exit(130) from None
+
+
+def _among(given: list[str], known: tuple[str, ...], option: str) -> list[str]:
+    for each in given:
+        if each not in known:
+            raise ConfigError(f"{option} takes {', '.join(known)}, not {each!r}")
+    return given
 
 
 def _load(path: Path, overrides: list[str] | None) -> Config:

@@ -3,6 +3,7 @@
 import secrets
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.console import Console, PeakMemory, facts_table
-from jobs.inputs import ENCODER_FAMILIES, node_cache
+from jobs.inputs import ENCODER_FAMILIES, graphs, node_cache
+from jobs.modes import encoder_mode
 from rerank_batch.config import Config, digest
 from rerank_batch.corpus import (
     Corpus,
@@ -35,6 +37,7 @@ from rerank_batch.retrieval.index import (
     read_manifest,
     verify_files,
 )
+from rerank_batch.retrieval.options import EncoderOptions
 from rerank_batch.run import block_bounds
 from rerank_batch.stages import (
     BuildShards,
@@ -87,16 +90,25 @@ def build_index(config: Config, console: Console, force: bool = False) -> dict[s
     read_seconds = time.perf_counter() - began
 
     with PeakMemory() as memory, cluster(config.compute, console.verbose) as resources:
+        pool = plan_encoding(config.compute, resources.cpus, resources.gpus)
+        options = EncoderOptions(
+            max_length=config.index.max_length,
+            precision=config.index.precision,
+            runtime=config.index.runtime,
+            threads=pool.threads,
+            graphs=graphs(config.storage, encoder_print),
+        )
+        choice = encoder_mode(root, encoder.location, options, pool, console)
         encode_began = time.perf_counter()
         encode = StageSpec(
             name="encode",
             stage=EncodeDocuments,
             kwargs={
                 "encoder": encoder.location,
-                "max_length": config.index.max_length,
+                "options": replace(options, mode=choice.mode),
                 "texts": BuildTexts(root, cache, tuple(f.wanted for f in texts), tuple(bounds)),
             },
-            pool=plan_encoding(config.compute, resources.cpus, resources.gpus),
+            pool=pool,
             output=_VECTORS,
             batch_size=BLOCK_DOCUMENTS,
         )
@@ -130,6 +142,7 @@ def build_index(config: Config, console: Console, force: bool = False) -> dict[s
         documents=documents,
         dropped=dropped,
         encoder=str(encoder),
+        encoder_mode=choice.to_dict(),
         recall_at_100=recall,
         recall_queries=asked,
         made_of=made_of,

@@ -29,12 +29,21 @@ from rerank_batch.retrieval.index import (
     read_manifest,
     verify_files,
 )
+from rerank_batch.scoring.modes import Graphs
 from rerank_batch.storage import NodeCache, open_root
 from rerank_batch.tables import fingerprint_files
 
 ENCODER_FAMILIES = ("sentence-transformers",)
 
-_VERSIONED = ("rerank-batch", "ray", "torch", "sentence-transformers", "transformers", "faiss-cpu")
+_VERSIONED = (
+    "rerank-batch",
+    "ray",
+    "torch",
+    "sentence-transformers",
+    "transformers",
+    "openvino",
+    "faiss-cpu",
+)
 
 
 @dataclass(frozen=True)
@@ -152,6 +161,11 @@ def check_rejects(rejected: int, log_rows: int, limit: float) -> None:
 def node_cache(storage: StorageConfig) -> NodeCache:
     """The cache of every node that the job runs on."""
     return NodeCache(Path(storage.cache).expanduser().absolute(), int(storage.cache_gb * 1e9))
+
+
+def graphs(storage: StorageConfig, fingerprint: str) -> Graphs:
+    """Where each node keeps the exported network of a model."""
+    return Graphs(node_cache(storage).folder / "graphs", fingerprint)
 
 
 def versions() -> dict[str, str]:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -14,13 +14,13 @@ from rich.table import Table
 
 from jobs.console import Console, PeakMemory, facts_table
 from jobs.inputs import Inputs, are_too_many, check_rejects, read_inputs, versions
+from jobs.modes import query_encoder_options, scorer_mode, scorer_options
 from rerank_batch import schema
 from rerank_batch.config import Config, digest
 from rerank_batch.errors import RerankBatchError, RunConflict
 from rerank_batch.pipeline import Cluster, cluster, run_queries
 from rerank_batch.pools import plan_pools
 from rerank_batch.queries import Plan
-from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.run import (
     ABORTED,
     COMPLETE,
@@ -30,6 +30,7 @@ from rerank_batch.run import (
     refuse_if_taken_over,
     total,
 )
+from rerank_batch.scoring.modes import Choice, Mode
 from rerank_batch.stages import (
     AssembleResults,
     EncodeQueries,
@@ -132,7 +133,9 @@ def _execute(
     if to_do:
         with PeakMemory() as memory, cluster(config.compute, console.verbose) as resources:
             start_seconds = time.perf_counter() - began - plan_seconds
-            stages = build_stages(config, inputs, resources, run.spec["block_rows"])
+            choice = scorer_mode(run, config, inputs, resources, console)
+            mode = choice.mode if choice else None
+            stages = build_stages(config, inputs, resources, run.spec["block_rows"], mode)
             keep_texts = config.queries is not None and config.queries.keep_rejected_texts
             blocks = run_queries(to_do, stages, run.writer(), keep_texts)
             progress = console.progress(
@@ -175,6 +178,7 @@ def _execute(
         "peak_memory_gb": round(peak_bytes / 2**30, 2),
         "events": {name: int(count) for name, count in total(commits, "events").items()},
         "done_before": done_before,
+        "mode": str(Choice.from_dict(decided).mode) if (decided := run.decided("mode")) else None,
     }
 
 
@@ -258,15 +262,15 @@ def dry_run(config: Config, judged_only: bool = False) -> dict[str, Any]:
 
 
 def build_stages(
-    config: Config, inputs: Inputs, resources: Cluster, block_rows: int
+    config: Config, inputs: Inputs, resources: Cluster, block_rows: int, mode: Mode | None
 ) -> list[StageSpec]:
-    """The boxes of the pipeline, in order."""
+    """The boxes of the pipeline, in order; ``mode`` is that of the reranker."""
     pools = plan_pools(config.compute, resources.cpus, resources.gpus)
     top_k = config.reranker.top_k if config.reranker else min(10, config.retrieval.depth)
     encode = StageSpec(
         "encode",
         EncodeQueries,
-        {"encoder": inputs.encoder.location, "max_length": config.index.max_length},
+        {"encoder": inputs.encoder.location, "options": query_encoder_options(config, inputs)},
         pools.encoders,
         schema.ENCODED,
     )
@@ -287,11 +291,7 @@ def build_stages(
             "rerank", KeepRetrievalOrder, {}, pools.assemblers, schema.RERANKED, block_rows
         )
     else:
-        options = ScorerOptions(
-            max_length=config.reranker.max_length,
-            precision=config.reranker.precision,
-            batch_tokens=config.reranker.batch_tokens,
-        )
+        options = replace(scorer_options(config, config.reranker, inputs), mode=mode)
         rerank = StageSpec(
             "rerank",
             Rerank,
@@ -392,6 +392,8 @@ def _facts(summary: dict[str, Any]) -> dict[str, object]:
         "peak memory": f"{summary['peak_memory_gb']} GiB, all processes",
         "results": summary["files"],
     }
+    if summary.get("mode"):
+        facts["reranker in"] = summary["mode"]
     if summary["done_before"]:
         facts["resumed"] = f"{summary['done_before']:,} queries were done before"
     if summary["events"]:

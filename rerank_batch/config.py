@@ -27,7 +27,10 @@ from rerank_batch.errors import ConfigError
 RUN_ID = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}\Z")
 
 PoolSize = Literal["auto"] | Annotated[int, Field(ge=1)]
-Precision = Literal["auto", "fp32", "bf16"]
+Lossy = Literal["bf16", "int8"]
+Format = Literal["fp32"] | Lossy
+Precision = Literal["auto"] | Format
+Truncation = Literal["longest_first", "only_second"]
 FilterTerm = tuple[
     str,
     Literal["==", "!=", "<", "<=", ">", ">=", "in", "not in"],
@@ -104,12 +107,15 @@ class QrelsConfig(Section):
 class IndexConfig(Section):
     """The FAISS index: where it lives, which model encodes, how it is cut.
 
+    Documents are encoded in ``precision`` numbers where that pays, queries always in fp32.
     ``kind`` is Flat (exact), HNSW, IVF, or any FAISS factory string. ``nprobe`` and ``ef_search``
     steer the approximate kinds; the recall measured with them is in the index manifest.
     """
 
     path: Location
     encoder: str
+    precision: Literal["fp32", "bf16"] = "fp32"
+    runtime: Literal["auto", "openvino", "torch"] = "auto"
     kind: str = "Flat"
     shards: int = Field(default=1, ge=1, le=4096)
     max_length: int | None = Field(default=None, ge=8)
@@ -126,14 +132,21 @@ class RetrievalConfig(Section):
 class RerankerConfig(Section):
     """Which model reranks, how much it reads, how many results are kept.
 
-    ``precision`` auto is float32 on CPUs and bfloat16 on GPUs.
+    ``precision`` names the numbers to compute in: bf16 and int8 are used where the machine has them
+    and a short measurement says that they pay, else fp32. auto is the fastest of fp32 and those
+    that ``allow`` names. What is fastest is measured once for a model and a root, and kept.
+    ``truncation`` says what loses tokens where a pair is longer than ``max_length``: the longer of
+    the two, or the document alone.
     """
 
     model: str
     top_k: int = Field(default=10, ge=1)
     max_length: int | None = Field(default=None, ge=8)
     precision: Precision = "auto"
-    batch_tokens: int = Field(default=2048, ge=64)
+    allow: tuple[Lossy, ...] = ()
+    runtime: Literal["auto", "openvino", "torch"] = "auto"
+    truncation: Truncation = "longest_first"
+    batch_tokens: Literal["auto"] | Annotated[int, Field(ge=64)] = "auto"
 
 
 class EvaluationConfig(Section):

@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -34,10 +34,12 @@ from rerank_batch.config import ComputeConfig
 from rerank_batch.errors import ComputeError, RerankBatchError
 from rerank_batch.events import drain
 from rerank_batch.isolation import run_isolated
-from rerank_batch.pools import LIGHT_CPUS, tasks_at_once
+from rerank_batch.pools import LIGHT_CPUS, Pool, tasks_at_once
 from rerank_batch.run import BlockWriter, read_block
 from rerank_batch.stages import StageSpec, write_vectors
 from rerank_batch.storage import Root, endpoint_variables, filesystem_of, open_file
+
+T = TypeVar("T")
 
 _SECONDS = "seconds."
 _RETRIES = 3
@@ -162,6 +164,31 @@ def commit_tables(files: Sequence[str], writer: BlockWriter) -> Iterator[BlockDo
         dataset = _read([_ReadTable(file) for file in files])
         for row in _map_blocks(dataset, partial(_commit_block, writer=writer, keep=False)):
             yield BlockDone(row["queries"], row["rejected_rows"])
+
+
+def on_worker(function: Callable[..., T], pool: Pool, *arguments: Any) -> T:
+    """Call a function where an actor of the pool would run, and wait for what it returns."""
+    with _clear_errors():
+        task = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(function)
+        result: T = ray.get(task.remote(*arguments))
+        return result
+
+
+def map_naively(
+    table: pa.Table, actor: type, arguments: dict[str, Any], batch_size: int, cpus: float
+) -> pa.Table:
+    """Batches of a table through one actor, by Ray Data's defaults: a peer of the pipeline."""
+    with _clear_errors():
+        dataset = ray.data.from_arrow(table).map_batches(
+            actor,
+            fn_constructor_kwargs=arguments,
+            compute=ActorPoolStrategy(size=1),
+            batch_size=batch_size,
+            batch_format="pyarrow",
+            num_cpus=cpus,
+            num_gpus=1 if ray.cluster_resources().get("GPU") else 0,
+        )
+        return pa.concat_tables(ray.get(dataset.to_arrow_refs()))
 
 
 def read_parquet(uris: Sequence[str]) -> Dataset:

@@ -8,7 +8,7 @@ travels with empty lists, so that the end of the pipeline can account for it. Kn
 import io
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +24,8 @@ from rerank_batch.pools import Pool
 from rerank_batch.qrels import Qrels, merge_grades
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.retrieval.index import Index
+from rerank_batch.retrieval.options import EncoderOptions
+from rerank_batch.scoring.modes import Choice
 from rerank_batch.storage import NodeCache, Root, Wanted
 
 NON_FINITE_VECTOR = "non_finite_vector"
@@ -59,13 +61,27 @@ class StageSpec:
     batch_size: int | None = None
 
 
+def choose_scorer_mode(model: ModelName, options: ScorerOptions) -> Choice:
+    """Measure here in which mode a reranker runs fastest."""
+    from rerank_batch.rerankers import choose_mode
+
+    return choose_mode(model, model_folder(model.location), options)
+
+
+def choose_encoder_mode(encoder: str, options: EncoderOptions) -> Choice:
+    """Measure here in which mode an encoder runs fastest."""
+    from rerank_batch.retrieval.encoder import Encoder
+
+    return Encoder.choose(model_folder(encoder), options)
+
+
 class EncodeQueries:
     """Adds the query's vector."""
 
-    def __init__(self, encoder: str, max_length: int | None, threads: int = 1) -> None:
+    def __init__(self, encoder: str, options: EncoderOptions, threads: int = 1) -> None:
         from rerank_batch.retrieval.encoder import Encoder
 
-        self._encoder = Encoder(model_folder(encoder), max_length, threads)
+        self._encoder = Encoder(model_folder(encoder), replace(options, threads=threads))
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """PLAN in, ENCODED out."""
@@ -129,8 +145,6 @@ class Rerank:
     def __init__(
         self, model: ModelName, options: ScorerOptions, index: Index, threads: int = 1
     ) -> None:
-        from dataclasses import replace
-
         from rerank_batch.rerankers import load_scorer
 
         self._texts = index.texts()
@@ -294,13 +308,13 @@ class EncodeDocuments:
     def __init__(
         self,
         encoder: str,
-        max_length: int | None,
+        options: EncoderOptions,
         texts: BuildTexts,
         threads: int = 1,
     ) -> None:
         from rerank_batch.retrieval.encoder import Encoder
 
-        self._encoder = Encoder(model_folder(encoder), max_length, threads)
+        self._encoder = Encoder(model_folder(encoder), replace(options, threads=threads))
         self._texts = texts.open()
 
     def __call__(self, table: pa.Table) -> pa.Table:

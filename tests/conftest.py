@@ -151,10 +151,15 @@ def config_file(
         "index": {
             "path": str(folder / "index"),
             "encoder": f"sentence-transformers:{tiny_bi_encoder}",
+            "runtime": "torch",
             "shards": 3,
         },
         "retrieval": {"depth": 20},
-        "reranker": {"model": f"cross-encoder:{tiny_cross_encoder}", "top_k": 5},
+        "reranker": {
+            "model": f"cross-encoder:{tiny_cross_encoder}",
+            "runtime": "torch",
+            "top_k": 5,
+        },
         "evaluation": {"measures": ["nDCG@10", "RR@10", "R@20"]},
         "compute": {"block_rows": 4, "cpus": 2},
     }

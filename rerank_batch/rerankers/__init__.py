@@ -2,10 +2,12 @@
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 from rerank_batch.errors import ModelError
 from rerank_batch.models import ModelName
 from rerank_batch.rerankers.base import PairScorer, ScorerOptions
+from rerank_batch.scoring.modes import Choice
 
 FAMILIES: dict[str, str] = {
     "cross-encoder": "rerank_batch.rerankers.cross_encoder:CrossEncoderScorer",
@@ -20,8 +22,18 @@ def load_scorer(name: ModelName, folder: Path, options: ScorerOptions) -> PairSc
     Raises:
         ModelError: unknown family, or files the family cannot load.
     """
+    scorer: PairScorer = _family(name)(folder, options)
+    return scorer
+
+
+def choose_mode(name: ModelName, folder: Path, options: ScorerOptions) -> Choice:
+    """Measure in which mode the model runs fastest here; errors as of `load_scorer`."""
+    choice: Choice = _family(name).choose(folder, options)
+    return choice
+
+
+def _family(name: ModelName) -> Any:
     if name.family not in FAMILIES:
         raise ModelError(f"unknown model family {name.family!r}; there are {', '.join(FAMILIES)}")
     module, _, attribute = FAMILIES[name.family].partition(":")
-    scorer: PairScorer = getattr(importlib.import_module(module), attribute)(folder, options)
-    return scorer
+    return getattr(importlib.import_module(module), attribute)

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_batch.config import Precision
+from rerank_batch.config import Lossy, Precision, Truncation
+from rerank_batch.scoring.modes import Graphs, Mode
 
 
 @dataclass(frozen=True)
@@ -15,13 +16,24 @@ class ScorerOptions:
     """How a scorer runs; what it is, is in the model's files.
 
     ``max_length`` None means what the model says. ``batch_tokens`` bounds the tokens of one forward
-    pass, padding included.
+    pass, padding included; None: what suits the device. ``mode`` None: the scorer measures which of
+    the modes that ``precision`` and ``allow`` permit is the fastest. ``graphs`` is where exported
+    networks are kept.
     """
 
     max_length: int | None = None
     precision: Precision = "auto"
-    batch_tokens: int = 2048
+    allow: tuple[Lossy, ...] = ()
+    runtime: str = "auto"
+    truncation: Truncation = "longest_first"
+    batch_tokens: int | None = None
     threads: int = 1
+    mode: Mode | None = None
+    graphs: Graphs | None = None
+
+    def budget(self, device: str) -> int:
+        """Tokens of one forward pass: enough to fill a GPU, few enough to stay in a CPU's cache."""
+        return self.batch_tokens or (65_536 if device == "cuda" else 2048)
 
 
 @dataclass(frozen=True)

@@ -18,100 +18,135 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.util import batch_to_device
 
 from rerank_batch.rerankers.base import PairScores, ScorerOptions, split
-from rerank_batch.scoring.device import first_pass, pick_device, pick_dtype
+from rerank_batch.scoring.choice import choose
+from rerank_batch.scoring.device import first_pass, pick_device
+from rerank_batch.scoring.engine import TextEngine, check_same
 from rerank_batch.scoring.loading import loading
+from rerank_batch.scoring.modes import Choice, Mode, modes_for
+from rerank_batch.scoring.network import Network
 from rerank_batch.scoring.packing import TokenBudget
+from rerank_batch.scoring.runtime import open_runtime
+from rerank_batch.scoring.tokens import TextTokenizer, TokenBatch
+
+FloatArray = NDArray[np.float32]
+
+_PROBES = ("what is it?", "Ünïcode, 東京 and\ttabs ", "word " * 700, "")
 
 
 class LateInteractionScorer:
-    """Scores are mean maximum cosines, within -1 and 1; a pair without tokens scores 0."""
+    """Scores are mean maximum cosines, within -1 and 1; a pair without tokens scores 0.
+
+    Raises:
+        UnknownShape, NotSpliceable: the model is none that our engine knows.
+    """
 
     def __init__(self, folder: Path, options: ScorerOptions) -> None:
-        self._device = pick_device()
-        self._budget = TokenBudget(options.batch_tokens)
-        dtype = pick_dtype(options.precision, self._device)
-        with loading(folder, "a bi-encoder"):
-            model: Any = SentenceTransformer(
-                str(folder),
-                device=self._device,
-                model_kwargs={"dtype": dtype, "use_safetensors": True},
-            )
-        if options.max_length is not None:
-            model.max_seq_length = options.max_length
-        self._max_length = model.max_seq_length or np.iinfo(np.int64).max
-        self._transformer = model[0].eval()
-        self._tokenizer = model.tokenizer
-        marks = (self._tokenizer.cls_token_id, self._tokenizer.sep_token_id)
-        self._marks = torch.tensor([mark for mark in marks if mark is not None])
-        first_pass(lambda: self.score(["a"], [["b"]]), options.threads)
+        self.mode = options.mode or self.choose(folder, options).mode
+        model = _load(folder, options)
+        torch.set_num_threads(options.threads)
+        marks = (model.tokenizer.cls_token_id, model.tokenizer.sep_token_id)
+        self._marks = np.array([mark for mark in marks if mark is not None])
+        self._engine = _engine(model, options, self.mode)
 
-    @torch.inference_mode()
+    @staticmethod
+    def choose(folder: Path, options: ScorerOptions) -> Choice:
+        """Measure which mode is the fastest that the options allow."""
+        torch.set_num_threads(options.threads)
+
+        def opened(mode: Mode) -> Any:
+            return _engine(_load(folder, options), options, mode).runtime
+
+        modes = modes_for(options.precision, options.allow, options.runtime, pick_device())
+        return choose(modes, opened)
+
     def score(self, queries: Sequence[str], documents: Sequence[Sequence[str]]) -> PairScores:
         """See `PairScorer.score`."""
         pairs = [(i, d) for i, listed in enumerate(documents) for d in listed]
         texts, which = np.unique(np.array([d for _, d in pairs], dtype=object), return_inverse=True)
         query_of = np.array([i for i, _ in pairs], dtype=np.int64)
         query_tokens, query_cut = self._query_tokens(queries)
-        lengths = self._lengths(list(texts))
         flat = np.zeros(len(pairs), dtype=np.float32)
         by_text = np.argsort(which, kind="stable")
         ends = np.searchsorted(which[by_text], np.arange(len(texts) + 1))
 
-        def forward(batch: NDArray[np.int64]) -> None:
-            tokens, mask = self._embed([texts[position] for position in batch])
-            for row, position in enumerate(batch):
-                mine = by_text[ends[position] : ends[position + 1]]
-                asked = [query_tokens[query] for query in query_of[mine]]
-                flat[mine] = _mean_max_cosine(asked, tokens[row][mask[row]])
+        def score_documents(
+            numbers: NDArray[np.int64], batch: TokenBatch, vectors: FloatArray
+        ) -> None:
+            parts = np.split(_unit(vectors), np.cumsum(batch.lengths)[:-1])
+            for text, tokens in zip(numbers, parts, strict=True):
+                mine = by_text[ends[text] : ends[text + 1]]
+                flat[mine] = _mean_max_cosine([query_tokens[q] for q in query_of[mine]], tokens)
 
-        self._budget.each(np.minimum(lengths, self._max_length), forward)
-        cut = split(lengths[which] > self._max_length, documents) if len(pairs) else []
-        truncated = [
-            bool(query_cut[i] or (i < len(cut) and np.any(cut[i]))) for i in range(len(queries))
-        ]
-        return PairScores(split(flat, documents), truncated)
+        document_cut = self._engine.tokens(list(texts), score_documents)
+        cut = split(document_cut[which], documents)
+        return PairScores(
+            split(flat, documents),
+            [bool(query_cut[i] or np.any(cut[i])) for i in range(len(queries))],
+        )
 
-    def _query_tokens(self, queries: Sequence[str]) -> tuple[list[torch.Tensor], NDArray[np.bool_]]:
-        """Per query its unit token vectors [tokens, dimension] without the special tokens."""
-        lengths = self._lengths(list(queries))
-        found: list[torch.Tensor] = [torch.empty(0)] * len(queries)
+    def _query_tokens(self, queries: Sequence[str]) -> tuple[list[FloatArray], NDArray[np.bool_]]:
+        """Per query its unit token vectors [tokens, width] without the special tokens."""
+        found = [np.empty((0, 0), np.float32)] * len(queries)
 
-        def forward(batch: NDArray[np.int64]) -> None:
-            tokens, mask = self._embed([queries[i] for i in batch], special=False)
-            for row, position in enumerate(batch):
-                found[position] = tokens[row][mask[row]]
+        def keep(numbers: NDArray[np.int64], batch: TokenBatch, vectors: FloatArray) -> None:
+            ends = np.cumsum(batch.lengths)[:-1]
+            words = np.split(~np.isin(batch.ids, self._marks), ends)
+            for query, tokens, word in zip(
+                numbers, np.split(_unit(vectors), ends), words, strict=True
+            ):
+                found[query] = tokens[word]
 
-        self._budget.each(np.minimum(lengths, self._max_length), forward)
-        return found, lengths > self._max_length
-
-    def _embed(
-        self, texts: Sequence[str], special: bool = True
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Unit token vectors float32 [n, t, dimension] and which of them count, bool [n, t]."""
-        features = self._transformer.preprocess(list(texts))
-        features = batch_to_device(features, torch.device(self._device))
-        vectors = self._transformer(features)["token_embeddings"].float()
-        mask = features["attention_mask"].bool()
-        if not special:
-            mask &= ~torch.isin(features["input_ids"], self._marks.to(mask.device))
-        return torch.nn.functional.normalize(vectors, dim=-1), mask
-
-    def _lengths(self, texts: list[str]) -> NDArray[np.int64]:
-        if not texts:
-            return np.zeros(0, dtype=np.int64)
-        encoded = self._tokenizer(texts, return_attention_mask=False, verbose=False)
-        return np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
+        return found, self._engine.tokens(queries, keep)
 
 
-def _mean_max_cosine(queries: list[torch.Tensor], document: torch.Tensor) -> NDArray[np.float32]:
+def _load(folder: Path, options: ScorerOptions) -> Any:
+    with loading(folder, "a bi-encoder"):
+        model: Any = SentenceTransformer(
+            str(folder),
+            device=pick_device(),
+            model_kwargs={"dtype": torch.float32, "use_safetensors": True},
+        )
+    if options.max_length is not None:
+        model.max_seq_length = options.max_length
+    return model.eval()
+
+
+def _engine(model: Any, options: ScorerOptions, mode: Mode) -> TextEngine:
+    """The engine for a model, its token vectors checked against the model's own."""
+    theirs = first_pass(
+        lambda: model.encode(
+            list(_PROBES), output_value="token_embeddings", show_progress_bar=False
+        ),
+        options.threads,
+    )
+    network = Network(model.transformers_model, "tokens")
+    tokenizer = TextTokenizer(model.tokenizer, model.max_seq_length, network.position_of_padding)
+    runtime = open_runtime(network, mode, model.device.type, options.threads, options.graphs)
+    engine = TextEngine(tokenizer, runtime, TokenBudget(options.budget(model.device.type)))
+
+    def check(numbers: NDArray[np.int64], batch: TokenBatch, vectors: FloatArray) -> None:
+        truth = torch.cat([theirs[number] for number in numbers]).float().cpu().numpy()
+        check_same(_unit(vectors), _unit(truth), mode.format)
+
+    first_pass(lambda: engine.tokens(_PROBES, check), options.threads)
+    return engine
+
+
+def _unit(vectors: FloatArray) -> FloatArray:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: FloatArray = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    return unit
+
+
+def _mean_max_cosine(queries: list[FloatArray], document: FloatArray) -> FloatArray:
     """Scores of several queries' token vectors against one document's, float32 [queries]."""
-    sizes = torch.tensor([len(query) for query in queries], device=document.device)
-    if not len(document) or not int(sizes.sum()):
-        return np.zeros(len(queries), dtype=np.float32)
-    best = (torch.cat(queries) @ document.T).amax(dim=1)
-    owner = torch.repeat_interleave(torch.arange(len(queries), device=document.device), sizes)
-    sums = torch.zeros(len(queries), device=document.device).index_add_(0, owner, best)
-    return (sums / sizes.clamp(min=1)).cpu().numpy()
+    sizes = np.array([len(query) for query in queries])
+    scores = np.zeros(len(queries), np.float32)
+    real = sizes > 0
+    if len(document) and real.any():
+        best = (np.concatenate([q for q in queries if len(q)]) @ document.T).max(axis=1)
+        starts = np.cumsum(sizes[real]) - sizes[real]
+        scores[real] = np.add.reduceat(best, starts) / sizes[real]
+    return scores

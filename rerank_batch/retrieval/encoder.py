@@ -1,16 +1,36 @@
-"""The bi-encoder: texts to unit vectors. Knows sentence-transformers, not FAISS and not Ray."""
+"""The bi-encoder: texts to unit vectors. Knows sentence-transformers, not FAISS and not Ray.
 
+Models of a known shape run by our own engine, packed by token count in the fastest mode that is
+allowed; any other that sentence-transformers loads is run by its own code.
+"""
+
+import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
+from rerank_batch.retrieval.options import EncoderOptions
+from rerank_batch.scoring.choice import choose
 from rerank_batch.scoring.device import first_pass, pick_device
+from rerank_batch.scoring.engine import NotTheSame, TextEngine, check_same
 from rerank_batch.scoring.loading import loading
+from rerank_batch.scoring.modes import Choice, Mode, modes_for
+from rerank_batch.scoring.network import Network, Read, UnknownShape
 from rerank_batch.scoring.packing import TokenBudget
+from rerank_batch.scoring.runtime import open_runtime
+from rerank_batch.scoring.tokens import NotSpliceable, TextTokenizer
+
+logger = logging.getLogger(__name__)
+
+_BATCH_TOKENS = {"cpu": 2048, "cuda": 65_536}
+_PROBES = ("what is it?", "Ünïcode, 東京 and\ttabs ", "word " * 700, "a few words", "")
+_READS: dict[str, Read] = {"mean": "mean", "cls": "first"}
 
 
 class Encoder:
@@ -19,40 +39,68 @@ class Encoder:
     Vectors are float32 of length 1, so that the inner product is the cosine.
     """
 
-    def __init__(self, folder: Path, max_length: int | None = None, threads: int = 1) -> None:
-        device = pick_device()
-        with loading(folder, "a sentence-transformers model"):
-            self._model = SentenceTransformer(
-                str(folder), device=device, model_kwargs={"use_safetensors": True}
-            )
-        if max_length is not None:
-            self._model.max_seq_length = max_length
-        self._dimension = _dimension(self._model)
-        self._budget = TokenBudget(_BATCH_TOKENS)
-        first_pass(lambda: self.encode_documents(["a"]), threads)
+    def __init__(self, folder: Path, options: EncoderOptions | None = None) -> None:
+        options = options or EncoderOptions()
+        self.mode = options.mode or self.choose(folder, options).mode
+        model = _load(folder, options)
+        self._dimension = _dimension(model)
+        self._encode: Callable[[Sequence[str], str], NDArray[np.float32]]
+        try:
+            self._encode = _engine(model, options, self.mode)
+        except (NotSpliceable, UnknownShape, NotTheSame) as error:
+            logger.warning("%s is run by sentence-transformers: %s", folder, error)
+            self._encode = _Library(model, options.threads)
+
+    @staticmethod
+    def choose(folder: Path, options: EncoderOptions) -> Choice:
+        """Measure which mode is the fastest that the options allow."""
+        model = _load(folder, options)
+        modes = modes_for(options.precision, options.allow, options.runtime, model.device.type)
+
+        def opened(mode: Mode) -> Any:
+            return _engine(_load(folder, options), options, mode).engine.runtime
+
+        try:
+            return choose(modes, opened)
+        except (NotSpliceable, UnknownShape, NotTheSame):
+            return Choice(Mode("torch", "fp32"), {})
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of queries, float32 [n, dimension]."""
-        return self._encode(texts, self._model.encode_query)
+        return _unit(self._encode(texts, "query"))
 
     def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of documents, float32 [n, dimension]."""
-        return self._encode(texts, self._model.encode_document)
+        return _unit(self._encode(texts, "document"))
 
-    def _encode(
-        self, texts: Sequence[str], encode: Callable[..., NDArray[np.float32]]
-    ) -> NDArray[np.float32]:
-        """Encode in our micro-batches: by token count, where sentence-transformers sorts by
-        characters and cuts every 32 texts."""
+
+@dataclass(frozen=True)
+class _Engine:
+    engine: TextEngine
+    prompts: dict[str, str]
+    dimension: int
+
+    def __call__(self, texts: Sequence[str], task: str) -> NDArray[np.float32]:
+        prompt = self.prompts[task]
+        return self.engine.vectors([prompt + text for text in texts], self.dimension)
+
+
+class _Library:
+    """sentence-transformers in our micro-batches; its own are sorted by characters."""
+
+    def __init__(self, model: Any, threads: int) -> None:
+        self._model = model
+        self._dimension = _dimension(model)
+        self._budget = TokenBudget(_BATCH_TOKENS[model.device.type])
+        first_pass(lambda: self(["a"], "document"), threads)
+
+    def __call__(self, texts: Sequence[str], task: str) -> NDArray[np.float32]:
         vectors = np.empty((len(texts), self._dimension), dtype=np.float32)
 
-        def forward(positions: NDArray[np.int64]) -> None:
-            batch = [texts[position] for position in positions]
-            vectors[positions] = encode(batch, batch_size=len(batch), show_progress_bar=False)
+        def forward(which: NDArray[np.int64]) -> None:
+            vectors[which] = _by_model(self._model, [texts[position] for position in which], task)
 
         self._budget.each(self._lengths(texts), forward)
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        np.divide(vectors, lengths, out=vectors, where=lengths > 0)
         return vectors
 
     def _lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
@@ -60,10 +108,75 @@ class Encoder:
             return np.zeros(0, dtype=np.int64)
         ids = self._model.tokenizer(list(texts), return_attention_mask=False, verbose=False)
         lengths = np.array([len(row) for row in ids["input_ids"]], dtype=np.int64)
-        return np.minimum(lengths, self._model.max_seq_length or _BATCH_TOKENS)
+        return np.minimum(lengths, self._model.max_seq_length or self._budget.tokens)
 
 
-_BATCH_TOKENS = 2048
+def _load(folder: Path, options: EncoderOptions) -> Any:
+    with loading(folder, "a sentence-transformers model"):
+        model: Any = SentenceTransformer(
+            str(folder),
+            device=pick_device(),
+            model_kwargs={"dtype": torch.float32, "use_safetensors": True},
+        )
+    if options.max_length is not None:
+        model.max_seq_length = options.max_length
+    return model.eval()
+
+
+def _engine(model: Any, options: EncoderOptions, mode: Mode) -> _Engine:
+    """The engine for a model, checked against it with its prompts for queries and documents."""
+    truth = {
+        task: first_pass(lambda task=task: _by_model(model, _PROBES, task), options.threads)  # type: ignore[misc]
+        for task in ("query", "document")
+    }
+    transformer, read = _parts(model)
+    network = Network(transformer, read)
+    tokenizer = TextTokenizer(model.tokenizer, model.max_seq_length, network.position_of_padding)
+    runtime = open_runtime(network, mode, model.device.type, options.threads, options.graphs)
+    engine = _Engine(
+        TextEngine(tokenizer, runtime, TokenBudget(_BATCH_TOKENS[model.device.type])),
+        {task: _prompt(model, task) for task in truth},
+        _dimension(model),
+    )
+    for task, theirs in truth.items():
+        ours = first_pass(lambda task=task: engine(_PROBES, task), options.threads)  # type: ignore[misc]
+        check_same(_unit(ours), _unit(theirs), mode.format)
+    return engine
+
+
+def _parts(model: Any) -> tuple[Any, Read]:
+    """The transformer of a model and what its pooling reads; `UnknownShape` where it does more."""
+    kinds = [type(module).__name__ for module in model]
+    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+        raise UnknownShape(f"its modules are {', '.join(kinds)}")
+    pooling = model[1]
+    if pooling.pooling_mode not in _READS or not pooling.include_prompt:
+        raise UnknownShape(f"its pooling is {pooling.pooling_mode}")
+    return model.transformers_model, _READS[pooling.pooling_mode]
+
+
+def _prompt(model: Any, task: str) -> str:
+    """What sentence-transformers puts before a text, as its `encode_query` looks it up."""
+    names = ("query",) if task == "query" else ("document", "passage", "corpus")
+    for name in (*names, model.default_prompt_name):
+        if name in model.prompts:
+            return str(model.prompts[name] or "")
+    return ""
+
+
+def _by_model(model: Any, texts: Sequence[str], task: str) -> NDArray[np.float32]:
+    encode = model.encode_query if task == "query" else model.encode_document
+    vectors: NDArray[np.float32] = encode(
+        list(texts), batch_size=len(texts), show_progress_bar=False
+    )
+    return vectors
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The vectors at length 1; a vector of zeros stays one."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = np.divide(vectors, lengths, out=vectors.copy(), where=lengths > 0)
+    return unit
 
 
 def _dimension(model: Any) -> int:

@@ -22,7 +22,7 @@ from rerank_batch.errors import IndexMismatch
 from rerank_batch.storage import NodeCache, Root, Wanted, sha256_file
 
 MANIFEST = "manifest.json"
-FORMAT = 2
+FORMAT = 3
 
 
 class IndexFile(BaseModel):
@@ -64,6 +64,7 @@ class Manifest(BaseModel):
     documents: int
     dropped: dict[str, int]
     encoder: str
+    encoder_mode: dict[str, Any]
     recall_at_100: float | None
     recall_queries: int
     made_of: dict[str, Any]
@@ -102,6 +103,7 @@ def index_fingerprint(
         "corpus": digest(dict(corpus)),
         "encoder": encoder_fingerprint,
         "max_length": config.max_length,
+        "precision": config.precision,
         "kind": config.kind,
         "shards": config.shards,
         "format": FORMAT,

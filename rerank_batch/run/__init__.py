@@ -3,7 +3,15 @@
 from rerank_batch.run.coverage import Done, block_bounds
 from rerank_batch.run.garbage import Garbage, find_garbage, remove_garbage
 from rerank_batch.run.lease import Lease, Owner
-from rerank_batch.run.objects import Commit, CommitName, DataFile, total
+from rerank_batch.run.objects import (
+    Commit,
+    CommitName,
+    DataFile,
+    from_json,
+    new_nonce,
+    to_json,
+    total,
+)
 from rerank_batch.run.protocol import (
     ABORTED,
     COMPLETE,
@@ -33,13 +41,16 @@ __all__ = [
     "Verification",
     "block_bounds",
     "find_garbage",
+    "from_json",
     "latest_run",
     "list_runs",
+    "new_nonce",
     "publish_parquet",
     "read_block",
     "read_latest",
     "refuse_if_taken_over",
     "remove_garbage",
+    "to_json",
     "total",
     "verify_run",
 ]

@@ -3,6 +3,7 @@
 Objects under the root, all of them written once except the lease and the last:
 
     runs/<id>/spec.json                 what the run is: fingerprint, inputs, planned queries
+    runs/<id>/mode.json                 in which mode the reranker runs, decided once
     runs/<id>/plan/*.parquet            planned queries, one file per block
     runs/<id>/epochs/<n>.json           who owns epoch n, and which earlier commits it accepts
     runs/<id>/lease.json                the owner's sign of life
@@ -206,6 +207,20 @@ class Run:
             list(pool.map(lambda block: write(block[0], *block[1]), enumerate(self.blocks())))
         if rejects.num_rows and self.root.size(self._key(PLAN_REJECTS)) is None:
             publish_parquet(self.root, self._key(""), PLAN_REJECTS, rejects)
+
+    def decide(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep a decision with the run; the one that counts, which is the first ever made."""
+        name = self._key(f"{key}.json")
+        mine = {**value, "nonce": new_nonce()}
+        if self.root.create_once(name, to_json(mine)):
+            return mine
+        return from_json(self.root.read(name) or b"", name)
+
+    def decided(self, key: str) -> dict[str, Any] | None:
+        """A decision that the run made before."""
+        name = self._key(f"{key}.json")
+        raw = self.root.read(name)
+        return None if raw is None else from_json(raw, name)
 
     def blocks(self) -> list[tuple[int, int]]:
         """The blocks of the plan: one file, one pass through the stages, one commit."""

@@ -1,10 +1,11 @@
-"""Which device, number format and threads a model runs with."""
+"""Which device a model runs on, and its first pass there."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
-from rerank_batch.config import Precision
+T = TypeVar("T")
 
 
 def pick_device() -> str:
@@ -12,14 +13,7 @@ def pick_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def pick_dtype(precision: Precision, device: str) -> torch.dtype:
-    """float32 on CPUs and bfloat16 on GPUs unless the configuration names one."""
-    if precision == "auto":
-        return torch.bfloat16 if device == "cuda" else torch.float32
-    return torch.bfloat16 if precision == "bf16" else torch.float32
-
-
-def first_pass(forward: Callable[[], object], threads: int) -> None:
+def first_pass(forward: Callable[[], T], threads: int) -> T:
     """Make a model's first pass with one thread, and leave torch with ``threads``.
 
     MKL chooses the kernels of its vector functions when they are first called. Where two threads
@@ -27,5 +21,7 @@ def first_pass(forward: Callable[[], object], threads: int) -> None:
     hundred half of the first batch had logits off by up to 3e-4, so that a resumed run differed.
     """
     torch.set_num_threads(1)
-    forward()
-    torch.set_num_threads(threads)
+    try:
+        return forward()
+    finally:
+        torch.set_num_threads(threads)

@@ -25,6 +25,7 @@ class TokenBudget:
 
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
+        self._real = self._padded = 0
 
     def each(
         self,
@@ -53,7 +54,13 @@ class TokenBudget:
                     raise
                 self._halve(longest * len(batch))
                 continue
+            self._real += int(lengths[batch].sum())
+            self._padded += longest * len(batch)
             start += size
+
+    def padding(self) -> float:
+        """The share of all tokens so far that would be padding, were every batch padded."""
+        return 1 - self._real / max(self._padded, 1)
 
     def _halve(self, asked: int) -> None:
         """Below what was asked for, which a short last batch may have been far under."""

@@ -84,8 +84,13 @@ def write_base(folder: Path) -> Path:
         "corpus": {"path": str(collection / "corpus.parquet")},
         "queries": {"path": str(collection / "log.parquet")},
         "qrels": {"path": str(collection / "qrels.parquet")},
-        "index": {"path": "-", "encoder": f"sentence-transformers:{encoder}", "shards": 3},
-        "reranker": {"model": f"cross-encoder:{reranker}", "top_k": 5},
+        "index": {
+            "path": "-",
+            "encoder": f"sentence-transformers:{encoder}",
+            "runtime": "torch",
+            "shards": 3,
+        },
+        "reranker": {"model": f"cross-encoder:{reranker}", "runtime": "torch", "top_k": 5},
         "evaluation": {"measures": ["nDCG@10", "RR@10"]},
     }
     file = folder / "config.yaml"

@@ -96,16 +96,16 @@ def _nan(scores, row) -> None:
 
 def _memory(tokens) -> None:
     def patch(module) -> None:
-        logits = module.CrossEncoderScorer._logits
+        run = module.TorchRuntime.run
 
-        def hungry(self, pairs):
-            if self._budget.tokens > int(tokens):
+        def hungry(self, batch):
+            if len(batch.lengths) * batch.lengths.max() > int(tokens):
                 raise MemoryError
-            return logits(self, pairs)
+            return run(self, batch)
 
-        module.CrossEncoderScorer._logits = hungry
+        module.TorchRuntime.run = hungry
 
-    _when_imported(_SCORER, patch)
+    _when_imported("rerank_batch.scoring.torch_runtime", patch)
 
 
 class _Patcher(importlib.abc.MetaPathFinder):

@@ -1,0 +1,1 @@
+"""What is measured by `rerank-batch benchmark`, apart from the jobs themselves."""

@@ -1,0 +1,146 @@
+"""A network run by OpenVINO, which keeps a CPU busier than torch does.
+
+The network is exported once, under the model's fingerprint, and mapped by every process of the
+node. The export uses OpenVINO's frontend itself: its `convert_model` would send usage statistics.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+
+from rerank_batch.config import Format, digest
+from rerank_batch.scoring.modes import Graphs
+from rerank_batch.scoring.network import Network
+from rerank_batch.scoring.runtime import FloatArray, Unavailable
+from rerank_batch.scoring.tokens import TokenBatch
+
+_GRAPH = 1
+"""Version of what `_export` makes of a network."""
+
+_FILES = ("graph.xml", "graph.bin")
+_SIZES = "sizes.json"
+_GROUP = 32
+_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+
+
+class OpenVinoRuntime:
+    """Runs padded batches on the CPU with that many threads.
+
+    Raises:
+        Unavailable: OpenVINO is not installed, cannot express the network, or the CPU has no
+            instructions for the format.
+    """
+
+    def __init__(
+        self, network: Network, format: Format, threads: int, graphs: Graphs | None
+    ) -> None:
+        try:
+            import openvino
+        except ImportError:
+            raise Unavailable("openvino is not installed") from None
+        core = openvino.Core()
+        if format == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise Unavailable("this CPU has no bf16")
+        self._tokens = network.read == "tokens"
+        try:
+            graph = _graph(openvino, core, network, graphs)
+            if format == "int8":
+                _use_int8_weights(graph)
+            compiled = core.compile_model(
+                graph,
+                "CPU",
+                {
+                    "INFERENCE_PRECISION_HINT": _HINTS[format],
+                    "DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP if format == "int8" else 0,
+                    "INFERENCE_NUM_THREADS": threads,
+                    "NUM_STREAMS": 1,
+                    "PERFORMANCE_HINT": "LATENCY",
+                    # Two actors on a node would both be pinned to its first cores.
+                    "ENABLE_CPU_PINNING": False,
+                },
+            )
+        except RuntimeError as error:
+            raise Unavailable(f"OpenVINO cannot run it: {error}") from None
+        self._request = compiled.create_infer_request()
+
+    def run(self, batch: TokenBatch) -> FloatArray:
+        """See `Runtime.run`."""
+        wide = batch.padded()
+        found = self._request.infer([wide.ids, wide.types, wide.positions, wide.mask])[0]
+        result: FloatArray = found[wide.mask] if self._tokens else found.copy()
+        return result
+
+    def fetch(self, pending: Sequence[FloatArray]) -> list[FloatArray]:
+        """See `Runtime.fetch`."""
+        return list(pending)
+
+
+def _graph(openvino: Any, core: Any, network: Network, graphs: Graphs | None) -> Any:
+    """The exported network, from the node's folder where it is kept there."""
+    if graphs is None:
+        return _export(network)
+    name = digest([_GRAPH, openvino.__version__, graphs.fingerprint, network.read])
+    kept = graphs.folder / name
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{kept}.lock"):
+        if not _is_whole(kept):
+            shutil.rmtree(kept, ignore_errors=True)
+            staged = Path(tempfile.mkdtemp(dir=kept.parent, prefix=f".{name}-"))
+            try:
+                openvino.save_model(_export(network), staged / _FILES[0], compress_to_fp16=False)
+                sizes = [(staged / file).stat().st_size for file in _FILES]
+                (staged / _SIZES).write_text(json.dumps(sizes), encoding="ascii")
+                staged.rename(kept)
+            finally:
+                shutil.rmtree(staged, ignore_errors=True)
+    return core.read_model(kept / _FILES[0])
+
+
+def _is_whole(kept: Path) -> bool:
+    """Whether a kept network has the sizes it was written with; its logits are checked later."""
+    try:
+        said = json.loads((kept / _SIZES).read_text(encoding="ascii"))
+        return bool(said == [(kept / file).stat().st_size for file in _FILES])
+    except (OSError, ValueError):
+        return False
+
+
+def _use_int8_weights(graph: Any) -> None:
+    """Replace the weights of every linear layer by int8 ones with a scale for each output.
+
+    What they are multiplied with is quantised while the network runs, with a scale for each
+    `_GROUP` numbers, so nothing has to be calibrated.
+    """
+    from openvino import opset13 as op
+
+    for node in graph.get_ordered_ops():
+        if node.get_type_name() != "MatMul":
+            continue
+        source = node.input_value(1).get_node()
+        if source.get_type_name() != "Constant" or not node.get_attributes()["transpose_b"]:
+            continue
+        weights = source.data
+        scale = np.maximum(np.abs(weights).max(axis=1, keepdims=True), 1e-12) / 127
+        small = op.constant(np.round(weights / scale).astype(np.int8))
+        whole = op.multiply(op.convert(small, "f32"), op.constant(scale.astype(np.float32)))
+        node.input(1).replace_source_output(whole.output(0))
+
+
+def _export(network: Network) -> Any:
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    whole = torch.ones(2, 16, dtype=torch.long)
+    place = torch.arange(16).repeat(2, 1)
+    example = (whole, torch.zeros_like(whole), place, whole.bool())
+    with torch.no_grad():
+        decoder = TorchScriptPythonDecoder(network.float().eval(), example_input=example)
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    return frontend.convert(frontend.load(decoder))

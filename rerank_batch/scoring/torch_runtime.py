@@ -1,0 +1,64 @@
+"""A network run by torch: on CPUs padded, on GPUs packed, with nothing waited for in between."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rerank_batch.config import Format
+from rerank_batch.scoring.network import Network
+from rerank_batch.scoring.runtime import FloatArray, Unavailable
+from rerank_batch.scoring.tokens import TokenBatch
+
+_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class TorchRuntime:
+    """Runs the network itself, in its own memory.
+
+    ``packed`` None means: where there is a kernel for it, which is on GPUs in bfloat16.
+    """
+
+    def __init__(
+        self, network: Network, format: Format, device: str, packed: bool | None = None
+    ) -> None:
+        if format not in _TYPES:
+            raise Unavailable(f"torch has no {format} here")
+        self._network = network.to(device=device, dtype=_TYPES[format]).eval()
+        self._device = torch.device(device)
+        self._cuda = self._device.type == "cuda"
+        self._packed = self._cuda and format == "bf16" if packed is None else packed
+
+    @torch.inference_mode()
+    def run(self, batch: TokenBatch) -> Tensor:
+        """See `Runtime.run`: on a GPU the result is still being computed."""
+        if self._packed:
+            starts = np.zeros(len(batch.lengths) + 1, np.int32)
+            np.cumsum(batch.lengths, out=starts[1:])
+            return self._network.packed(
+                self._there(batch.ids),
+                self._there(batch.types),
+                self._there(batch.positions),
+                self._there(starts),
+                int(batch.lengths.max()),
+            )
+        wide = batch.padded()
+        mask = self._there(wide.mask)
+        found: Tensor = self._network(
+            *map(self._there, (wide.ids, wide.types, wide.positions)), mask
+        )
+        return found[mask] if self._network.read == "tokens" else found
+
+    def fetch(self, pending: Sequence[Tensor]) -> list[FloatArray]:
+        """See `Runtime.fetch`."""
+        if not pending:
+            return []
+        whole = torch.cat(list(pending)).float().cpu().numpy()
+        ends = np.cumsum([len(each) for each in pending])
+        return list(np.split(whole, ends[:-1]))
+
+    def _there(self, array: Any) -> Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory().to(self._device, non_blocking=True) if self._cuda else tensor

@@ -1,0 +1,227 @@
+"""The engine gives what sentence-transformers gives, whatever the model's shape and the runtime."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import CrossEncoder
+
+from rerank_batch.errors import ModelError
+from rerank_batch.rerankers.base import ScorerOptions
+from rerank_batch.rerankers.cross_encoder import CrossEncoderScorer
+from rerank_batch.scoring import engine as engine_module
+from rerank_batch.scoring import network as network_module
+from rerank_batch.scoring.choice import choose
+from rerank_batch.scoring.engine import PairEngine
+from rerank_batch.scoring.library import Library
+from rerank_batch.scoring.modes import Graphs, Mode, modes_for
+from rerank_batch.scoring.network import pair_network
+from rerank_batch.scoring.runtime import Unavailable
+from rerank_batch.scoring.tokens import PairTokenizer
+from rerank_batch.scoring.torch_runtime import TorchRuntime
+from tests.conftest import sentences
+from tests.scoring.models import SHAPES, write_model
+
+TORCH, OPENVINO = Mode("torch", "fp32"), Mode("openvino", "fp32")
+
+ODD = [
+    "",
+    " ",
+    "Ünïcode, 東京 and\ttabs",
+    "\x00\ufffd",
+    "🤖" * 9,
+    "<pad> [SEP] </s>",
+    "e\u0301\u200b",
+]
+QUERIES = [*sentences(4, seed=1), "river " * 90, *ODD[:3]]
+DOCUMENTS = [*sentences(5, seed=2, words=30), *sentences(2, seed=3, words=300), *ODD]
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def model(request, tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp(request.param), request.param)
+
+
+def scorer(folder, mode=TORCH, **options):
+    return CrossEncoderScorer(folder, ScorerOptions(mode=mode, **options))
+
+
+def scores(made, queries=QUERIES, documents=DOCUMENTS):
+    return np.concatenate(made.score(queries, [documents] * len(queries)).values)
+
+
+def predicted(folder, queries=QUERIES, documents=DOCUMENTS, max_length=None):
+    model = CrossEncoder(str(folder), device="cpu", max_length=max_length)
+    pairs = [(query, document) for query in queries for document in documents]
+    return model.predict(pairs, activation_fn=torch.nn.Identity())
+
+
+@pytest.mark.parametrize(
+    ("mode", "max_length"), [(TORCH, None), (TORCH, 21), (TORCH, 22), (OPENVINO, None)], ids=str
+)
+def test_logits_are_those_of_predict(model, mode, max_length):
+    ours = scorer(model, mode, max_length=max_length)
+    assert isinstance(ours.runtime, PairEngine), "no fallback"
+    expected = predicted(model, max_length=max_length)
+    assert np.ptp(expected) > 0.3, "the model tells the pairs apart"
+    np.testing.assert_allclose(scores(ours), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", [Mode("openvino", "int8"), Mode("torch", "bf16")], ids=str)
+def test_a_format_that_loses_digits_keeps_the_order_but_for_close_calls(tmp_path, mode):
+    folder = write_model(tmp_path, "bert")
+    exact, close = scores(scorer(folder)), scores(scorer(folder, mode))
+    assert np.abs(close - exact).max() > 1e-5, "other numbers than fp32"
+    assert np.abs(close - exact).max() < 0.1 * np.ptp(exact)
+    assert np.corrcoef(close, exact)[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("mode", [TORCH, OPENVINO], ids=str)
+def test_ten_thousand_pairs_are_those_of_predict(tmp_path, mode):
+    folder = write_model(tmp_path, "bert")
+    rng = np.random.default_rng(0)
+    texts = [*ODD, *(" ".join(sentences(1, seed=n, words=rng.integers(1, 90))) for n in range(93))]
+    queries, documents = texts, rng.permutation(texts).tolist()
+    expected = predicted(folder, queries, documents)
+    assert len(expected) == 10_000
+    np.testing.assert_allclose(
+        scores(scorer(folder, mode), queries, documents), expected, rtol=0, atol=1e-4
+    )
+
+
+def test_packed_texts_give_what_padded_ones_give(model):
+    """The layout of GPUs, on the CPU: attention within each text, nothing padded."""
+    theirs = CrossEncoder(str(model), device="cpu")
+    network = pair_network(theirs.transformers_model).eval()
+    tokenizer = PairTokenizer(theirs.tokenizer, 70, network.position_of_padding)
+    tokens = tokenizer.tokenize(DOCUMENTS)
+    rows = tokenizer.rows(tokens, tokens, np.arange(len(DOCUMENTS)), np.arange(len(DOCUMENTS)))
+    batch = rows.batch(np.arange(len(DOCUMENTS)))
+    padded, packed = (TorchRuntime(network, "fp32", "cpu", packed) for packed in (False, True))
+    np.testing.assert_allclose(
+        packed.fetch([packed.run(batch)])[0], padded.fetch([padded.run(batch)])[0], atol=2e-5
+    )
+
+
+def test_windows_of_few_pairs_give_the_same(model, monkeypatch):
+    ours = scorer(model)
+    whole = scores(ours)
+    monkeypatch.setattr(engine_module, "_WINDOW_PAIRS", 5)
+    np.testing.assert_allclose(scores(ours), whole, atol=2e-5)
+    lists = [[], DOCUMENTS[:7], [], [], DOCUMENTS[:1], []]
+    some = ours.score(QUERIES[:6], lists)
+    assert [len(values) for values in some.values] == [len(listed) for listed in lists]
+
+
+def test_a_pair_that_comes_twice_is_computed_once(tmp_path, monkeypatch):
+    ours = scorer(write_model(tmp_path, "bert"))
+    run, rows = ours.runtime.runtime.run, []
+    monkeypatch.setattr(
+        ours.runtime.runtime, "run", lambda batch: rows.append(len(batch.lengths)) or run(batch)
+    )
+    twice = ours.score(["river", "stone", "river"], [["a", "b", "a"], ["a"], ["b", "c"]])
+    assert sum(rows) == 4
+    first, _, third = twice.values
+    assert first[0] == first[2]
+    assert first[1] == third[0]
+
+
+def test_only_second_keeps_the_query_whole(tmp_path):
+    folder = write_model(tmp_path, "bert")
+    query, document = "river stone cloud paper", "alpha beta " * 40
+    cut = scorer(folder, max_length=16, truncation="only_second")
+    special = 3
+    room = 16 - special - len(query.split())
+    short = " ".join(document.split()[:room])
+    whole = scorer(folder)
+    a, b = cut.score([query], [[document]]), whole.score([query], [[short]])
+    assert a.truncated == [True]
+    np.testing.assert_allclose(a.values[0], b.values[0], atol=1e-5)
+
+
+def test_a_model_of_an_unknown_shape_is_scored_by_sentence_transformers(tmp_path, caplog):
+    from transformers import ElectraConfig, ElectraForSequenceClassification
+
+    from tests.conftest import bert_config, build_tokenizer
+
+    build_tokenizer().save_pretrained(tmp_path)
+    known = {k: v for k, v in bert_config().to_dict().items() if "size" in k or "num" in k}
+    torch.manual_seed(0)
+    ElectraForSequenceClassification(
+        ElectraConfig(**known, num_labels=1, max_position_embeddings=64, embedding_size=32)
+    ).save_pretrained(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        ours = scorer(tmp_path)
+    assert isinstance(ours.runtime, Library)
+    assert "ElectraForSequenceClassification is none of" in caplog.text
+    np.testing.assert_allclose(scores(ours), predicted(tmp_path), atol=1e-4)
+    with pytest.raises(ModelError, match="our engine knows"):
+        scorer(tmp_path, Mode("openvino", "int8"))
+
+
+def test_an_engine_that_gives_other_logits_is_not_used(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(
+        network_module.Padded, "first", lambda self, hidden: hidden[:, 1:2], raising=True
+    )
+    with caplog.at_level(logging.WARNING):
+        ours = scorer(write_model(tmp_path, "bert"))
+    assert isinstance(ours.runtime, Library)
+    assert "where the model gives" in caplog.text
+
+
+def test_an_exported_network_is_kept_under_the_models_fingerprint(tmp_path):
+    folder = write_model(tmp_path / "model", "bert")
+    first = scores(scorer(folder, OPENVINO, graphs=Graphs(tmp_path / "graphs", "print")))
+    (kept,) = [path for path in (tmp_path / "graphs").iterdir() if path.is_dir()]
+    before = (kept / "graph.bin").stat().st_mtime_ns
+    again = scores(scorer(folder, OPENVINO, graphs=Graphs(tmp_path / "graphs", "print")))
+    np.testing.assert_array_equal(again, first)
+    assert (kept / "graph.bin").stat().st_mtime_ns == before
+    (kept / "graph.xml").write_text("damaged")
+    mended = scores(scorer(folder, OPENVINO, graphs=Graphs(tmp_path / "graphs", "print")))
+    np.testing.assert_array_equal(mended, first)
+
+
+def test_auto_takes_no_lossy_format_that_is_not_allowed():
+    assert {m.format for m in modes_for("auto", (), "auto", "cpu")} == {"fp32"}
+    assert {m.format for m in modes_for("auto", ("bf16",), "auto", "cuda")} == {"fp32", "bf16"}
+    assert {m.format for m in modes_for("fp32", ("bf16",), "auto", "cpu")} == {"fp32"}
+    assert [str(m) for m in modes_for("int8", (), "openvino", "cpu")] == [
+        "openvino fp32",
+        "openvino int8",
+    ]
+
+
+class Sleeper:
+    """A runtime that takes so long."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def run(self, batch):
+        import time
+
+        time.sleep(self.seconds)
+
+    def fetch(self, pending):
+        return []
+
+
+def test_the_fastest_mode_that_there_is_is_chosen():
+    modes = modes_for("auto", ("bf16", "int8"), "auto", "cpu")
+    seconds = {"openvino fp32": 0.02, "torch fp32": 0.05, "openvino bf16": 0.01, "torch bf16": 0.2}
+
+    def opened(mode):
+        if str(mode) not in seconds:
+            raise Unavailable("not here")
+        return Sleeper(seconds[str(mode)])
+
+    choice = choose(modes, opened)
+    assert choice.mode == Mode("openvino", "bf16")
+    assert set(choice.tokens_per_second) == set(seconds)
+    del seconds["openvino bf16"]
+    assert choose(modes, opened).mode == Mode("openvino", "fp32")
+    seconds.clear()
+    with pytest.raises(Unavailable, match="torch bf16: not here"):
+        choose(modes, opened)
