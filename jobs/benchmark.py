@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from rich.table import Table
 from jobs.console import Console, facts_table
 from rerank_batch import schema
 from rerank_batch.config import ComputeConfig, Lossy, load_config
-from rerank_batch.errors import ComputeError, ModelError
+from rerank_batch.errors import ComputeError, ConfigError, ModelError
 from rerank_batch.pipeline import cluster, commit_tables, map_naively, write_tables
 from rerank_batch.run import Commit, CommitName, Done, Run, block_bounds
 from rerank_batch.score_cache.measure import make_segment, measure_lookups
@@ -36,8 +36,8 @@ _BATCH = 32
 
 
 def scoring(
-    sizes: list[str],
-    mixes: list[str],
+    sizes: list[str] | None,
+    mixes: list[str] | None,
     pairs: int,
     rounds: int,
     threads: int,
@@ -47,6 +47,8 @@ def scoring(
     """Our scorer in each mode, `predict`, `predict` tuned, and `predict` in a naive Ray job."""
     from rerank_batch.benchmarks import scoring as peers
 
+    sizes = _among(sizes or ["minilm-l6", "base"], peers.SIZES, "--size")
+    mixes = _among(mixes or list(peers.MIXES), peers.MIXES, "--mix")
     results = []
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -73,20 +75,20 @@ def _compare(
     note: Callable[[str], None],
 ) -> "Comparison":
     from rerank_batch.benchmarks import scoring as peers
+    from rerank_batch.scoring.device import pick_device
 
     note(f"{len(work.lengths):,} pairs of {work.lengths.mean():.0f} tokens")
     systems = {"B0 predict(32, float32)": peers.plain_predict(model, work, threads)}
     name, system = peers.tuned_predict(model, work)
     systems[name] = system
-    padding, ours = {}, []
-    for mode in modes_for("auto", allow, "auto", peers.device()):
+    scorers = {}
+    for mode in modes_for("auto", allow, "auto", pick_device()):
         try:
             scorer, system = peers.engine(model, work, mode, threads)
         except ModelError as error:
             note(f"{mode}: {error}")
             continue
-        systems[str(mode)], padding[str(mode)] = system, scorer
-        ours.append(str(mode))
+        systems[str(mode)], scorers[str(mode)] = system, scorer
     # Last: Ray's processes are still leaving when the next system begins.
     systems["B2 predict in Ray"] = partial(_predict_in_ray, model, work, threads)
     timings, peak = peers.measure(systems, rounds, note)
@@ -97,12 +99,12 @@ def _compare(
         mean_tokens=float(work.lengths.mean()),
         rounds=rounds,
         threads=threads,
-        padding=padding[ours[0]].runtime.budget.padding(),
+        padding=next(iter(scorers.values())).runtime.budget.padding(),
         gemm_peak=peak,
         peak_share={
             t.system: peers.peak_share(size, work.lengths, t.median, peak)
             for t in timings
-            if t.system in ours
+            if t.system in scorers
         },
         timings=timings,
     )
@@ -144,6 +146,13 @@ def _scoring_table(result: "Comparison") -> Table:
             f"{timing.largest_difference:.1e}",
         )
     return table
+
+
+def _among(given: list[str], known: Collection[str], option: str) -> list[str]:
+    for each in given:
+        if each not in known:
+            raise ConfigError(f"{option} takes {', '.join(known)}, not {each!r}")
+    return given
 
 
 def _note(console: Console, what: str, text: str) -> None:

@@ -98,7 +98,7 @@ def build_index(config: Config, console: Console, force: bool = False) -> dict[s
             threads=pool.threads,
             graphs=graphs(config.storage, encoder_print),
         )
-        choice = encoder_mode(root, encoder.location, options, pool, console)
+        choice = encoder_mode(root, encoder.location, encoder_print, options, pool, console)
         encode_began = time.perf_counter()
         encode = StageSpec(
             name="encode",

@@ -11,7 +11,6 @@ from dataclasses import replace
 from jobs.console import Console
 from jobs.inputs import Inputs, graphs
 from rerank_batch.config import Config, RerankerConfig, digest
-from rerank_batch.errors import StorageError
 from rerank_batch.pipeline import Cluster, on_worker
 from rerank_batch.pools import Pool, plan_pools
 from rerank_batch.rerankers.base import ScorerOptions
@@ -52,62 +51,65 @@ def scorer_mode(
     """The mode of the run's reranker; None without one."""
     if config.reranker is None or inputs.reranker is None:
         return None
-    if (decided := run.decided("mode")) is not None:
-        return Choice.from_dict(decided)
+    if (decided := mode_of(run)) is not None:
+        return decided
     pool = plan_pools(config.compute, resources.cpus, resources.gpus).scorers
     options = replace(scorer_options(config, config.reranker, inputs), threads=pool.threads)
 
     def measure() -> Choice:
         return on_worker(choose_scorer_mode, pool, inputs.reranker, options)
 
-    choice = _kept(run.root, inputs.reranker.family, options, measure, console)
-    return Choice.from_dict(run.decide("mode", choice.to_dict()))
+    modes = modes_for(options.precision, options.allow, options.runtime, "cpu")
+    model = (inputs.reranker.family, inputs.made_of["reranker"])
+    run.decide_mode(_kept(run.root, model, modes, measure, console).to_dict())
+    return mode_of(run)
+
+
+def mode_of(run: Run) -> Choice | None:
+    """What a run has decided; None where it had nothing to decide yet."""
+    decided = run.mode(Choice.KEYS)
+    return None if decided is None else Choice.from_dict(decided)
 
 
 def encoder_mode(
-    root: Root, encoder: str, options: EncoderOptions, pool: Pool, console: Console
+    root: Root,
+    encoder: str,
+    fingerprint: str,
+    options: EncoderOptions,
+    pool: Pool,
+    console: Console,
 ) -> Choice:
     """The mode in which documents are encoded for the index at ``root``."""
 
     def measure() -> Choice:
         return on_worker(choose_encoder_mode, pool, encoder, options)
 
-    return _kept(root, "encoder", options, measure, console)
+    modes = modes_for(options.precision, (), options.runtime, "cpu")
+    return _kept(root, ("encoder", fingerprint), modes, measure, console)
 
 
 def _kept(
     root: Root,
-    what: str,
-    options: ScorerOptions | EncoderOptions,
+    model: tuple[str, str],
+    modes: list[Mode],
     measure: Callable[[], Choice],
     console: Console,
 ) -> Choice:
-    """What was measured before under the root, or is now: the first to write it decides."""
-    if options.graphs is None:
-        return measure()
-    # One mode on CPUs is one everywhere: GPUs have no more of them.
-    on_cpus = modes_for(options.precision, options.allow, options.runtime, "cpu")
-    if len(on_cpus) == 1 and on_cpus[0].runtime == "torch":
-        return Choice(on_cpus[0], {})
-    asked = [what, options.graphs.fingerprint, options.precision, options.allow, options.runtime]
+    """What was measured before under the root for a model (what it is, and its fingerprint) and
+    the modes there are on CPUs, or is now: the first to write it decides."""
+    if modes == [_TORCH]:
+        return Choice(_TORCH, {})  # GPUs have no other
+    asked = [*model, *map(str, modes)]
     key = f"modes/{digest(asked)[:32]}.json"
-    if (found := _read(root, key)) is not None:
-        return found
-    choice = measure()
-    rates = ", ".join(f"{mode} {rate:,.0f}" for mode, rate in choice.tokens_per_second.items())
-    console.note(f"{what} runs as {choice.mode}" + (f" (tokens/s: {rates})" if rates else ""))
-    body = {**choice.to_dict(), "asked": asked, "nonce": new_nonce()}
-    if root.create_once(key, to_json(body)):
-        return choice
-    return _read(root, key) or choice
+    if (raw := root.read(key)) is None:
+        choice = measure()
+        rates = ", ".join(f"{mode} {rate:,.0f}" for mode, rate in choice.tokens_per_second.items())
+        console.note(
+            f"{model[0]} runs as {choice.mode}" + (f" (tokens/s: {rates})" if rates else "")
+        )
+        body = to_json({**choice.to_dict(), "asked": asked, "nonce": new_nonce()})
+        raw = body if root.create_once(key, body) else root.read(key) or b""
+    return Choice.from_dict(from_json(raw, key, Choice.KEYS))
 
 
-def _read(root: Root, key: str) -> Choice | None:
-    raw = root.read(key)
-    if raw is None:
-        return None
-    value = from_json(raw, key)
-    try:
-        return Choice.from_dict(value)
-    except (KeyError, TypeError) as error:
-        raise StorageError(f"{key} is damaged, delete it: it lacks {error}") from None
+_TORCH = Mode("torch", "fp32")

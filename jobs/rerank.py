@@ -14,10 +14,11 @@ from rich.table import Table
 
 from jobs.console import Console, PeakMemory, facts_table
 from jobs.inputs import Inputs, are_too_many, check_rejects, read_inputs, versions
-from jobs.modes import query_encoder_options, scorer_mode, scorer_options
+from jobs.modes import mode_of, query_encoder_options, scorer_mode, scorer_options
 from rerank_batch import schema
 from rerank_batch.config import Config, digest
 from rerank_batch.errors import RerankBatchError, RunConflict
+from rerank_batch.models import forward_flops
 from rerank_batch.pipeline import Cluster, cluster, run_queries
 from rerank_batch.pools import plan_pools
 from rerank_batch.queries import Plan
@@ -30,7 +31,7 @@ from rerank_batch.run import (
     refuse_if_taken_over,
     total,
 )
-from rerank_batch.scoring.modes import Choice, Mode
+from rerank_batch.scoring.modes import Mode
 from rerank_batch.stages import (
     AssembleResults,
     EncodeQueries,
@@ -178,7 +179,7 @@ def _execute(
         "peak_memory_gb": round(peak_bytes / 2**30, 2),
         "events": {name: int(count) for name, count in total(commits, "events").items()},
         "done_before": done_before,
-        "mode": str(Choice.from_dict(decided).mode) if (decided := run.decided("mode")) else None,
+        "mode": str(choice.mode) if (choice := mode_of(run)) else None,
     }
 
 
@@ -329,18 +330,6 @@ def new_run_id(job: str) -> str:
     """A run id that sorts by time: job, UTC time, four random characters."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     return f"{job[:40]}-{stamp}-{secrets.token_hex(2)}"
-
-
-def forward_flops(settings: Mapping[str, Any], tokens: int) -> float:
-    """Floating point operations of one forward pass: layers · (24·h²·n + 4·h·n²).
-
-    Counts multiplications and additions of the four attention projections, the two feed-forward
-    products of a 4h-wide layer and the attention itself; 0 where the model does not say its sizes.
-    """
-    layers, width = settings.get("num_hidden_layers"), settings.get("hidden_size")
-    if not isinstance(layers, int) or not isinstance(width, int):
-        return 0.0
-    return float(layers * (24 * width**2 * tokens + 4 * width * tokens**2))
 
 
 def show(summary: dict[str, Any], console: Console) -> None:

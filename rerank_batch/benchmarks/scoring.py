@@ -17,8 +17,10 @@ import torch
 from numpy.typing import NDArray
 from sentence_transformers import CrossEncoder
 
+from rerank_batch.models import forward_flops
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.rerankers.cross_encoder import CrossEncoderScorer
+from rerank_batch.scoring.device import pick_device
 from rerank_batch.scoring.modes import Mode
 
 SIZES: dict[str, tuple[int, int]] = {
@@ -68,7 +70,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found; rates in pairs per second, the peak in GFLOP/s.
+    """What was found for one model and one mix; rates in pairs per second, the peak in GFLOP/s.
 
     ``peak_share`` is, for each system of ours, the operations of a whole forward pass over the
     float32 peak: the last layer that is not computed counts as if it were.
@@ -141,7 +143,7 @@ def workload(mix: str, queries: int, depth: int, seed: int = 0) -> Workload:
 
 def predict(folder: Path, work: Workload, batch_size: int, dtype: torch.dtype) -> System:
     """`CrossEncoder.predict` with raw logits."""
-    model = CrossEncoder(str(folder), device=device(), model_kwargs={"dtype": dtype})
+    model = CrossEncoder(str(folder), device=pick_device(), model_kwargs={"dtype": dtype})
     pairs = work.pairs
 
     def scores() -> NDArray[np.float32]:
@@ -183,7 +185,7 @@ class PredictActor:
     def __init__(self, folder: Path, threads: int) -> None:
         torch.set_num_threads(threads)
         self._model = CrossEncoder(
-            str(folder), device=device(), model_kwargs={"dtype": torch.float32}
+            str(folder), device=pick_device(), model_kwargs={"dtype": torch.float32}
         )
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -206,7 +208,7 @@ class PredictActor:
 def engine(
     folder: Path, work: Workload, mode: Mode, threads: int
 ) -> tuple[CrossEncoderScorer, System]:
-    """Our scorer in one mode.
+    """Our scorer in one mode, and it as a system.
 
     Raises:
         Unavailable: there is no such mode here.
@@ -237,7 +239,9 @@ def measure(
 
 def peak_share(size: str, lengths: NDArray[np.int64], rate: float, peak: float) -> float:
     """The share of the peak (GFLOP/s) that so many pairs per second of those lengths take."""
-    flops = float(np.mean([_flops(size, int(length)) for length in lengths]))
+    layers, width = SIZES[size]
+    model = {"num_hidden_layers": layers, "hidden_size": width}
+    flops = float(np.mean([forward_flops(model, int(length)) for length in lengths]))
     return rate * flops / 1e9 / peak
 
 
@@ -277,17 +281,6 @@ def _timed(scores: Callable[[], NDArray[np.float32]]) -> System:
         return found, time.perf_counter() - began
 
     return run
-
-
-def device() -> str:
-    """Where torch runs here."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _flops(size: str, tokens: int) -> float:
-    """Of a whole forward pass, last layer included: layers · (24·h²·n + 4·h·n²)."""
-    layers, width = SIZES[size]
-    return layers * (24.0 * width**2 * tokens + 4.0 * width * tokens**2)
 
 
 def _word(number: int) -> str:

@@ -31,10 +31,6 @@ class ScorerOptions:
     mode: Mode | None = None
     graphs: Graphs | None = None
 
-    def budget(self, device: str) -> int:
-        """Tokens of one forward pass: enough to fill a GPU, few enough to stay in a CPU's cache."""
-        return self.batch_tokens or (65_536 if device == "cuda" else 2048)
-
 
 @dataclass(frozen=True)
 class PairScores:

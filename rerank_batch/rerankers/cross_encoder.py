@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from sentence_transformers import CrossEncoder
 
+from rerank_batch.config import Truncation
 from rerank_batch.errors import ModelError
 from rerank_batch.rerankers.base import PairScores, ScorerOptions, split
 from rerank_batch.scoring.choice import choose
@@ -38,8 +39,7 @@ class CrossEncoderScorer:
     def __init__(self, folder: Path, options: ScorerOptions) -> None:
         self.mode = options.mode or self.choose(folder, options).mode
         model = _load(folder, options)
-        budget = TokenBudget(options.budget(model.device.type))
-        torch.set_num_threads(options.threads)
+        budget = TokenBudget(options.batch_tokens, model.device.type)
         try:
             self.runtime: PairEngine | Library = _engine(model, options, self.mode, budget)
         except (NotSpliceable, UnknownShape, NotTheSame) as error:
@@ -51,19 +51,16 @@ class CrossEncoderScorer:
     @staticmethod
     def choose(folder: Path, options: ScorerOptions) -> Choice:
         """Measure which mode is the fastest that the options allow."""
-        model = _load(folder, options)
-        torch.set_num_threads(options.threads)
-        modes = modes_for(options.precision, options.allow, options.runtime, model.device.type)
 
         def opened(mode: Mode) -> Any:
-            model = _load(folder, options)
-            return _engine(model, options, mode, TokenBudget(2048)).runtime
+            return _engine(_load(folder, options), options, mode, TokenBudget(None)).runtime
 
         try:
-            return choose(modes, opened, model.transformers_model.config.vocab_size)
+            modes = modes_for(options.precision, options.allow, options.runtime, pick_device())
+            return choose(modes, opened)
         except (NotSpliceable, UnknownShape, NotTheSame):
-            formats = [mode.format for mode in modes if mode.format != "int8"]
-            return Choice(Mode("torch", formats[-1]), {})
+            # Nothing was measured, so nothing that loses digits is known to pay.
+            return Choice(Mode("torch", "fp32"), {})
 
     def score(self, queries: Sequence[str], documents: Sequence[Sequence[str]]) -> PairScores:
         """See `PairScorer.score`."""
@@ -92,14 +89,18 @@ def _engine(model: Any, options: ScorerOptions, mode: Mode, budget: TokenBudget)
     """The engine for a model, checked."""
     theirs = first_pass(lambda: probe(model), options.threads)
     network = pair_network(model.transformers_model)
-    tokenizer = PairTokenizer(
-        model.tokenizer, model.max_seq_length, network.position_of_padding, options.truncation
-    )
     runtime = open_runtime(network, mode, model.device.type, options.threads, options.graphs)
-    engine = PairEngine(tokenizer, runtime, budget)
-    if options.truncation == "longest_first":
-        first_pass(lambda: check_engine(engine, theirs, mode.format), options.threads)
-    return engine
+
+    def engine(truncation: Truncation) -> PairEngine:
+        tokenizer = PairTokenizer(
+            model.tokenizer, model.max_seq_length, network.position_of_padding, truncation
+        )
+        return PairEngine(tokenizer, runtime, budget)
+
+    # The model itself knows one way of cutting, so it is checked in that one.
+    as_model = engine("longest_first")
+    first_pass(lambda: check_engine(as_model, theirs, mode.format), options.threads)
+    return as_model if options.truncation == "longest_first" else engine(options.truncation)
 
 
 def _library(model: Any, options: ScorerOptions, mode: Mode, budget: TokenBudget) -> Library:

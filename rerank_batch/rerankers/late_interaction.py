@@ -17,18 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sentence_transformers import SentenceTransformer
 
 from rerank_batch.rerankers.base import PairScores, ScorerOptions, split
+from rerank_batch.scoring.bi_encoder import load_bi_encoder, text_engine, unit
 from rerank_batch.scoring.choice import choose
 from rerank_batch.scoring.device import first_pass, pick_device
 from rerank_batch.scoring.engine import TextEngine, check_same
-from rerank_batch.scoring.loading import loading
 from rerank_batch.scoring.modes import Choice, Mode, modes_for
-from rerank_batch.scoring.network import Network
 from rerank_batch.scoring.packing import TokenBudget
-from rerank_batch.scoring.runtime import open_runtime
-from rerank_batch.scoring.tokens import TextTokenizer, TokenBatch
+from rerank_batch.scoring.tokens import TokenBatch
 
 FloatArray = NDArray[np.float32]
 
@@ -44,8 +41,7 @@ class LateInteractionScorer:
 
     def __init__(self, folder: Path, options: ScorerOptions) -> None:
         self.mode = options.mode or self.choose(folder, options).mode
-        model = _load(folder, options)
-        torch.set_num_threads(options.threads)
+        model = load_bi_encoder(folder, options.max_length)
         marks = (model.tokenizer.cls_token_id, model.tokenizer.sep_token_id)
         self._marks = np.array([mark for mark in marks if mark is not None])
         self._engine = _engine(model, options, self.mode)
@@ -53,10 +49,9 @@ class LateInteractionScorer:
     @staticmethod
     def choose(folder: Path, options: ScorerOptions) -> Choice:
         """Measure which mode is the fastest that the options allow."""
-        torch.set_num_threads(options.threads)
 
         def opened(mode: Mode) -> Any:
-            return _engine(_load(folder, options), options, mode).runtime
+            return _engine(load_bi_encoder(folder, options.max_length), options, mode).runtime
 
         modes = modes_for(options.precision, options.allow, options.runtime, pick_device())
         return choose(modes, opened)
@@ -74,7 +69,7 @@ class LateInteractionScorer:
         def score_documents(
             numbers: NDArray[np.int64], batch: TokenBatch, vectors: FloatArray
         ) -> None:
-            parts = np.split(_unit(vectors), np.cumsum(batch.lengths)[:-1])
+            parts = np.split(unit(vectors), np.cumsum(batch.lengths)[:-1])
             for text, tokens in zip(numbers, parts, strict=True):
                 mine = by_text[ends[text] : ends[text + 1]]
                 flat[mine] = _mean_max_cosine([query_tokens[q] for q in query_of[mine]], tokens)
@@ -94,23 +89,11 @@ class LateInteractionScorer:
             ends = np.cumsum(batch.lengths)[:-1]
             words = np.split(~np.isin(batch.ids, self._marks), ends)
             for query, tokens, word in zip(
-                numbers, np.split(_unit(vectors), ends), words, strict=True
+                numbers, np.split(unit(vectors), ends), words, strict=True
             ):
                 found[query] = tokens[word]
 
         return found, self._engine.tokens(queries, keep)
-
-
-def _load(folder: Path, options: ScorerOptions) -> Any:
-    with loading(folder, "a bi-encoder"):
-        model: Any = SentenceTransformer(
-            str(folder),
-            device=pick_device(),
-            model_kwargs={"dtype": torch.float32, "use_safetensors": True},
-        )
-    if options.max_length is not None:
-        model.max_seq_length = options.max_length
-    return model.eval()
 
 
 def _engine(model: Any, options: ScorerOptions, mode: Mode) -> TextEngine:
@@ -121,23 +104,15 @@ def _engine(model: Any, options: ScorerOptions, mode: Mode) -> TextEngine:
         ),
         options.threads,
     )
-    network = Network(model.transformers_model, "tokens")
-    tokenizer = TextTokenizer(model.tokenizer, model.max_seq_length, network.position_of_padding)
-    runtime = open_runtime(network, mode, model.device.type, options.threads, options.graphs)
-    engine = TextEngine(tokenizer, runtime, TokenBudget(options.budget(model.device.type)))
+    budget = TokenBudget(options.batch_tokens, model.device.type)
+    engine = text_engine(model, "tokens", mode, options.threads, options.graphs, budget)
 
     def check(numbers: NDArray[np.int64], batch: TokenBatch, vectors: FloatArray) -> None:
         truth = torch.cat([theirs[number] for number in numbers]).float().cpu().numpy()
-        check_same(_unit(vectors), _unit(truth), mode.format)
+        check_same(unit(vectors), unit(truth), mode.format)
 
     first_pass(lambda: engine.tokens(_PROBES, check), options.threads)
     return engine
-
-
-def _unit(vectors: FloatArray) -> FloatArray:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: FloatArray = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
-    return unit
 
 
 def _mean_max_cosine(queries: list[FloatArray], document: FloatArray) -> FloatArray:

@@ -11,24 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from sentence_transformers import SentenceTransformer
 
 from rerank_batch.retrieval.options import EncoderOptions
+from rerank_batch.scoring.bi_encoder import load_bi_encoder, text_engine, unit
 from rerank_batch.scoring.choice import choose
 from rerank_batch.scoring.device import first_pass, pick_device
 from rerank_batch.scoring.engine import NotTheSame, TextEngine, check_same
-from rerank_batch.scoring.loading import loading
 from rerank_batch.scoring.modes import Choice, Mode, modes_for
-from rerank_batch.scoring.network import Network, Read, UnknownShape
+from rerank_batch.scoring.network import Read, UnknownShape
 from rerank_batch.scoring.packing import TokenBudget
-from rerank_batch.scoring.runtime import open_runtime
-from rerank_batch.scoring.tokens import NotSpliceable, TextTokenizer
+from rerank_batch.scoring.tokens import NotSpliceable
 
 logger = logging.getLogger(__name__)
 
-_BATCH_TOKENS = {"cpu": 2048, "cuda": 65_536}
 _PROBES = ("what is it?", "Ünïcode, 東京 and\ttabs ", "word " * 700, "a few words", "")
 _READS: dict[str, Read] = {"mean": "mean", "cls": "first"}
 
@@ -42,7 +38,7 @@ class Encoder:
     def __init__(self, folder: Path, options: EncoderOptions | None = None) -> None:
         options = options or EncoderOptions()
         self.mode = options.mode or self.choose(folder, options).mode
-        model = _load(folder, options)
+        model = load_bi_encoder(folder, options.max_length)
         self._dimension = _dimension(model)
         self._encode: Callable[[Sequence[str], str], NDArray[np.float32]]
         try:
@@ -54,24 +50,24 @@ class Encoder:
     @staticmethod
     def choose(folder: Path, options: EncoderOptions) -> Choice:
         """Measure which mode is the fastest that the options allow."""
-        model = _load(folder, options)
-        modes = modes_for(options.precision, options.allow, options.runtime, model.device.type)
 
         def opened(mode: Mode) -> Any:
-            return _engine(_load(folder, options), options, mode).engine.runtime
+            model = load_bi_encoder(folder, options.max_length)
+            return _engine(model, options, mode).engine.runtime
 
         try:
+            modes = modes_for(options.precision, (), options.runtime, pick_device())
             return choose(modes, opened)
         except (NotSpliceable, UnknownShape, NotTheSame):
             return Choice(Mode("torch", "fp32"), {})
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of queries, float32 [n, dimension]."""
-        return _unit(self._encode(texts, "query"))
+        return unit(self._encode(texts, "query"))
 
     def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of documents, float32 [n, dimension]."""
-        return _unit(self._encode(texts, "document"))
+        return unit(self._encode(texts, "document"))
 
 
 @dataclass(frozen=True)
@@ -91,7 +87,7 @@ class _Library:
     def __init__(self, model: Any, threads: int) -> None:
         self._model = model
         self._dimension = _dimension(model)
-        self._budget = TokenBudget(_BATCH_TOKENS[model.device.type])
+        self._budget = TokenBudget(None, model.device.type)
         first_pass(lambda: self(["a"], "document"), threads)
 
     def __call__(self, texts: Sequence[str], task: str) -> NDArray[np.float32]:
@@ -111,48 +107,33 @@ class _Library:
         return np.minimum(lengths, self._model.max_seq_length or self._budget.tokens)
 
 
-def _load(folder: Path, options: EncoderOptions) -> Any:
-    with loading(folder, "a sentence-transformers model"):
-        model: Any = SentenceTransformer(
-            str(folder),
-            device=pick_device(),
-            model_kwargs={"dtype": torch.float32, "use_safetensors": True},
-        )
-    if options.max_length is not None:
-        model.max_seq_length = options.max_length
-    return model.eval()
-
-
 def _engine(model: Any, options: EncoderOptions, mode: Mode) -> _Engine:
     """The engine for a model, checked against it with its prompts for queries and documents."""
     truth = {
         task: first_pass(lambda task=task: _by_model(model, _PROBES, task), options.threads)  # type: ignore[misc]
         for task in ("query", "document")
     }
-    transformer, read = _parts(model)
-    network = Network(transformer, read)
-    tokenizer = TextTokenizer(model.tokenizer, model.max_seq_length, network.position_of_padding)
-    runtime = open_runtime(network, mode, model.device.type, options.threads, options.graphs)
+    budget = TokenBudget(None, model.device.type)
     engine = _Engine(
-        TextEngine(tokenizer, runtime, TokenBudget(_BATCH_TOKENS[model.device.type])),
+        text_engine(model, _read(model), mode, options.threads, options.graphs, budget),
         {task: _prompt(model, task) for task in truth},
         _dimension(model),
     )
     for task, theirs in truth.items():
         ours = first_pass(lambda task=task: engine(_PROBES, task), options.threads)  # type: ignore[misc]
-        check_same(_unit(ours), _unit(theirs), mode.format)
+        check_same(unit(ours), unit(theirs), mode.format)
     return engine
 
 
-def _parts(model: Any) -> tuple[Any, Read]:
-    """The transformer of a model and what its pooling reads; `UnknownShape` where it does more."""
+def _read(model: Any) -> Read:
+    """What a model's pooling reads; `UnknownShape` where the model does more than that."""
     kinds = [type(module).__name__ for module in model]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise UnknownShape(f"its modules are {', '.join(kinds)}")
     pooling = model[1]
     if pooling.pooling_mode not in _READS or not pooling.include_prompt:
         raise UnknownShape(f"its pooling is {pooling.pooling_mode}")
-    return model.transformers_model, _READS[pooling.pooling_mode]
+    return _READS[pooling.pooling_mode]
 
 
 def _prompt(model: Any, task: str) -> str:
@@ -170,13 +151,6 @@ def _by_model(model: Any, texts: Sequence[str], task: str) -> NDArray[np.float32
         list(texts), batch_size=len(texts), show_progress_bar=False
     )
     return vectors
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The vectors at length 1; a vector of zeros stays one."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: NDArray[np.float32] = np.divide(vectors, lengths, out=vectors.copy(), where=lengths > 0)
-    return unit
 
 
 def _dimension(model: Any) -> int:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from rerank_batch.config import Lossy, Precision
+from rerank_batch.config import Precision
 from rerank_batch.scoring.modes import Graphs, Mode
 
 
@@ -12,7 +12,6 @@ class EncoderOptions:
 
     max_length: int | None = None
     precision: Precision = "fp32"
-    allow: tuple[Lossy, ...] = ()
     runtime: str = "auto"
     threads: int = 1
     mode: Mode | None = None

@@ -59,6 +59,7 @@ from rerank_batch.storage import Root
 PROTOCOL = 2
 COMPLETE, ABORTED = "complete", "aborted"
 
+_MODE = "mode.json"
 _SPEC_KEYS = ("job", "created", "made_of", "planned", "block_rows", "protocol")
 _FINAL_KEYS = ("state", "run_id", "job", "created", "results", "reject_files", "commits")
 _LATEST_KEYS = ("run_id", "created")
@@ -208,19 +209,15 @@ class Run:
         if rejects.num_rows and self.root.size(self._key(PLAN_REJECTS)) is None:
             publish_parquet(self.root, self._key(""), PLAN_REJECTS, rejects)
 
-    def decide(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
-        """Keep a decision with the run; the one that counts, which is the first ever made."""
-        name = self._key(f"{key}.json")
-        mine = {**value, "nonce": new_nonce()}
-        if self.root.create_once(name, to_json(mine)):
-            return mine
-        return from_json(self.root.read(name) or b"", name)
+    def decide_mode(self, mode: Mapping[str, Any]) -> None:
+        """Keep in which mode the reranker runs, unless that was decided before."""
+        self.root.create_once(self._key(_MODE), to_json({**mode, "nonce": new_nonce()}))
 
-    def decided(self, key: str) -> dict[str, Any] | None:
-        """A decision that the run made before."""
-        name = self._key(f"{key}.json")
-        raw = self.root.read(name)
-        return None if raw is None else from_json(raw, name)
+    def mode(self, required: Sequence[str]) -> dict[str, Any] | None:
+        """What was decided first, which must hold those keys; None before."""
+        key = self._key(_MODE)
+        raw = self.root.read(key)
+        return None if raw is None else from_json(raw, key, required)
 
     def blocks(self) -> list[tuple[int, int]]:
         """The blocks of the plan: one file, one pass through the stages, one commit."""

@@ -6,7 +6,7 @@ Two modes give other last digits. Processes that share a run or a score cache sh
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from rerank_batch.config import Format, Lossy, Precision
 
@@ -31,8 +31,10 @@ class Choice:
     mode: Mode
     tokens_per_second: Mapping[str, float]
 
+    KEYS: ClassVar = ("runtime", "format", "tokens_per_second")
+
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; see `from_dict`."""
+        """For JSON, with those keys; see `from_dict`."""
         return {
             "runtime": self.mode.runtime,
             "format": self.mode.format,

@@ -19,12 +19,12 @@ logger = logging.getLogger(__name__)
 class TokenBudget:
     """How many tokens one forward pass may hold, padding included.
 
-    Where memory runs out the budget is halved, for the rest of this process, and the same texts are
-    tried again.
+    ``tokens`` None: enough to fill a GPU, few enough to stay in a CPU's cache. Where memory runs
+    out the budget is halved, for the rest of this process, and the same texts are tried again.
     """
 
-    def __init__(self, tokens: int) -> None:
-        self.tokens = tokens
+    def __init__(self, tokens: int | None, device: str = "cpu") -> None:
+        self.tokens = tokens or (65_536 if device == "cuda" else 2048)
         self._real = self._padded = 0
 
     def each(

@@ -218,11 +218,6 @@ class TextTokenizer:
         """Row i is text i, its end cut off where it is too long."""
         return self._rows(_tokenize(self._tokenizer, texts), self.max_length)
 
-    def special_tokens(self) -> tuple[int, int]:
-        """How many special tokens stand before and behind a text."""
-        prefix, suffix = self._special
-        return len(prefix.ids), len(suffix.ids)
-
     def _rows(self, tokens: Tokens, limit: int | None) -> Rows:
         prefix, suffix = self._special
         kept = tokens.lengths
