@@ -61,13 +61,13 @@ def scorer_mode(
 
     modes = modes_for(options.precision, options.allow, options.runtime, "cpu")
     model = (inputs.reranker.family, inputs.made_of["reranker"])
-    run.decide_mode(_kept(run.root, model, modes, measure, console).to_dict())
+    run.decide("mode", _kept(run.root, model, modes, measure, console).to_dict())
     return mode_of(run)
 
 
 def mode_of(run: Run) -> Choice | None:
     """What a run has decided; None where it had nothing to decide yet."""
-    decided = run.mode(Choice.KEYS)
+    decided = run.decided("mode", Choice.KEYS)
     return None if decided is None else Choice.from_dict(decided)
 
 

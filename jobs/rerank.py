@@ -12,10 +12,13 @@ from typing import Any, cast
 
 from rich.table import Table
 
+from jobs.changes import changes_line, changes_since
 from jobs.console import Console, PeakMemory, facts_table
 from jobs.inputs import Inputs, are_too_many, check_rejects, read_inputs, versions
 from jobs.modes import mode_of, query_encoder_options, scorer_mode, scorer_options
+from jobs.scores import run_scores, scores_line
 from rerank_batch import schema
+from rerank_batch.cached_scorer import CacheUse
 from rerank_batch.config import Config, digest
 from rerank_batch.errors import RerankBatchError, RunConflict
 from rerank_batch.models import forward_flops
@@ -28,6 +31,7 @@ from rerank_batch.run import (
     Lease,
     Run,
     block_bounds,
+    read_latest,
     refuse_if_taken_over,
     total,
 )
@@ -83,9 +87,11 @@ def rerank(
     with _owned(run, config.storage.lease_seconds) as lease, _how_to_go_on(run, lease, console):
         totals = _execute(run, lease, config, inputs, console, began)
         run.finish(totals)
+    latest = read_latest(root, config.job)
     if publish:
         run.publish()
-    return _summary(run)
+    changes = changes_since(latest["run_id"] if latest else None, run, console)
+    return {**_summary(run), "changes": changes}
 
 
 def _begin(root: Root, config: Config, inputs: Inputs, start: Start) -> Run:
@@ -136,7 +142,9 @@ def _execute(
             start_seconds = time.perf_counter() - began - plan_seconds
             choice = scorer_mode(run, config, inputs, resources, console)
             mode = choice.mode if choice else None
-            stages = build_stages(config, inputs, resources, run.spec["block_rows"], mode)
+            scores = run_scores(run, config, inputs, mode, console)
+            use = scores.use() if scores else None
+            stages = build_stages(config, inputs, resources, run.spec["block_rows"], mode, use)
             keep_texts = config.queries is not None and config.queries.keep_rejected_texts
             blocks = run_queries(to_do, stages, run.writer(), keep_texts)
             progress = console.progress(
@@ -153,6 +161,8 @@ def _execute(
     execute_seconds = time.perf_counter() - began - plan_seconds - start_seconds
 
     commits = run.commits()
+    choice = mode_of(run)
+    scores = run_scores(run, config, inputs, choice.mode if choice else None, console)
     sums = total(commits, "sums")
     seconds = {
         "plan": plan_seconds,
@@ -170,6 +180,7 @@ def _execute(
         "log_rows": plan.log_rows,
         "weight": sums.get("weight", 0.0),
         "rejects": _rejects(plan.reject_counts(), total(commits, "reject_reasons")),
+        "documents": inputs.index.manifest.documents,
         "pairs": pairs,
         "judged": judged,
         "judged_not_in_log": inputs.judged_elsewhere,
@@ -179,7 +190,8 @@ def _execute(
         "peak_memory_gb": round(peak_bytes / 2**30, 2),
         "events": {name: int(count) for name, count in total(commits, "events").items()},
         "done_before": done_before,
-        "mode": str(choice.mode) if (choice := mode_of(run)) else None,
+        "mode": str(choice.mode) if choice else None,
+        "cache": scores.keep(commits, console) if scores else None,
     }
 
 
@@ -263,9 +275,14 @@ def dry_run(config: Config, judged_only: bool = False) -> dict[str, Any]:
 
 
 def build_stages(
-    config: Config, inputs: Inputs, resources: Cluster, block_rows: int, mode: Mode | None
+    config: Config,
+    inputs: Inputs,
+    resources: Cluster,
+    block_rows: int,
+    mode: Mode | None,
+    cache: CacheUse | None,
 ) -> list[StageSpec]:
-    """The boxes of the pipeline, in order; ``mode`` is that of the reranker."""
+    """The boxes of the pipeline, in order; ``mode`` and ``cache`` are those of the reranker."""
     pools = plan_pools(config.compute, resources.cpus, resources.gpus)
     top_k = config.reranker.top_k if config.reranker else min(10, config.retrieval.depth)
     encode = StageSpec(
@@ -296,7 +313,12 @@ def build_stages(
         rerank = StageSpec(
             "rerank",
             Rerank,
-            {"model": inputs.reranker, "options": options, "index": inputs.index},
+            {
+                "model": inputs.reranker,
+                "options": options,
+                "index": inputs.index,
+                "cache": cache,
+            },
             pools.scorers,
             schema.RERANKED,
             block_rows,
@@ -383,6 +405,12 @@ def _facts(summary: dict[str, Any]) -> dict[str, object]:
     }
     if summary.get("mode"):
         facts["reranker in"] = summary["mode"]
+    if summary.get("cache"):
+        facts["score cache"] = scores_line(summary["cache"])
+    if summary.get("changes"):
+        facts["changes"] = changes_line(summary["changes"])
+        if (before := summary["changes"]["documents_before"]) is not None:
+            facts["documents"] = f"{summary['documents']:,}, {before:,} before"
     if summary["done_before"]:
         facts["resumed"] = f"{summary['done_before']:,} queries were done before"
     if summary["events"]:

@@ -187,6 +187,18 @@ class StorageConfig(Section):
     lease_seconds: float = Field(default=20.0, ge=1)
 
 
+class CacheConfig(Section):
+    """The score cache: a pair that was scored before, by the same model in the same mode, is not
+    scored again by any job of the root; changes no results.
+
+    ``max_age`` is in days: older scores are dropped. Beyond ``max_bytes`` the oldest are.
+    """
+
+    enabled: bool = True
+    max_age: int | None = Field(default=90, ge=1)
+    max_bytes: int | None = Field(default=None, ge=1)
+
+
 class LimitsConfig(Section):
     """When a run has gone wrong wholesale.
 
@@ -210,6 +222,7 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     compute: ComputeConfig = ComputeConfig()
     storage: StorageConfig = StorageConfig()
+    cache: CacheConfig = CacheConfig()
     limits: LimitsConfig = LimitsConfig()
 
     @field_validator("job")
@@ -237,7 +250,7 @@ class Config(Section):
         location, and everything that only changes where or how fast the work is done.
         """
         settings = self.model_dump(mode="json")
-        for key in ("root", "job", "storage", "limits"):
+        for key in ("root", "job", "storage", "cache", "limits"):
             del settings[key]
         for section in ("corpus", "queries", "qrels", "index"):
             if settings[section] is not None:

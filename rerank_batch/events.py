@@ -1,20 +1,52 @@
-"""What happened in this process that the run's summary should tell: counted, then drained.
+"""What a process notes beside its results, to be summed into the commit of the block it works on.
 
-For things that are neither results nor errors, such as a batch that worked on the second try.
+For things that are neither results nor errors: a batch that worked on the second try, pairs that
+were known already, files that were written along the way.
 """
 
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Noted:
+    """What was noted since the last time; JSON values only.
+
+    ``counts`` says how often something happened, ``sums`` how much of something there was,
+    ``scores`` which files of new scores were published.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    sums: dict[str, float] = field(default_factory=dict)
+    scores: list[dict[str, Any]] = field(default_factory=list)
+
 
 _counts: Counter[str] = Counter()
+_sums: dict[str, float] = {}
+_scores: list[dict[str, Any]] = []
 
 
 def count(what: str) -> None:
-    """Note that something happened once more."""
+    """Note that something happened once more; the run's summary tells how often."""
     _counts[what] += 1
 
 
-def drain() -> dict[str, int]:
-    """Everything counted since the last time."""
-    counted = dict(_counts)
+def add(name: str, amount: float) -> None:
+    """Add to a sum of the run."""
+    _sums[name] = _sums.get(name, 0.0) + amount
+
+
+def published_scores(file: Mapping[str, Any]) -> None:
+    """Note a file of new scores, which counts once the block is committed."""
+    _scores.append(dict(file))
+
+
+def drain() -> Noted:
+    """Everything noted since the last time."""
+    noted = Noted(dict(_counts), dict(_sums), list(_scores))
     _counts.clear()
-    return counted
+    _sums.clear()
+    _scores.clear()
+    return noted

@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -35,13 +35,12 @@ from rerank_batch.errors import ComputeError, RerankBatchError
 from rerank_batch.events import drain
 from rerank_batch.isolation import run_isolated
 from rerank_batch.pools import LIGHT_CPUS, Pool, tasks_at_once
-from rerank_batch.run import BlockWriter, read_block
+from rerank_batch.run import BlockWriter, DataFile, read_block
 from rerank_batch.stages import StageSpec, write_vectors
 from rerank_batch.storage import Root, endpoint_variables, filesystem_of, open_file
 
 T = TypeVar("T")
 
-_SECONDS = "seconds."
 _RETRIES = 3
 _NAMED = 5
 
@@ -240,8 +239,8 @@ def _map_blocks(dataset: Dataset, function: Callable[[pa.Table], pa.Table]) -> I
 class _Actor:
     """Runs a stage inside a Ray actor: checks the edges, times the work, isolates what fails.
 
-    Seconds and events travel beside the rows, on the first one, so that they are summed over
-    committed blocks only.
+    Seconds and what was noted travel beside the rows, on the first one, so that they are summed
+    over committed blocks only.
     """
 
     def __init__(self, spec: StageSpec, kwargs: dict[str, Any]) -> None:
@@ -270,8 +269,8 @@ class _Actor:
                 f"stage {self._name} made {output.num_rows} rows of {table.num_rows}"
             )
         if side:
-            seconds = {f"{_SECONDS}{self._name}": time.perf_counter() - began}
-            side[0] = json.dumps({**json.loads(side[0] or "{}"), **seconds, **drain()})
+            note = {"seconds": {self._name: time.perf_counter() - began}, **asdict(drain())}
+            side[0] = json.dumps([*json.loads(side[0] or "[]"), note])
         return output.append_column(schema.SIDE, pa.array(side, pa.string()))
 
 
@@ -381,13 +380,10 @@ def _commit_block(block: pa.Table, writer: BlockWriter, keep: bool) -> pa.Table:
             f"a block holds {len(np.unique(qidx))} of the queries {start} to {stop - 1}, "
             f"in {len(qidx)} rows"
         )
-    seconds: dict[str, float] = {}
-    noted: dict[str, float] = {}
-    for text in block.column(schema.SIDE).drop_null().to_pylist():
-        for name, value in json.loads(text).items():
-            into = seconds if name.startswith(_SECONDS) else noted
-            name = name.removeprefix(_SECONDS)
-            into[name] = into.get(name, 0.0) + value
+    texts = block.column(schema.SIDE).drop_null().to_pylist()
+    notes = [note for text in texts for note in json.loads(text)]
+    sums = {**sums_of(block), **_total(notes, "sums")}
+    scores = [DataFile(**file) for note in notes for file in note["scores"]]
     good = block.filter(pc.is_null(block.column(schema.REJECT)))
     bad = block.filter(pc.is_valid(block.column(schema.REJECT)))
     rejects = pa.table(
@@ -401,13 +397,23 @@ def _commit_block(block: pa.Table, writer: BlockWriter, keep: bool) -> pa.Table:
         schema=schema.REJECTS,
     )
     results = good.drop_columns([schema.SIDE, schema.REJECT])
-    commit = writer.write(start, stop, results, rejects, sums_of(block), seconds, noted)
+    seconds, counts = _total(notes, "seconds"), _total(notes, "counts")
+    commit = writer.write(start, stop, results, rejects, sums, seconds, counts, scores)
     return pa.table(
         {
             "queries": pa.array([stop - start], pa.int64()),
             "rejected_rows": pa.array([sum(commit.reject_reasons.values())], pa.int64()),
         }
     )
+
+
+def _total(notes: Iterable[dict[str, Any]], what: str) -> dict[str, float]:
+    """The sums of one mapping of the notes, name by name."""
+    summed: dict[str, float] = {}
+    for note in notes:
+        for name, value in note[what].items():
+            summed[name] = summed.get(name, 0.0) + value
+    return summed
 
 
 def _keep_vectors(block: pa.Table, root: Root, build: str) -> pa.Table:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rerank_batch import ranking, schema
+from rerank_batch.cached_scorer import CachedScorer, CacheUse
 from rerank_batch.corpus import TextStore
 from rerank_batch.errors import StorageError
 from rerank_batch.models import ModelName, model_folder
@@ -140,17 +141,21 @@ class SearchShards:
 
 
 class Rerank:
-    """Adds the reranker's raw score of every candidate."""
+    """Adds the reranker's raw score of every candidate, from ``cache`` where it is known there."""
 
     def __init__(
-        self, model: ModelName, options: ScorerOptions, index: Index, threads: int = 1
+        self,
+        model: ModelName,
+        options: ScorerOptions,
+        index: Index,
+        cache: CacheUse | None = None,
+        threads: int = 1,
     ) -> None:
         from rerank_batch.rerankers import load_scorer
 
         self._texts = index.texts()
-        self._scorer = load_scorer(
-            model, model_folder(model.location), replace(options, threads=threads)
-        )
+        scorer = load_scorer(model, model_folder(model.location), replace(options, threads=threads))
+        self._scorer = scorer if cache is None else CachedScorer(scorer, cache)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """RETRIEVED in, RERANKED out."""
@@ -165,7 +170,7 @@ class Rerank:
         for row, values in enumerate(scored.values):
             if not np.isfinite(values).all():
                 rejects[row] = NON_FINITE_SCORE
-            if scored.truncated[row]:
+            if scored.truncated[row].any():
                 flags[row] = [*flags[row], TRUNCATED]
         table = _replace(table, schema.REJECT, pa.array(rejects, pa.string()))
         table = _replace(table, schema.FLAGS, pa.array(flags, pa.list_(pa.string())))

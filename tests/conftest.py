@@ -162,6 +162,8 @@ def config_file(
         },
         "evaluation": {"measures": ["nDCG@10", "RR@10", "R@20"]},
         "compute": {"block_rows": 4, "cpus": 2},
+        # Else most tests would find every score in the cache of the one before.
+        "cache": {"enabled": False},
     }
     file = folder / "config.yaml"
     file.write_text(yaml.safe_dump(config), encoding="utf-8")

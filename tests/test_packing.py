@@ -47,6 +47,20 @@ def test_batches_go_from_long_to_short_and_equal_lengths_keep_their_order(
     assert [batch.tolist() for batch in again] == [batch.tolist() for batch in batches]
 
 
+@given(LENGTHS, st.integers(1, 512))
+def test_even_batches_are_of_one_length_and_no_more_than_that_takes(
+    lengths: list[int], budget: int
+) -> None:
+    batches: list[Any] = []
+    TokenBudget(budget).each(lengths, batches.append, even=True)
+    assert sorted(place for batch in batches for place in batch) == list(range(len(lengths)))
+    seen = [{max(lengths[place], 1) for place in batch} for batch in batches]
+    assert all(len(each) == 1 for each in seen)
+    for (length,), number in Counter(frozenset(each) for each in seen).items():
+        count = sum(max(each, 1) == length for each in lengths)
+        assert number == -(-count // max(1, budget // length))
+
+
 @given(st.integers(1, 100), st.integers(1, 50), st.integers(1, 512))
 def test_texts_of_one_length_fill_the_budget(length: int, count: int, budget: int) -> None:
     sizes = [len(batch) for batch in micro_batches([length] * count, budget)]
@@ -99,7 +113,7 @@ def test_where_memory_runs_out_every_text_is_still_done_exactly_once(
     memory, budget = Memory(lengths, room, ERRORS[error]), TokenBudget(tokens)
     budget.each(lengths, memory)
     assert memory.done == Counter(range(len(lengths)))
-    assert sum(events.drain().values()) == memory.failures
+    assert sum(events.drain().counts.values()) == memory.failures
     assert memory.failures <= np.log2(4000) + 1
     assert budget.tokens <= tokens
     if not memory.failures:
@@ -114,13 +128,13 @@ def test_the_budget_ends_within_what_there_is_and_stays_there(error: str) -> Non
     budget.each(lengths, first)
     assert 300 <= budget.tokens <= 600
     assert first.failures == 3
-    counted = events.drain()
+    counted = events.drain().counts
     assert sum(counted.values()) == 3
     assert all("out of memory" in what and "budget" in what for what in counted)
     second = Memory(lengths, 600, ERRORS[error])
     budget.each(lengths, second)
     assert second.failures == 0
-    assert events.drain() == {}
+    assert events.drain().counts == {}
 
 
 def test_a_short_last_batch_that_fails_halves_what_it_asked_for() -> None:
@@ -155,4 +169,4 @@ def test_another_error_passes_through_at_once(error: Exception) -> None:
         budget.each([5] * 10, forward)
     assert len(seen) == 1
     assert budget.tokens == 100
-    assert events.drain() == {}
+    assert events.drain().counts == {}

@@ -55,7 +55,7 @@ def rerank_with(index: Any, monkeypatch: pytest.MonkeyPatch, scores: list[list[f
         def score(self, queries, documents):
             self.asked = documents
             values = [np.array(row, np.float32) for row in scores]
-            return PairScores(values, [False] * len(values))
+            return PairScores(values, [np.zeros(len(row), bool) for row in values])
 
     fixed = Fixed()
     monkeypatch.setattr("rerank_batch.rerankers.load_scorer", lambda *_: fixed)

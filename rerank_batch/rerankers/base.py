@@ -37,11 +37,11 @@ class PairScores:
     """Scores of a window of queries.
 
     ``values[i][j]`` is the raw float32 score of query i and its document j: higher is better, no
-    activation applied. ``truncated[i]`` says whether the model saw any pair of query i cut short.
+    activation applied. ``truncated[i][j]`` says whether the model saw that pair cut short.
     """
 
     values: list[NDArray[np.float32]]
-    truncated: list[bool]
+    truncated: list[NDArray[np.bool_]]
 
 
 class PairScorer(Protocol):

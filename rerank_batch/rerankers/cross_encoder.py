@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from sentence_transformers import CrossEncoder
 
@@ -65,9 +64,7 @@ class CrossEncoderScorer:
     def score(self, queries: Sequence[str], documents: Sequence[Sequence[str]]) -> PairScores:
         """See `PairScorer.score`."""
         flat, cut = self.runtime.score(queries, documents)
-        return PairScores(
-            split(flat, documents), [bool(np.any(row)) for row in split(cut, documents)]
-        )
+        return PairScores(split(flat, documents), split(cut, documents))
 
 
 def _load(folder: Path, options: ScorerOptions) -> Any:

@@ -72,13 +72,11 @@ class LateInteractionScorer:
             parts = np.split(unit(vectors), np.cumsum(batch.lengths)[:-1])
             for text, tokens in zip(numbers, parts, strict=True):
                 mine = by_text[ends[text] : ends[text + 1]]
-                flat[mine] = _mean_max_cosine([query_tokens[q] for q in query_of[mine]], tokens)
+                flat[mine] = [_mean_max_cosine(query_tokens[q], tokens) for q in query_of[mine]]
 
         document_cut = self._engine.tokens(list(texts), score_documents)
-        cut = split(document_cut[which], documents)
         return PairScores(
-            split(flat, documents),
-            [bool(query_cut[i] or np.any(cut[i])) for i in range(len(queries))],
+            split(flat, documents), split(document_cut[which] | query_cut[query_of], documents)
         )
 
     def _query_tokens(self, queries: Sequence[str]) -> tuple[list[FloatArray], NDArray[np.bool_]]:
@@ -115,13 +113,6 @@ def _engine(model: Any, options: ScorerOptions, mode: Mode) -> TextEngine:
     return engine
 
 
-def _mean_max_cosine(queries: list[FloatArray], document: FloatArray) -> FloatArray:
-    """Scores of several queries' token vectors against one document's, float32 [queries]."""
-    sizes = np.array([len(query) for query in queries])
-    scores = np.zeros(len(queries), np.float32)
-    real = sizes > 0
-    if len(document) and real.any():
-        best = (np.concatenate([q for q in queries if len(q)]) @ document.T).max(axis=1)
-        starts = np.cumsum(sizes[real]) - sizes[real]
-        scores[real] = np.add.reduceat(best, starts) / sizes[real]
-    return scores
+def _mean_max_cosine(query: FloatArray, document: FloatArray) -> float:
+    """The score of one pair's token vectors, computed apart from any other pair's."""
+    return float((query @ document.T).max(axis=1).mean()) if len(query) and len(document) else 0.0

@@ -89,7 +89,7 @@ def _unlisted(root: Root, run: Run, aborted: bool) -> Garbage:
     listed |= {run_key(run.run_id, CommitName.parse(name).key) for name in final["commits"]}
     sizes = {
         key: size
-        for folder in ("data/", "rejects/", "commits/")
+        for folder in ("data/", "rejects/", "scores/", "commits/")
         for key, size in root.sizes(run_key(run.run_id, folder)).items()
         if key not in listed
     }

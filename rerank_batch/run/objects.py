@@ -16,7 +16,7 @@ from rerank_batch.errors import StorageError
 
 @dataclass(frozen=True)
 class DataFile:
-    """A Parquet file of a run: key relative to the run, bytes, sha256, rows."""
+    """A file of a run: key relative to the run, bytes, sha256, rows (or pairs)."""
 
     key: str
     bytes: int
@@ -58,7 +58,8 @@ class Commit:
     """One block of queries, done: its files and everything that is summed over blocks.
 
     ``sums`` maps a name to a total, ``seconds`` a stage to the actor time that went into the block,
-    ``events`` what happened on the way (batches retried, token budgets halved).
+    ``events`` what happened on the way (batches retried, token budgets halved). ``scores`` are for
+    the score cache: no result depends on those files.
     """
 
     name: CommitName
@@ -69,10 +70,11 @@ class Commit:
     reject_reasons: dict[str, int]
     seconds: dict[str, float]
     events: dict[str, float]
+    scores: list[DataFile]
 
     @property
     def files(self) -> list[DataFile]:
-        """The files that the commit lists."""
+        """The files of results and rejects."""
         return [file for file in (self.results, self.rejects) if file]
 
     def to_json(self) -> bytes:
@@ -90,6 +92,7 @@ class Commit:
         try:
             for kind in ("results", "rejects"):
                 value[kind] = DataFile(**value[kind]) if value[kind] else None
+            value["scores"] = [DataFile(**file) for file in value["scores"]]
             value["name"] = CommitName.parse(value["name"])
             commit = cls(**value)
             rows = sum(file.rows for file in commit.files)

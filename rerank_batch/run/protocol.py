@@ -4,11 +4,13 @@ Objects under the root, all of them written once except the lease and the last:
 
     runs/<id>/spec.json                 what the run is: fingerprint, inputs, planned queries
     runs/<id>/mode.json                 in which mode the reranker runs, decided once
+    runs/<id>/cache.json                which cached scores are used, decided once
     runs/<id>/plan/*.parquet            planned queries, one file per block
     runs/<id>/epochs/<n>.json           who owns epoch n, and which earlier commits it accepts
     runs/<id>/lease.json                the owner's sign of life
     runs/<id>/data/*.parquet            results; present does not mean valid
     runs/<id>/rejects/*.parquet         what was dropped and why; plan.parquet before any stage
+    runs/<id>/scores/*.arrow            new scores, until they are in the score cache
     runs/<id>/commits/<n>-<a>-<b>.json  queries a up to b, done in epoch n and hashed
     runs/<id>/final.json                the list of files that are the run, totals, metrics
     jobs/<job>/latest.json              pointer to the newest finished run of the job
@@ -28,7 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -56,10 +58,9 @@ from rerank_batch.run.objects import (
 )
 from rerank_batch.storage import Root
 
-PROTOCOL = 2
+PROTOCOL = 3
 COMPLETE, ABORTED = "complete", "aborted"
 
-_MODE = "mode.json"
 _SPEC_KEYS = ("job", "created", "made_of", "planned", "block_rows", "protocol")
 _FINAL_KEYS = ("state", "run_id", "job", "created", "results", "reject_files", "commits")
 _LATEST_KEYS = ("run_id", "created")
@@ -85,6 +86,7 @@ class BlockWriter:
         sums: Mapping[str, float],
         seconds: Mapping[str, float],
         events: Mapping[str, float],
+        scores: Sequence[DataFile] = (),
     ) -> Commit:
         """Publish queries ``start`` up to ``stop`` and commit them; the commit that counts.
 
@@ -108,6 +110,7 @@ class BlockWriter:
             reject_reasons=_count(rejects),
             seconds=dict(seconds),
             events=dict(events),
+            scores=list(scores),
         )
         refuse_if_taken_over(self.root, self.run_id, self.epoch)
         key = run_key(self.run_id, name.key)
@@ -209,13 +212,16 @@ class Run:
         if rejects.num_rows and self.root.size(self._key(PLAN_REJECTS)) is None:
             publish_parquet(self.root, self._key(""), PLAN_REJECTS, rejects)
 
-    def decide_mode(self, mode: Mapping[str, Any]) -> None:
-        """Keep in which mode the reranker runs, unless that was decided before."""
-        self.root.create_once(self._key(_MODE), to_json({**mode, "nonce": new_nonce()}))
+    def decide(self, what: Literal["mode", "cache"], value: Mapping[str, Any]) -> None:
+        """Keep what a run is to stay with to its end, unless that was decided before."""
+        key = self._key(f"{what}.json")
+        self.root.create_once(key, to_json({**value, "nonce": new_nonce()}))
 
-    def mode(self, required: Sequence[str]) -> dict[str, Any] | None:
+    def decided(
+        self, what: Literal["mode", "cache"], required: Sequence[str]
+    ) -> dict[str, Any] | None:
         """What was decided first, which must hold those keys; None before."""
-        key = self._key(_MODE)
+        key = self._key(f"{what}.json")
         raw = self.root.read(key)
         return None if raw is None else from_json(raw, key, required)
 

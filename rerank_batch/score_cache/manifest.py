@@ -46,11 +46,15 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Manifest:
-    """``segments`` oldest first, ``added`` the ids of runs whose scores are in them or were."""
+    """``segments`` oldest first, ``added`` the ids of runs whose scores are in them or were.
+
+    ``seconds_per_pair`` is what the last of those runs took to score one.
+    """
 
     segments: tuple[Listed, ...] = ()
     added: tuple[str, ...] = ()
     dropped: tuple[Dropped, ...] = ()
+    seconds_per_pair: float = 0.0
 
     def to_json(self) -> bytes:
         """The object; unlike any other, as `Root.create_once` wants it."""
@@ -72,6 +76,7 @@ class Manifest:
                     Dropped(str(entry["key"]), float(entry["at"]))
                     for entry in _list(value["dropped"])
                 ),
+                float(value.get("seconds_per_pair", 0.0)),
             )
         except KeyError as error:
             raise StorageError(f"{error} is missing") from None

@@ -40,11 +40,15 @@ _RUNS_REMEMBERED = 1000
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The segments of a moment, in the order in which they are asked, and what they hold."""
+    """The segments of a moment, in the order in which they are asked, and what they hold.
+
+    ``seconds_per_pair`` is what the run that was added last took to score one.
+    """
 
     segments: tuple[Wanted, ...]
     pairs: int
     bytes: int
+    seconds_per_pair: float = 0.0
 
 
 class ScoreCache:
@@ -61,14 +65,20 @@ class ScoreCache:
 
     def snapshot(self) -> Snapshot:
         """The segments that count now."""
-        listed = self._manifest()[0].segments
+        manifest, _ = self._manifest()
+        listed = manifest.segments
         return Snapshot(
             tuple(each.wanted for each in listed),
             sum(each.pairs for each in listed),
             sum(each.bytes for each in listed),
+            manifest.seconds_per_pair,
         )
 
-    def add(self, run_id: str, pieces: Sequence[Path]) -> None:
+    def has(self, run_id: str) -> bool:
+        """Whether a run's scores were added, as far as the manifest remembers."""
+        return run_id in self._manifest()[0].added
+
+    def add(self, run_id: str, pieces: Sequence[Path], seconds_per_pair: float = 0.0) -> None:
         """Add the segments that a run wrote, local files, as one; again changes nothing.
 
         Where pieces hold the same pair the first of them counts. Afterwards the newest segments are
@@ -94,6 +104,7 @@ class ScoreCache:
                 manifest,
                 segments=(*manifest.segments, segment),
                 added=(*manifest.added, run_id)[-_RUNS_REMEMBERED:],
+                seconds_per_pair=seconds_per_pair,
             )
 
         self._change(add)

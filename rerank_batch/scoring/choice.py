@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from rerank_batch.scoring.engine import NotTheSame
 from rerank_batch.scoring.modes import Choice, Mode
 from rerank_batch.scoring.runtime import Runtime, Unavailable
 from rerank_batch.scoring.tokens import TokenBatch
@@ -19,21 +20,25 @@ _SECONDS = 0.5
 def choose(modes: Sequence[Mode], opened: Callable[[Mode], Runtime]) -> Choice:
     """Time each mode for about half a second on the same batch and take the fastest.
 
-    ``opened`` gives a mode's runtime, or raises `Unavailable`; modes that do are left out.
+    ``opened`` gives a mode's runtime, or raises one of the errors below; such modes are left out.
 
     Raises:
         Unavailable: none of the modes runs here.
+        NotTheSame: those that do give other numbers than the model.
     """
     rates: dict[Mode, float] = {}
     reasons = []
+    wrong = False
     for mode in modes:
         try:
             rates[mode] = tokens_per_second(opened(mode))
-        except Unavailable as error:
+        except (Unavailable, NotTheSame) as error:
             logger.info("%s: %s", mode, error)
             reasons.append(f"{mode}: {error}")
+            wrong = wrong or isinstance(error, NotTheSame)
     if not rates:
-        raise Unavailable("; ".join(reasons) or "no mode of that runtime runs on this device")
+        message = "; ".join(reasons) or "no mode of that runtime runs on this device"
+        raise NotTheSame(message) if wrong else Unavailable(message)
     best = max(rates, key=lambda mode: rates[mode])
     return Choice(best, {str(mode): round(rate, 1) for mode, rate in rates.items()})
 

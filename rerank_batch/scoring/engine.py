@@ -145,7 +145,7 @@ class TextEngine:
             batch = rows.batch(which)
             take(which, batch, self.runtime.fetch([self.runtime.run(batch)])[0])
 
-        self.budget.each(rows.lengths, forward)
+        self.budget.each(rows.lengths, forward, self.runtime.even)
         return rows.truncated
 
 
@@ -160,7 +160,7 @@ def _run_all(
         pending.append(runtime.run(rows.batch(which)))
         places.append(which)
 
-    budget.each(rows.lengths, forward)
+    budget.each(rows.lengths, forward, runtime.even)
     return zip(places, runtime.fetch(pending), strict=True)
 
 

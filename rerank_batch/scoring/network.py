@@ -3,8 +3,8 @@
 BERT, RoBERTa and XLM-R (norm after each part) and ModernBERT (norm before, rotary positions, local
 attention) with the weights of a Hugging Face model and none of its control flow. Two things differ,
 and neither changes a number: where only the first token of a text is read, the last layer computes
-keys and values for all tokens and everything else for that one; and texts may lie one behind the
-other instead of padded side by side. Knows no tokenizer and no device.
+keys and values for all tokens and everything else for that one; and there is no padding: the texts
+of a batch are of one length, or lie one behind the other. Knows no tokenizer and no device.
 """
 
 from collections.abc import Callable
@@ -48,11 +48,10 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True)
-class Padded:
-    """Texts side by side: tensors [n, length, …]; ``mask`` bool [n, length], True at tokens."""
+class Even:
+    """Texts of one length side by side: tensors [n, length, …]."""
 
     positions: Tensor
-    mask: Tensor
 
     def first(self, hidden: Tensor) -> Tensor:
         """See `Rows.first`."""
@@ -60,19 +59,16 @@ class Padded:
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, window: int | None) -> Tensor:
         """See `Rows.attend`."""
-        seen = self.mask[:, None, None, :]
+        seen = None
         if window is not None:
-            place = torch.arange(self.mask.shape[1], device=self.mask.device)
-            apart = (place[:, None] - place[None, :]).abs()
-            # Padding sees itself, or there would be nothing to take a softmax of.
-            seen = (seen & (apart <= window)) | (apart == 0)
+            place = torch.arange(key.shape[1], device=key.device)
+            seen = (place[:, None] - place[None, :]).abs() <= window
         query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
         return F.scaled_dot_product_attention(query, key, value, attn_mask=seen).transpose(1, 2)
 
     def mean(self, hidden: Tensor) -> Tensor:
         """See `Rows.mean`."""
-        weight = self.mask[:, :, None].to(hidden.dtype)
-        return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
+        return hidden.mean(1)
 
 
 @dataclass(frozen=True)
@@ -165,14 +161,14 @@ class Network(nn.Module):
         self.read = read
         self.position_of_padding = body.position_of_padding
 
-    def forward(self, ids: Tensor, types: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        """A padded batch: ids, type ids, positions int64 [n, length], mask bool."""
-        return self._run(self.embed(ids, types, positions), Padded(positions, mask))
+    def forward(self, ids: Tensor, types: Tensor, positions: Tensor) -> Tensor:
+        """Texts of one length: ids, type ids, positions int64 [n, length]."""
+        return self._run(self.embed(ids, types, positions), Even(positions))
 
     def packed(
         self, ids: Tensor, types: Tensor, positions: Tensor, starts: Tensor, longest: int
     ) -> Tensor:
-        """A batch without padding: int64 [tokens]; see `Packed`."""
+        """Texts of any length: int64 [tokens]; see `Packed`."""
         hidden = self.embed(ids[None], types[None], positions[None])[0]
         return self._run(hidden, Packed(positions, starts, longest))
 
@@ -233,8 +229,7 @@ class _BertLayer(nn.Module):
         super().__init__()
         attention = layer.attention.self
         self.heads = int(attention.num_attention_heads)
-        self.query = attention.query
-        self.key_value = _side_by_side(attention.key, attention.value)
+        self.query, self.key, self.value = attention.query, attention.key, attention.value
         self.out, self.norm = layer.attention.output.dense, layer.attention.output.LayerNorm
         self.up, self.activation = layer.intermediate.dense, layer.intermediate.intermediate_act_fn
         self.down, self.last_norm = layer.output.dense, layer.output.LayerNorm
@@ -242,9 +237,9 @@ class _BertLayer(nn.Module):
 
     def forward(self, hidden: Tensor, rows: Rows, first: bool) -> Tensor:
         asking = rows.first(hidden) if first else hidden
-        key, value = self.key_value(hidden).chunk(2, dim=-1)
         query, key, value = (
-            part.unflatten(-1, (self.heads, -1)) for part in (self.query(asking), key, value)
+            part.unflatten(-1, (self.heads, -1))
+            for part in (self.query(asking), self.key(hidden), self.value(hidden))
         )
         found = rows.attend(query, key, value, None).flatten(-2)
         middle = self.norm(self.out(found) + asking)
@@ -297,20 +292,6 @@ def _turned(part: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Rotary position embedding: Su et al., https://arxiv.org/abs/2104.09864, eq. 34."""
     left, right = part.float().chunk(2, dim=-1)
     return (part.float() * cosine + torch.cat([-right, left], dim=-1) * sine).to(part.dtype)
-
-
-def _side_by_side(one: nn.Linear, other: nn.Linear) -> nn.Linear:
-    """A layer whose output is that of one and the other, in a single multiplication."""
-    both = nn.Linear(
-        one.in_features,
-        one.out_features + other.out_features,
-        dtype=one.weight.dtype,
-        device=one.weight.device,
-    )
-    with torch.no_grad():
-        both.weight.copy_(torch.cat([one.weight, other.weight]))
-        both.bias.copy_(torch.cat([one.bias, other.bias]))
-    return both
 
 
 def _bert(base: Any) -> _Body:

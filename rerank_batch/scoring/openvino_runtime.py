@@ -5,6 +5,7 @@ node. The export uses OpenVINO's frontend itself: its `convert_model` would send
 """
 
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -21,17 +22,19 @@ from rerank_batch.scoring.network import Network
 from rerank_batch.scoring.runtime import FloatArray, Unavailable
 from rerank_batch.scoring.tokens import TokenBatch
 
-_GRAPH = 1
+_GRAPH = 2
 """Version of what `_export` makes of a network."""
 
 _FILES = ("graph.xml", "graph.bin")
 _SIZES = "sizes.json"
-_GROUP = 32
+_GROUPS = (128, 64, 32)
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
 class OpenVinoRuntime:
-    """Runs padded batches on the CPU with that many threads.
+    """Runs the network on the CPU with that many threads.
+
+    What it gives for a text does not depend, to the last bit, on how many others are in the batch.
 
     Raises:
         Unavailable: OpenVINO is not installed, cannot express the network, or the CPU has no
@@ -49,16 +52,16 @@ class OpenVinoRuntime:
         if format == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise Unavailable("this CPU has no bf16")
         self._tokens = network.read == "tokens"
+        self.even = True
         try:
             graph = _graph(openvino, core, network, graphs)
-            if format == "int8":
-                _use_int8_weights(graph)
+            group = _use_int8_weights(graph) if format == "int8" else 0
             compiled = core.compile_model(
                 graph,
                 "CPU",
                 {
                     "INFERENCE_PRECISION_HINT": _HINTS[format],
-                    "DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP if format == "int8" else 0,
+                    "DYNAMIC_QUANTIZATION_GROUP_SIZE": group,
                     "INFERENCE_NUM_THREADS": threads,
                     "NUM_STREAMS": 1,
                     "PERFORMANCE_HINT": "LATENCY",
@@ -72,10 +75,8 @@ class OpenVinoRuntime:
 
     def run(self, batch: TokenBatch) -> FloatArray:
         """See `Runtime.run`."""
-        wide = batch.padded()
-        found = self._request.infer([wide.ids, wide.types, wide.positions, wide.mask])[0]
-        result: FloatArray = found[wide.mask] if self._tokens else found.copy()
-        return result
+        found: FloatArray = self._request.infer(list(batch.even()))[0]
+        return np.concatenate(found) if self._tokens else found.copy()
 
     def fetch(self, pending: Sequence[FloatArray]) -> list[FloatArray]:
         """See `Runtime.fetch`."""
@@ -112,14 +113,15 @@ def _is_whole(kept: Path) -> bool:
         return False
 
 
-def _use_int8_weights(graph: Any) -> None:
+def _use_int8_weights(graph: Any) -> int:
     """Replace the weights of every linear layer by int8 ones with a scale for each output.
 
-    What they are multiplied with is quantised while the network runs, with a scale for each
-    `_GROUP` numbers, so nothing has to be calibrated.
+    What they are multiplied with is quantised while the network runs, so nothing has to be
+    calibrated; the result is how many of those numbers may share a scale.
     """
     from openvino import opset13 as op
 
+    inputs = 0
     for node in graph.get_ordered_ops():
         if node.get_type_name() != "MatMul":
             continue
@@ -131,6 +133,8 @@ def _use_int8_weights(graph: Any) -> None:
         small = op.constant(np.round(weights / scale).astype(np.int8))
         whole = op.multiply(op.convert(small, "f32"), op.constant(scale.astype(np.float32)))
         node.input(1).replace_source_output(whole.output(0))
+        inputs = math.gcd(inputs, weights.shape[1])
+    return next((group for group in _GROUPS if inputs % group == 0), 0)
 
 
 def _export(network: Network) -> Any:
@@ -138,8 +142,7 @@ def _export(network: Network) -> Any:
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     whole = torch.ones(2, 16, dtype=torch.long)
-    place = torch.arange(16).repeat(2, 1)
-    example = (whole, torch.zeros_like(whole), place, whole.bool())
+    example = (whole, torch.zeros_like(whole), torch.arange(16).repeat(2, 1))
     with torch.no_grad():
         decoder = TorchScriptPythonDecoder(network.float().eval(), example_input=example)
     frontend = FrontEndManager().load_by_framework("pytorch")

@@ -1,7 +1,8 @@
 """Cutting a window of texts into micro-batches of similar length under a token budget.
 
 A padded batch costs its longest member times its size. Sorting by token length before cutting
-keeps that close to the tokens there are; the budget keeps memory flat whatever the lengths.
+keeps that close to the tokens there are, and cutting wherever the length changes makes it exactly
+those; the budget keeps memory flat whatever the lengths.
 """
 
 import logging
@@ -31,11 +32,13 @@ class TokenBudget:
         self,
         lengths: Sequence[int] | NDArray[np.int64],
         forward: Callable[[NDArray[np.int64]], None],
+        even: bool = False,
     ) -> None:
         """Call ``forward`` with the positions of each micro-batch, longest texts first.
 
-        ``longest * size <= tokens``; a text longer than the budget travels alone. Equal lengths
-        keep their order, so the same window is always cut the same way.
+        ``longest * size <= tokens``; a text longer than the budget travels alone. ``even`` gives
+        batches of one length each. Equal lengths keep their order, so the same window is always
+        cut the same way.
 
         Raises:
             MemoryError, torch.OutOfMemoryError: one text alone is too much.
@@ -47,6 +50,8 @@ class TokenBudget:
             longest = int(lengths[positions[start]])
             size = max(1, self.tokens // longest)
             batch = positions[start : start + size]
+            if even:
+                batch = batch[lengths[batch] == longest]
             try:
                 forward(batch)
             except (MemoryError, RuntimeError) as error:
@@ -56,7 +61,7 @@ class TokenBudget:
                 continue
             self._real += int(lengths[batch].sum())
             self._padded += longest * len(batch)
-            start += size
+            start += len(batch)
 
     def padding(self) -> float:
         """The share of all tokens so far that would be padding, were every batch padded."""

@@ -19,7 +19,12 @@ class Unavailable(ModelError):
 
 
 class Runtime(Protocol):
-    """Runs batches; what it gives for one may still be on its way until it is fetched."""
+    """Runs batches; what it gives for one may still be on its way until it is fetched.
+
+    ``even``: the texts of a batch have to be of one length.
+    """
+
+    even: bool
 
     def run(self, batch: TokenBatch) -> Any:
         """Start the batch."""

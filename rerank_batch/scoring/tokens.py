@@ -48,26 +48,10 @@ class TokenBatch:
     positions: IntArray
     lengths: IntArray
 
-    def padded(self) -> "PaddedBatch":
-        """The texts side by side, padded with zeros to the longest."""
-        mask = np.arange(self.lengths.max(initial=0)) < self.lengths[:, None]
-
-        def spread(flat: IntArray) -> IntArray:
-            wide = np.zeros(mask.shape, np.int64)
-            wide[mask] = flat
-            return wide
-
-        return PaddedBatch(spread(self.ids), spread(self.types), spread(self.positions), mask)
-
-
-@dataclass(frozen=True)
-class PaddedBatch:
-    """A padded micro-batch: int64 [n, length] each, mask bool of the same shape."""
-
-    ids: IntArray
-    types: IntArray
-    positions: IntArray
-    mask: NDArray[np.bool_]
+    def even(self) -> tuple[IntArray, IntArray, IntArray]:
+        """``ids``, ``types`` and ``positions`` of texts of one length, int64 [n, length] each."""
+        shape = (len(self.lengths), -1)
+        return self.ids.reshape(shape), self.types.reshape(shape), self.positions.reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -299,7 +283,10 @@ def _probe(tokenizer: Any, texts: int) -> tuple[list[_Special], list[int]]:
         special.append(_Special(ids[start : mine[0]], types[start : mine[0]]))
         kinds.append(int(types[mine[0]]))
         start = mine[-1] + 1
-    return [*special, _Special(ids[start:], types[start:])], kinds
+    special.append(_Special(ids[start:], types[start:]))
+    if not sum(len(each.ids) for each in special):
+        raise NotSpliceable("without special tokens a text may have no token at all")
+    return special, kinds
 
 
 def _compare(

@@ -1,4 +1,4 @@
-"""A network run by torch: on CPUs padded, on GPUs packed, with nothing waited for in between."""
+"""A network run by torch, on a GPU with nothing waited for in between."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,8 @@ _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class TorchRuntime:
     """Runs the network itself, in its own memory.
 
-    ``packed`` None means: where there is a kernel for it, which is on GPUs in bfloat16.
+    ``packed`` is whether a batch may hold texts of many lengths, one behind the other. None means:
+    where there is a kernel for it, which is on GPUs in bfloat16.
     """
 
     def __init__(
@@ -29,12 +30,12 @@ class TorchRuntime:
         self._network = network.to(device=device, dtype=_TYPES[format]).eval()
         self._device = torch.device(device)
         self._cuda = self._device.type == "cuda"
-        self._packed = self._cuda and format == "bf16" if packed is None else packed
+        self.even = not (self._cuda and format == "bf16" if packed is None else packed)
 
     @torch.inference_mode()
     def run(self, batch: TokenBatch) -> Tensor:
         """See `Runtime.run`: on a GPU the result is still being computed."""
-        if self._packed:
+        if not self.even:
             starts = np.zeros(len(batch.lengths) + 1, np.int32)
             np.cumsum(batch.lengths, out=starts[1:])
             return self._network.packed(
@@ -44,12 +45,8 @@ class TorchRuntime:
                 self._there(starts),
                 int(batch.lengths.max()),
             )
-        wide = batch.padded()
-        mask = self._there(wide.mask)
-        found: Tensor = self._network(
-            *map(self._there, (wide.ids, wide.types, wide.positions)), mask
-        )
-        return found[mask] if self._network.read == "tokens" else found
+        found: Tensor = self._network(*map(self._there, batch.even()))
+        return found.flatten(0, 1) if self._network.read == "tokens" else found
 
     def fetch(self, pending: Sequence[Tensor]) -> list[FloatArray]:
         """See `Runtime.fetch`."""

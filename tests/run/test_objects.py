@@ -27,6 +27,7 @@ def commit(**changed: object) -> Commit:
         "reject_reasons": {"bad_score": 1},
         "seconds": {"score": 0.5},
         "events": {},
+        "scores": [DataFile("scores/a.arrow", 7, "ef", 4)],
     }
     return Commit(**{**values, **changed})
 

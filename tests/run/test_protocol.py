@@ -68,7 +68,7 @@ def late_commit(run: Run, start: int, stop: int, score: float = 9.0) -> Commit:
     rows = result_table([result_row(n, [("d1", 0.5, score)]) for n in range(start, stop)])
     key = f"data/{name}-{new_nonce()}.parquet"
     stored = publish_parquet(run.root, f"runs/{run.run_id}/", key, rows)
-    return Commit(name, new_nonce(), stored, None, {}, {}, {}, {})
+    return Commit(name, new_nonce(), stored, None, {}, {}, {}, {}, [])
 
 
 def force(run: Run, start: int, stop: int, score: float = 9.0) -> CommitName:
@@ -523,7 +523,7 @@ def test_a_commit_that_lists_a_file_outside_its_run_stops_the_finish(root: Root,
     stored = publish_parquet(root, "runs/other/", "data/x.parquet", result_table([]))
     file = DataFile(key, stored.bytes, stored.sha256, 2)
     name = CommitName(0, 2, 1)
-    commit = Commit(name, new_nonce(), file, None, {}, {}, {}, {})
+    commit = Commit(name, new_nonce(), file, None, {}, {}, {}, {}, [])
     root.create_once(f"runs/run-1/{name.key}", commit.to_json())
     with pytest.raises(StorageError, match="outside the run"):
         run.finish({})

@@ -17,6 +17,7 @@ from rerank_batch.scoring.engine import PairEngine
 from rerank_batch.scoring.library import Library
 from rerank_batch.scoring.modes import Graphs, Mode, modes_for
 from rerank_batch.scoring.network import pair_network
+from rerank_batch.scoring.packing import TokenBudget
 from rerank_batch.scoring.runtime import Unavailable
 from rerank_batch.scoring.tokens import PairTokenizer
 from rerank_batch.scoring.torch_runtime import TorchRuntime
@@ -90,18 +91,34 @@ def test_ten_thousand_pairs_are_those_of_predict(tmp_path, mode):
     )
 
 
-def test_packed_texts_give_what_padded_ones_give(model):
-    """The layout of GPUs, on the CPU: attention within each text, nothing padded."""
+def test_texts_one_behind_the_other_give_what_they_give_side_by_side(model):
+    """The layout of GPUs, on the CPU: texts of all lengths in a batch, nothing padded."""
     theirs = CrossEncoder(str(model), device="cpu")
     network = pair_network(theirs.transformers_model).eval()
     tokenizer = PairTokenizer(theirs.tokenizer, 70, network.position_of_padding)
-    tokens = tokenizer.tokenize(DOCUMENTS)
-    rows = tokenizer.rows(tokens, tokens, np.arange(len(DOCUMENTS)), np.arange(len(DOCUMENTS)))
-    batch = rows.batch(np.arange(len(DOCUMENTS)))
-    padded, packed = (TorchRuntime(network, "fp32", "cpu", packed) for packed in (False, True))
-    np.testing.assert_allclose(
-        packed.fetch([packed.run(batch)])[0], padded.fetch([padded.run(batch)])[0], atol=2e-5
+    even, packed = (
+        PairEngine(tokenizer, TorchRuntime(network, "fp32", "cpu", packed), TokenBudget(2048))
+        for packed in (False, True)
     )
+    lists = [DOCUMENTS] * len(QUERIES)
+    np.testing.assert_allclose(
+        packed.score(QUERIES, lists)[0], even.score(QUERIES, lists)[0], atol=2e-5
+    )
+
+
+@pytest.mark.parametrize("format", ["fp32", "int8"])
+def test_by_openvino_a_score_does_not_depend_on_the_company(tmp_path, format):
+    """To the last bit: what lets a cached score stand for one that is computed tonight."""
+    ours = scorer(write_model(tmp_path, "bert"), Mode("openvino", format))
+    rng = np.random.default_rng(0)
+    documents = [*DOCUMENTS, *sentences(40, seed=5, words=9)]
+    whole = scores(ours, QUERIES, documents).reshape(len(QUERIES), -1)
+    for size in (1, 2, 3, 7, 30):
+        some = rng.choice(len(documents), size, replace=False)
+        listed = [documents[number] for number in some]
+        np.testing.assert_array_equal(
+            scores(ours, QUERIES[1:3], listed).reshape(2, -1), whole[1:3, some]
+        )
 
 
 def test_windows_of_few_pairs_give_the_same(model, monkeypatch):
@@ -136,7 +153,7 @@ def test_only_second_keeps_the_query_whole(tmp_path):
     short = " ".join(document.split()[:room])
     whole = scorer(folder)
     a, b = cut.score([query], [[document]]), whole.score([query], [[short]])
-    assert a.truncated == [True]
+    assert a.truncated[0].tolist() == [True]
     np.testing.assert_allclose(a.values[0], b.values[0], atol=1e-5)
 
 
@@ -162,7 +179,7 @@ def test_a_model_of_an_unknown_shape_is_scored_by_sentence_transformers(tmp_path
 
 def test_an_engine_that_gives_other_logits_is_not_used(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(
-        network_module.Padded, "first", lambda self, hidden: hidden[:, 1:2], raising=True
+        network_module.Even, "first", lambda self, hidden: hidden[:, 1:2], raising=True
     )
     with caplog.at_level(logging.WARNING):
         ours = scorer(write_model(tmp_path, "bert"))

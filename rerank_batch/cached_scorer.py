@@ -1,0 +1,112 @@
+"""A scorer with the memory of earlier runs: pairs that the score cache knows are not scored again.
+
+New scores are published as a file of the run. It counts once the block's commit lists it, and goes
+into the cache when the run is whole. No run needs its cache: where it fails, pairs are scored.
+"""
+
+import logging
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rerank_batch import events
+from rerank_batch.errors import StorageError
+from rerank_batch.rerankers.base import PairScorer, PairScores, split
+from rerank_batch.run import DataFile, new_nonce
+from rerank_batch.score_cache import CachedScores, open_segments, text_keys, today, write_block
+from rerank_batch.storage import NodeCache, Root, Wanted
+
+logger = logging.getLogger(__name__)
+
+KNOWN, SCORED, SECONDS = "cached_pairs", "scored_pairs", "scoring_seconds"
+"""Sums of a run: pairs that the cache knew, pairs that were scored, and how long that took."""
+
+
+@dataclass(frozen=True)
+class CacheUse:
+    """What a worker needs of the cache; small and picklable.
+
+    ``segments`` are asked in that order. New scores go to ``scores/`` in ``prefix``, the key of the
+    run with a slash behind it.
+    """
+
+    root: Root
+    node_cache: NodeCache
+    segments: tuple[Wanted, ...]
+    prefix: str
+
+
+class CachedScorer:
+    """Scores what is not known, by the scorer it is given."""
+
+    def __init__(self, scorer: PairScorer, use: CacheUse) -> None:
+        self._scorer = scorer
+        self._use = use
+        self._known = CachedScores(open_segments(use.root, use.node_cache, use.segments))
+
+    def score(self, queries: Sequence[str], documents: Sequence[Sequence[str]]) -> PairScores:
+        """See `PairScorer.score`."""
+        numbers = {text: n for n, text in enumerate(dict.fromkeys(t for d in documents for t in d))}
+        document_of = np.array([numbers[text] for d in documents for text in d], np.int64)
+        query_of = np.repeat(np.arange(len(queries)), [len(listed) for listed in documents])
+        query_keys = text_keys(queries)
+        document_keys = text_keys(list(numbers))[document_of]
+
+        found = self._known.find(query_keys, query_of, document_keys)
+        values, truncated = found.score.copy(), found.truncated.copy()
+        asked = np.flatnonzero(~found.found)
+        events.add(KNOWN, float(len(query_of) - len(asked)))
+        if len(asked):
+            values[asked], truncated[asked] = self._score(queries, documents, asked)
+            # What is not finite is a failure of the model, and not one to remember.
+            good = asked[np.isfinite(values[asked])]
+            self._keep(
+                query_keys, query_of[good], document_keys[good], values[good], truncated[good]
+            )
+        return PairScores(split(values, documents), split(truncated, documents))
+
+    def _score(
+        self,
+        queries: Sequence[str],
+        documents: Sequence[Sequence[str]],
+        asked: NDArray[np.int64],
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Scores of the pairs of those numbers, and whether each was cut."""
+        ends = np.cumsum([len(listed) for listed in documents])
+        per_query = np.split(asked, np.searchsorted(asked, ends[:-1]))
+        starts = ends - [len(listed) for listed in documents]
+        new = [
+            [listed[place] for place in pairs - start]
+            for listed, pairs, start in zip(documents, per_query, starts, strict=True)
+        ]
+        began = time.perf_counter()
+        scored = self._scorer.score(queries, new)
+        events.add(SECONDS, time.perf_counter() - began)
+        events.add(SCORED, float(len(asked)))
+        return np.concatenate(scored.values), np.concatenate(scored.truncated)
+
+    def _keep(
+        self,
+        queries: NDArray[np.uint64],
+        query_of: NDArray[np.int64],
+        documents: NDArray[np.uint64],
+        scores: NDArray[np.float32],
+        truncated: NDArray[np.bool_],
+    ) -> None:
+        """Publish new scores as a file of the run."""
+        key = f"scores/{new_nonce()[:20]}.arrow"
+        try:
+            with tempfile.TemporaryDirectory(prefix="scores-") as folder:
+                file = Path(folder) / "new.arrow"
+                write_block(file, queries, query_of, documents, scores, truncated, today())
+                stored = self._use.root.publish(f"{self._use.prefix}{key}", file)
+        except (OSError, StorageError) as error:
+            logger.warning("new scores will not be cached: %s", error)
+            events.count(f"score cache: new scores were not kept ({type(error).__name__})")
+            return
+        events.published_scores(asdict(DataFile(key, stored.bytes, stored.sha256, len(scores))))
