@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 ROUNDS ?= 30
 
-.PHONY: help demo test test-slow chaos lint constraints clean
+.PHONY: help demo test test-slow gpu chaos lint constraints clean
 
 help:
 	@echo "make demo       the main job on a real sample: index, retrieve, rerank, report"
 	@echo "make test       linters, types, import rules and the tests"
 	@echo "make test-slow  the slow tests: kills, faults, memory and scale"
+	@echo "make gpu        every check and measurement that needs a GPU, in one go"
 	@echo "make chaos      drivers, workers and an S3 server killed at random, ROUNDS=30 times each"
 	@echo "make clean      remove .venv, the sample, its index and its runs"
 
@@ -36,6 +37,11 @@ test: lint
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow -s --timeout 1800
+
+gpu: .venv/installed
+	$(BIN)/python -m pytest -m gpu tests/scoring/test_gpu.py
+	$(BIN)/rerank-batch benchmark scoring --size minilm-l6 --size base --size large \
+		--mix passages --pairs 20000 --allow bf16 --rounds 5
 
 chaos: .venv/installed
 	$(BIN)/python -m tests.chaos --rounds $(ROUNDS)

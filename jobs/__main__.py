@@ -201,7 +201,7 @@ def benchmark_scoring(
 ) -> None:
     """The scoring engine beside sentence-transformers: same pairs, weights, lengths and threads."""
     with _command(as_json, verbose) as console:
-        from jobs import benchmark as job
+        from jobs.benchmarks import scoring as job
 
         lossy: tuple[Lossy, ...] = tuple(each.value for each in allow or LossyFormat)
         job.scoring(size, mix, pairs, rounds, threads, lossy, console)
@@ -219,7 +219,7 @@ def benchmark_protocol(
 ) -> None:
     """What exactly-once costs: the protocol against Ray Data's write_parquet of the same rows."""
     with _command(as_json, verbose) as console:
-        from jobs import benchmark as job
+        from jobs.benchmarks import protocol as job
 
         job.protocol(root, rows, block_rows, candidates, rounds, console)
 
@@ -236,10 +236,129 @@ def benchmark_resume(
 ) -> None:
     """What a resume costs: a whole run, then the same run with most of it done."""
     with _command(as_json, verbose) as console:
-        from jobs import benchmark as job
+        from jobs.benchmarks import runs as job
 
         _load(config, overrides)
         job.resume(config, overrides or [], done, console)
+
+
+@benchmark_app.command(
+    "nightly", epilog="Example: rerank-batch benchmark nightly configs/quickstart.yaml"
+)
+def benchmark_nightly(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    new: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of pairs that were not scored before.")
+    ] = 0.05,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """What the score cache saves: a whole run, then the same one with most pairs known."""
+    with _command(as_json, verbose) as console:
+        from jobs.benchmarks import runs as job
+
+        _load(config, overrides)
+        job.nightly(config, overrides or [], new, console)
+
+
+@benchmark_app.command(
+    "overhead", epilog="Example: rerank-batch benchmark overhead configs/quickstart.yaml"
+)
+def benchmark_overhead(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """What Ray, storage and the run protocol cost: the job beside its stages in a plain loop."""
+    with _command(as_json, verbose) as console:
+        from jobs.benchmarks import runs as job
+
+        _load(config, overrides)
+        job.overhead(config, overrides or [], console)
+
+
+@benchmark_app.command(
+    "formats", epilog="Example: rerank-batch benchmark formats configs/quickstart.yaml"
+)
+def benchmark_formats(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    allow: Annotated[
+        list[LossyFormat] | None,
+        typer.Option(help="bf16 or int8; may be repeated. By default both."),
+    ] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """What formats that lose digits do to the measures and lists of the judged queries."""
+    with _command(as_json, verbose) as console:
+        from jobs.benchmarks import runs as job
+
+        _load(config, overrides)
+        lossy: tuple[Lossy, ...] = tuple(each.value for each in allow or LossyFormat)
+        job.formats(config, overrides or [], lossy, console)
+
+
+@benchmark_app.command(
+    "retrieval", epilog="Example: rerank-batch benchmark retrieval --kind Flat --kind HNSW"
+)
+def benchmark_retrieval(
+    documents: Annotated[int, typer.Option(min=1000, help="Vectors to search.")] = 100_000,
+    dimension: Annotated[int, typer.Option(min=1, help="Numbers in a vector.")] = 384,
+    queries: Annotated[int, typer.Option(min=1, help="Queries in a call.")] = 512,
+    k: Annotated[int, typer.Option(min=1, help="Documents to find for each.")] = 50,
+    kind: Annotated[
+        list[str] | None, typer.Option(help="Flat, HNSW, IVF or a factory string; may be repeated.")
+    ] = None,
+    shards: Annotated[int, typer.Option(min=1, help="Shards of each kind.")] = 4,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each is measured.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of every system.")] = 2,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Search over shards beside plain FAISS over one index: queries per second and recall."""
+    with _command(as_json, verbose) as console:
+        from jobs.benchmarks import retrieval as job
+
+        job.retrieval(documents, dimension, queries, k, kind, shards, rounds, threads, console)
+
+
+@benchmark_app.command(
+    "encoding", epilog="Example: rerank-batch benchmark encoding configs/quickstart.yaml"
+)
+def benchmark_encoding(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    documents: Annotated[int, typer.Option(min=1, help="Documents of the corpus to encode.")] = 500,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each is measured.")] = 3,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of every system.")] = 2,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Encoding documents beside SentenceTransformer.encode: speed, and how equal vectors are."""
+    with _command(as_json, verbose) as console:
+        from jobs.benchmarks import retrieval as job
+
+        job.encoding(_load(config, overrides), documents, rounds, threads, console)
+
+
+@benchmark_app.command(
+    "estimate", epilog="Example: rerank-batch benchmark estimate configs/quickstart.yaml"
+)
+def benchmark_estimate(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    queries: Annotated[int, typer.Option(min=8, help="Queries to try it with.")] = 128,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """What the whole run would take: pairs, hours and money, from a sample of the real work."""
+    with _command(as_json, verbose) as console:
+        from jobs import estimate as job
+
+        job.show(job.estimate(_load(config, overrides), queries, console), console)
 
 
 @benchmark_app.command("cache", epilog="Example: rerank-batch benchmark cache --pairs 50000000")
@@ -252,7 +371,7 @@ def benchmark_cache(
 ) -> None:
     """Look-ups in a file of cached scores that is mapped, not loaded: pairs per second, memory."""
     with _command(as_json, verbose) as console:
-        from jobs import benchmark as job
+        from jobs.benchmarks import cache as job
 
         job.cache(pairs, hits, windows, console)
 
@@ -267,7 +386,7 @@ def benchmark_done(
 ) -> None:
     """The done-bitmap of a large run: its memory, and the time to find what is left to do."""
     with _command(as_json, verbose) as console:
-        from jobs import benchmark as job
+        from jobs.benchmarks import protocol as job
 
         job.done(rows, block_rows, share, console)
 

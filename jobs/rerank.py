@@ -94,6 +94,21 @@ def rerank(
     return {**_summary(run), "changes": changes}
 
 
+def try_out(config: Config, inputs: Inputs, console: Console) -> dict[str, Any]:
+    """Run the job for these inputs and leave nothing behind; its totals, as in final.json."""
+    began = time.perf_counter()
+    root = open_root(config.root)
+    root.check_writes()
+    run = _begin(root, config, inputs, Start(run_id=f"try-{secrets.token_hex(8)}"))
+    try:
+        run.write_plan(inputs.plan.queries, inputs.plan.rejects)
+        run.claim(False, config.storage.lease_seconds, console.note)
+        with _owned(run, config.storage.lease_seconds) as lease:
+            return _execute(run, lease, config, inputs, console, began, keep_scores=False)
+    finally:
+        root.delete(list(root.sizes(f"runs/{run.run_id}/")))
+
+
 def _begin(root: Root, config: Config, inputs: Inputs, start: Start) -> Run:
     """A new run, or the one to go on with, which must be made of the same."""
     if start.resume is not None:
@@ -122,7 +137,13 @@ def _begin(root: Root, config: Config, inputs: Inputs, start: Start) -> Run:
 
 
 def _execute(
-    run: Run, lease: Lease, config: Config, inputs: Inputs, console: Console, began: float
+    run: Run,
+    lease: Lease,
+    config: Config,
+    inputs: Inputs,
+    console: Console,
+    began: float,
+    keep_scores: bool = True,
 ) -> dict[str, Any]:
     """Score every block that is not done; returns the totals for final.json."""
     plan = inputs.plan
@@ -137,6 +158,7 @@ def _execute(
     plan_seconds = time.perf_counter() - began
 
     peak_bytes, start_seconds = 0, 0.0
+    actors: dict[str, int] = {}
     if to_do:
         with PeakMemory() as memory, cluster(config.compute, console.verbose) as resources:
             start_seconds = time.perf_counter() - began - plan_seconds
@@ -145,6 +167,7 @@ def _execute(
             scores = run_scores(run, config, inputs, mode, console)
             use = scores.use() if scores else None
             stages = build_stages(config, inputs, resources, run.spec["block_rows"], mode, use)
+            actors = {stage.name: stage.pool.size for stage in stages}
             keep_texts = config.queries is not None and config.queries.keep_rejected_texts
             blocks = run_queries(to_do, stages, run.writer(), keep_texts)
             progress = console.progress(
@@ -191,7 +214,8 @@ def _execute(
         "events": {name: int(count) for name, count in total(commits, "events").items()},
         "done_before": done_before,
         "mode": str(choice.mode) if choice else None,
-        "cache": scores.keep(commits, console) if scores else None,
+        "cache": scores.facts(commits, console, keep_scores) if scores else None,
+        "actors": actors,
     }
 
 

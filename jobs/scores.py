@@ -39,8 +39,8 @@ class RunScores:
         there = node_cache(self.config.storage)
         return CacheUse(self.run.root, there, self.snapshot.segments, prefix)
 
-    def keep(self, commits: Sequence[Commit], console: Console) -> dict[str, Any]:
-        """Add the run's new scores to the cache; what the summary says of it."""
+    def facts(self, commits: Sequence[Commit], console: Console, keep: bool) -> dict[str, Any]:
+        """What the summary says of the cache, to which the run's new scores are added first."""
         sums = total(commits, "sums")
         known, scored = (int(sums.get(name, 0)) for name in (KNOWN, SCORED))
         rate = sums.get(SECONDS, 0.0) / scored if scored else self.snapshot.seconds_per_pair
@@ -51,7 +51,8 @@ class RunScores:
             "saved_seconds": round(known * rate, 1),
         }
         try:
-            self._add(commits, rate)
+            if keep:
+                self._add(commits, rate)
             held = self.cache.snapshot()
         except RerankBatchError as error:
             console.note(f"new scores are not cached: {error}")

@@ -199,6 +199,13 @@ class CacheConfig(Section):
     max_bytes: int | None = Field(default=None, ge=1)
 
 
+class CostConfig(Section):
+    """What the cluster costs, for estimates; changes no results."""
+
+    per_hour: float | None = Field(default=None, ge=0)
+    currency: str = "USD"
+
+
 class LimitsConfig(Section):
     """When a run has gone wrong wholesale.
 
@@ -223,6 +230,7 @@ class Config(Section):
     compute: ComputeConfig = ComputeConfig()
     storage: StorageConfig = StorageConfig()
     cache: CacheConfig = CacheConfig()
+    cost: CostConfig = CostConfig()
     limits: LimitsConfig = LimitsConfig()
 
     @field_validator("job")
@@ -250,7 +258,7 @@ class Config(Section):
         location, and everything that only changes where or how fast the work is done.
         """
         settings = self.model_dump(mode="json")
-        for key in ("root", "job", "storage", "cache", "limits"):
+        for key in ("root", "job", "storage", "cache", "cost", "limits"):
             del settings[key]
         for section in ("corpus", "queries", "qrels", "index"):
             if settings[section] is not None:

@@ -33,6 +33,8 @@ SIZES: dict[str, tuple[int, int]] = {
 MIXES = ("short", "passages", "long-tail")
 """Lengths of pairs: 16 to 48 tokens evenly; about 90, as in MS MARCO; log-normal up to 512."""
 
+PEAKS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
 _VOCABULARY = 30_000
 _GEMM = 1536
 
@@ -70,10 +72,11 @@ class Timing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found for one model and one mix; rates in pairs per second, the peak in GFLOP/s.
+    """What was found for one model and one mix; rates in pairs per second, peaks in GFLOP/s.
 
-    ``peak_share`` is, for each system of ours, the operations of a whole forward pass over the
-    float32 peak: the last layer that is not computed counts as if it were.
+    ``peak_share`` is, for each system of ours, the operations of a whole forward pass over the peak
+    of its number format (of float32 for int8): the last layer that is not computed counts as if it
+    were.
     """
 
     size: str
@@ -83,7 +86,7 @@ class Comparison:
     rounds: int
     threads: int
     padding: float
-    gemm_peak: float
+    gemm_peaks: dict[str, float]
     peak_share: dict[str, float]
     timings: list[Timing]
 
@@ -219,22 +222,25 @@ def engine(
 
 def measure(
     systems: Mapping[str, System], rounds: int, note: Callable[[str], None]
-) -> tuple[list[Timing], float]:
+) -> tuple[list[Timing], dict[str, float]]:
     """Each system in turn, ``rounds`` times, after a first round that is not counted.
 
-    The first system is what the others are compared with. Also gives the float32 peak, GFLOP/s.
+    The first system is what the others are compared with. Also gives the peaks of fp32 and bf16,
+    GFLOP/s.
     """
     rates: dict[str, list[float]] = {name: [] for name in systems}
     scores: dict[str, NDArray[np.float32]] = {}
-    peaks = []
+    peaks: dict[str, list[float]] = {name: [] for name in PEAKS}
     for number in range(rounds + 1):
-        peaks.append(gemm_peak())
+        for name, dtype in PEAKS.items():
+            peaks[name].append(gemm_peak(dtype))
         for name, run in systems.items():
             scores[name], seconds = run()
             if number:
                 rates[name].append(len(scores[name]) / seconds)
         note(f"round {number} of {rounds}")
-    return list(_timings(rates, scores)), statistics.median(peaks)
+    found = {name: statistics.median(values) for name, values in peaks.items()}
+    return list(_timings(rates, scores)), found
 
 
 def peak_share(size: str, lengths: NDArray[np.int64], rate: float, peak: float) -> float:
@@ -263,14 +269,18 @@ def _timings(
         )
 
 
-def gemm_peak(seconds: float = 0.5) -> float:
-    """GFLOP/s of square float32 products with torch's current threads: the best of many."""
-    one, other = torch.randn(_GEMM, _GEMM), torch.randn(_GEMM, _GEMM)
+def gemm_peak(dtype: torch.dtype, seconds: float = 0.5) -> float:
+    """GFLOP/s of square products with torch's current threads, or on the GPU: the best of many."""
+    device = pick_device()
+    width = _GEMM if device == "cpu" else 8 * _GEMM
+    one, other = (torch.randn(width, width, device=device).to(dtype) for _ in range(2))
     best, until = 0.0, time.perf_counter() + seconds
     while time.perf_counter() < until:
         began = time.perf_counter()
         torch.mm(one, other)
-        best = max(best, 2 * _GEMM**3 / (time.perf_counter() - began) / 1e9)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = max(best, 2 * width**3 / (time.perf_counter() - began) / 1e9)
     return best
 
 

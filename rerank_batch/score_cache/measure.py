@@ -41,6 +41,14 @@ def make_segment(file: Path, pairs: int, seed: int = 0, day: int = 20_000) -> No
     write_segment(file, (rows_of(np.arange(n, min(n + step, queries))) for n in starts))
 
 
+def thin(file: Path, target: Path, missing: float, seed: int = 0) -> None:
+    """Write a segment again without a share of its pairs, drawn from all queries alike."""
+    rng = np.random.default_rng(seed)
+    segment = Segment(file)
+    parts = (segment.read(n, 0, segment.rows(n)) for n in range(segment.batches))
+    write_segment(target, (pairs[rng.random(len(pairs)) >= missing] for pairs in parts))
+
+
 def measure_lookups(
     file: Path, pairs: int, hits: float, windows: int = 200, window: int = 256, seed: int = 0
 ) -> dict[str, float]:

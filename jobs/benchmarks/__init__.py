@@ -1,0 +1,1 @@
+"""Measurements, each against what one would use otherwise, in turn and in one process tree."""

@@ -1,0 +1,269 @@
+"""Measurements of whole jobs: each run is a process of its own, as a user would start it."""
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich.table import Table
+
+from jobs.benchmarks.timing import timed
+from jobs.console import Console, facts_table
+from jobs.inputs import read_inputs
+from jobs.modes import mode_of
+from jobs.rerank import build_stages
+from rerank_batch.config import Config, Lossy, load_config
+from rerank_batch.errors import ComputeError, ConfigError
+from rerank_batch.pipeline import Cluster
+from rerank_batch.run import Commit, CommitName, Run
+from rerank_batch.score_cache import ScoreCache
+from rerank_batch.score_cache.measure import thin
+from rerank_batch.storage import NodeCache, Root, open_root
+
+
+def resume(config_file: Path, overrides: list[str], done: float, console: Console) -> None:
+    """Run a job, then the same run again with a share of it done, each in a process of its own."""
+    config = load_config(config_file, overrides)
+    root = open_root(config.root)
+    name = f"bench-{secrets.token_hex(3)}"
+    settings = _settings(overrides)
+    job = partial(_job, "rerank", str(config_file), *settings)
+    console.note("the whole run")
+    full = timed(lambda: job("--run-id", f"{name}-full"))
+    whole = Run.open(root, f"{name}-full")
+    commits = whole.commits([CommitName.parse(text) for text in whole.finished()["commits"]])
+    kept = commits[: int(len(commits) * done)]
+    _copy_part(root, whole, f"{name}-part", kept)
+    console.note(f"the same run with {len(kept)} of {len(commits)} blocks done")
+    again = timed(lambda: job("--resume", f"{name}-part"))
+    summary = {
+        "config": str(config_file),
+        "blocks": len(commits),
+        "blocks_done": len(kept),
+        "full_seconds": full,
+        "resume_seconds": again,
+        "share": again / full,
+    }
+    facts = {
+        "whole run": f"{full:.1f} s for {len(commits)} blocks",
+        "resumed": f"{again:.1f} s with {len(kept)} of {len(commits)} blocks done",
+        "share": f"{again / full:.1%} of the whole run",
+    }
+    console.result(summary, facts_table("Resume", facts))
+
+
+def nightly(config_file: Path, overrides: list[str], new: float, console: Console) -> None:
+    """A whole run, then the same one with all but a share of its pairs in the cache.
+
+    The pairs that are new are drawn from all queries alike. Both runs must say the same.
+    """
+    config = load_config(config_file, [*overrides, "cache.enabled=true"])
+    if config.reranker is None:
+        raise ConfigError("benchmark nightly needs a reranker: without one nothing is scored")
+    name = f"bench-{secrets.token_hex(3)}"
+    places = [f"{config.root.rstrip('/')}/{name}/{night}" for night in ("first", "second")]
+    seconds, facts, contents = [], [], []
+    for number, place in enumerate(places):
+        settings = _settings([*overrides, "cache.enabled=true", f"root={place}"])
+        if number:
+            _copy_thinned(open_root(places[0]), open_root(place), new)
+        console.note("a whole night" if not number else f"the night after: {new:.0%} new pairs")
+        job = partial(_job, "rerank", str(config_file), *settings, "--run-id", "night")
+        seconds.append(timed(job))
+        run = Run.open(open_root(place), "night")
+        facts.append(run.finished())
+        contents.append(_content(run))
+    same = contents[0].equals(contents[1])
+    summary = {
+        "config": str(config_file),
+        "pairs": facts[0]["pairs"],
+        "mode": facts[0]["mode"],
+        "first_seconds": seconds[0],
+        "second_seconds": seconds[1],
+        "share": seconds[1] / seconds[0],
+        "scored_pairs": facts[1]["cache"]["scored_pairs"],
+        "same_results": same,
+        "roots": places,
+    }
+    told = {
+        "first night": f"{seconds[0]:.1f} s, {facts[0]['pairs']:,} pairs in {facts[0]['mode']}",
+        "second night": f"{seconds[1]:.1f} s, {summary['scored_pairs']:,} of them scored",
+        "share": f"{summary['share']:.1%} of the first night",
+        "results": "the same to the last bit" if same else "NOT the same",
+    }
+    console.result(summary, facts_table("Night after night", told))
+
+
+def overhead(config_file: Path, overrides: list[str], console: Console) -> None:
+    """The job, and then its stages in a plain loop in this process: what everything else costs."""
+    config = load_config(config_file, [*overrides, "cache.enabled=false"])
+    name = f"bench-{secrets.token_hex(3)}"
+    place = f"{config.root.rstrip('/')}/{name}"
+    settings = _settings([*overrides, "cache.enabled=false", f"root={place}"])
+    console.note("the job")
+    job = partial(_job, "rerank", str(config_file), *settings, "--run-id", "job")
+    whole = timed(job)
+    run = Run.open(open_root(place), "job")
+    console.note(f"took {whole:.1f} s; now the plain loop")
+    found: list[pa.Table] = []
+    plain = timed(lambda: found.extend(_plain_loop(config, run)))
+    content = _content(run)
+    same = content.equals(pa.concat_tables(found).select(content.column_names).combine_chunks())
+    summary = {
+        "config": str(config_file),
+        "pairs": run.finished()["pairs"],
+        "job_seconds": whole,
+        "plain_seconds": plain,
+        "overhead": 1 - plain / whole,
+        "same_results": same,
+    }
+    facts = {
+        "job": f"{whole:.1f} s from the command to its end, {summary['pairs']:,} pairs",
+        "plain loop": f"{plain:.1f} s: the same stages, no Ray, no storage, no commits",
+        "overhead": f"{summary['overhead']:.1%} of the job",
+        "results": "the same to the last bit" if same else "NOT the same",
+    }
+    console.result(summary, facts_table("Overhead", facts))
+
+
+def _plain_loop(config: Config, run: Run) -> list[pa.Table]:
+    """What the run's stages make of its plan, block by block, in this process."""
+    cpus = os.cpu_count() or 1 if config.compute.cpus == "auto" else config.compute.cpus
+    choice = mode_of(run)
+    specs = build_stages(
+        config,
+        read_inputs(config),
+        Cluster(cpus=cpus, gpus=0),
+        run.spec["block_rows"],
+        choice.mode if choice else None,
+        None,
+    )
+    stages = [spec.stage(**spec.kwargs, threads=spec.pool.threads) for spec in specs]
+    done = []
+    for number in range(len(run.blocks())):
+        table = run.read_block(number)
+        for stage in stages:
+            table = stage(table)
+        done.append(table)
+    return done
+
+
+def formats(
+    config_file: Path, overrides: list[str], lossy: Sequence[Lossy], console: Console
+) -> None:
+    """The judged queries in float32 and in formats that lose digits: measures, lists, speed."""
+    config = load_config(config_file, overrides)
+    if config.reranker is None:
+        raise ConfigError("benchmark formats needs a reranker: without one nothing is scored")
+    name = f"bench-{secrets.token_hex(3)}"
+    found: dict[str, dict[str, Any]] = {}
+    lists: dict[str, dict[str, list[str]]] = {}
+    for number_format in ("fp32", *lossy):
+        root = f"{config.root.rstrip('/')}/{name}/{number_format}"
+        console.note(f"the judged queries in {number_format}")
+        settings = [
+            *overrides,
+            "cache.enabled=false",
+            f"root={root}",
+            f"reranker.precision={number_format}",
+        ]
+        summary = json.loads(_job("evaluate", str(config_file), *_settings(settings), "--json"))
+        run = Run.open(open_root(root), summary["run_id"])
+        final = run.finished()
+        found[number_format] = {
+            "mode": final["mode"],
+            "metrics": summary["metrics"]["reranked"],
+            "pairs_per_second": round(final["pairs"] / final["seconds"]["rerank"], 1),
+        }
+        rows = _content(run).select(["query_id", "results"]).to_pylist()
+        lists[number_format] = {
+            row["query_id"]: [hit["doc_id"] for hit in row["results"]] for row in rows
+        }
+        found[number_format]["churn"], found[number_format]["changed"] = _churn(
+            lists["fp32"], lists[number_format]
+        )
+    measures = list(found["fp32"]["metrics"])
+    table = Table(
+        title=f"{config_file}: {len(lists['fp32']):,} judged queries", title_justify="left"
+    )
+    table.add_column("precision")
+    for column in ("ran as", "pairs/s of a scorer", *measures, "other documents", "other lists"):
+        table.add_column(column, justify="right")
+    for number_format, each in found.items():
+        exact = found["fp32"]["metrics"]
+        values = [(each["metrics"][measure], exact[measure]) for measure in measures]
+        table.add_row(
+            number_format,
+            each["mode"],
+            f"{each['pairs_per_second']:,}",
+            *(f"{value:.4f} ({value - of_exact:+.4f})" for value, of_exact in values),
+            f"{each['churn']:.2%}",
+            f"{each['changed']:.1%}",
+        )
+    console.result({"config": str(config_file), "formats": found}, table)
+
+
+def _churn(before: dict[str, list[str]], after: dict[str, list[str]]) -> tuple[float, float]:
+    """The share of listed documents that were not listed before, and of lists that are others."""
+    listed = sum(map(len, before.values()))
+    kept = sum(len({*before[query]} & {*after.get(query, ())}) for query in before)
+    other = sum(before[query] != after.get(query) for query in before)
+    return 1 - kept / max(listed, 1), other / max(len(before), 1)
+
+
+def _job(*arguments: str) -> bytes:
+    """Run a command of ours; what it printed."""
+    finished = subprocess.run(
+        [sys.executable, "-m", "jobs", *arguments], capture_output=True, check=False
+    )
+    if finished.returncode:
+        raise ComputeError(f"the job failed: {finished.stderr.decode()[-2000:]}")
+    return finished.stdout
+
+
+def _settings(overrides: Sequence[str]) -> list[str]:
+    return [part for override in overrides for part in ("--set", override)]
+
+
+def _content(run: Run) -> pa.Table:
+    """Every result row of a run, in the order of the queries."""
+    tables = [run.read_table(file) for file in run.finished()["results"]]
+    return pa.concat_tables(tables).sort_by("qidx").combine_chunks()
+
+
+def _copy_thinned(before: Root, root: Root, missing: float) -> None:
+    """The measured modes and cached scores of one root to another, but for a share of the pairs."""
+    for key in before.sizes("modes/"):
+        root.create_once(key, before.read(key) or b"")
+    scopes = {key.split("/")[1] for key in before.sizes("scores/")}
+    for scope in scopes:
+        with tempfile.TemporaryDirectory() as folder:
+            wanted = ScoreCache(before, scope).snapshot().segments
+            files = NodeCache(Path(folder), 1 << 50).fetch(before, wanted)
+            thinned = [Path(folder) / f"{number}.arrow" for number in range(len(files))]
+            for file, target in zip(files, thinned, strict=True):
+                thin(file, target, missing)
+            ScoreCache(root, scope).add("night-before", thinned)
+
+
+def _copy_part(root: Root, whole: Run, run_id: str, kept: list[Commit]) -> None:
+    """The run under another id as if its driver had died after ``kept``."""
+    prefix = f"runs/{whole.run_id}/"
+    files = {file.key for commit in kept for file in commit.files}
+    files |= {commit.name.key for commit in kept}
+    for key in root.sizes(prefix):
+        name = key.removeprefix(prefix)
+        folder = name.partition("/")[0]
+        if folder in ("spec.json", "plan", "epochs") or name in files or "plan" in name:
+            raw = root.read(key) or b""
+            with tempfile.TemporaryDirectory() as local:
+                file = Path(local) / "object"
+                file.write_bytes(raw)
+                root.publish(f"runs/{run_id}/{name}", file)
