@@ -7,16 +7,14 @@ import numpy as np
 
 from jobs.console import Console, facts_table
 from jobs.inputs import read_inputs
-from jobs.rerank import STAGES, try_out
+from jobs.rerank import STAGES, rows_per_block, try_out
 from rerank_batch import schema
 from rerank_batch.config import Config
 from rerank_batch.queries import Plan
 
-_BLOCKS = 4
-
 
 def estimate(config: Config, queries: int, console: Console) -> dict[str, Any]:
-    """Run evenly chosen queries of the plan in a few blocks and scale up what they took.
+    """Run evenly chosen queries of the plan and scale up what they took.
 
     The stages work side by side, so a run takes as long as the busiest of them: its seconds for a
     query, over its actors, times the queries, and the start once. Cached scores are used where
@@ -26,7 +24,8 @@ def estimate(config: Config, queries: int, console: Console) -> dict[str, Any]:
     planned = inputs.plan.queries
     chosen = min(queries, planned.num_rows)
     sample = _sampled(inputs.plan, chosen)
-    rows = max(1, -(-chosen // _BLOCKS))
+    # Blocks as large as the run's, as far as the sample goes: larger ones are scored faster.
+    rows = min(chosen, rows_per_block(config, planned.num_rows))
     compute = config.compute.model_copy(update={"block_rows": rows})
     totals = try_out(
         config.model_copy(update={"compute": compute}), replace(inputs, plan=sample), console

@@ -120,6 +120,7 @@ def test_the_files_of_new_scores_are_gone_once_they_are_in_the_cache(nights):
     assert len(list((root / "scores").glob("*/segments/*.arrow"))) > 0
 
 
+@pytest.mark.slow
 def test_a_damaged_cache_costs_time_and_no_result(nights):
     """A manifest that cannot be read, and a segment that is not what it was."""
     place, config = nights["first"]["root"], nights["config"]
@@ -141,3 +142,9 @@ def test_a_damaged_cache_costs_time_and_no_result(nights):
         assert rows(place, "broken-segments") == expected
     finally:
         manifest.write_bytes(whole)
+
+
+@pytest.mark.slow
+def test_the_cache_is_kept_within_its_bytes(nights):
+    summary = run_json("rerank", nights["config"], "--set", "cache.max_bytes=1")
+    assert summary["cache"]["cached_pairs"] == 0
