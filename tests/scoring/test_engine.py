@@ -78,7 +78,7 @@ def test_a_format_that_loses_digits_keeps_the_order_but_for_close_calls(tmp_path
     assert np.corrcoef(close, exact)[0, 1] > 0.99
 
 
-@pytest.mark.parametrize("mode", [TORCH, OPENVINO], ids=str)
+@pytest.mark.parametrize("mode", [pytest.param(TORCH, marks=pytest.mark.slow), OPENVINO], ids=str)
 def test_ten_thousand_pairs_are_those_of_predict(tmp_path, mode):
     folder = write_model(tmp_path, "bert")
     rng = np.random.default_rng(0)
