@@ -151,6 +151,7 @@ def test_scorers_are_placed_on_logical_gpus(finished, root, built_config):
     assert_same_rankings(root, "undisturbed", "gpus")
 
 
+@pytest.mark.slow
 def test_killing_a_scorer_changes_nothing(root, built_config, tmp_path):
     """kill -9 of the reranking actor while most queries are still to score: the same content."""
     asked = [f"{text} {n}" for n, text in enumerate(sentences(240, seed=7))]

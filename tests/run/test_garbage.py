@@ -31,7 +31,7 @@ def day(number: int) -> str:
 def completed(root: Root, number: int, publish: bool = True, **what: Any) -> Run:
     """A complete run of a day, with a stray file that a worker left which wrote a block again."""
     run = complete_run(root, f"run-{number}", planned=4, created=day(number), rejected=[1], **what)
-    for folder in ("data", "rejects"):
+    for folder in ("data", "rejects", "scores"):
         root.create_once(f"runs/run-{number}/{folder}/stray.parquet", b"12345")
     if publish:
         run.publish()
@@ -39,7 +39,7 @@ def completed(root: Root, number: int, publish: bool = True, **what: Any) -> Run
 
 
 def strays(number: int) -> list[str]:
-    return [f"runs/run-{number}/{folder}/stray.parquet" for folder in ("data", "rejects")]
+    return [f"runs/run-{number}/{folder}/stray.parquet" for folder in ("data", "rejects", "scores")]
 
 
 def found(root: Root, **options: Any) -> dict[str, list[str]]:
@@ -51,7 +51,7 @@ def test_finding_removes_nothing_and_removing_removes_what_was_found(root: Root)
     before = everything_under(root)
     garbage = find_garbage(root)
     assert everything_under(root) == before
-    assert [(each.run_id, each.keys, each.bytes) for each in garbage] == [("run-1", strays(1), 10)]
+    assert [(each.run_id, each.keys, each.bytes) for each in garbage] == [("run-1", strays(1), 15)]
     assert garbage[0].why == "not listed by its final.json"
     contents = [content(run) for run in (old, latest)]
     remove_garbage(root, garbage)
