@@ -181,11 +181,12 @@ def _execute(
                     if lease.lost:
                         refuse_if_taken_over(run.root, run.run_id, run.epoch)
         peak_bytes = memory.bytes
+    else:
+        choice = mode_of(run)
+        scores = run_scores(run, config, inputs, choice.mode if choice else None, console)
     execute_seconds = time.perf_counter() - began - plan_seconds - start_seconds
 
     commits = run.commits()
-    choice = mode_of(run)
-    scores = run_scores(run, config, inputs, choice.mode if choice else None, console)
     sums = total(commits, "sums")
     seconds = {
         "plan": plan_seconds,

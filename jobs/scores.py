@@ -33,11 +33,15 @@ class RunScores:
     snapshot: Snapshot
     config: Config
 
+    @property
+    def prefix(self) -> str:
+        """Of the keys of the run's objects."""
+        return f"runs/{self.run.run_id}/"
+
     def use(self) -> CacheUse:
         """What its workers need."""
-        prefix = f"runs/{self.run.run_id}/"
         there = node_cache(self.config.storage)
-        return CacheUse(self.run.root, there, self.snapshot.segments, prefix)
+        return CacheUse(self.run.root, there, self.snapshot.segments, self.prefix)
 
     def facts(self, commits: Sequence[Commit], console: Console, keep: bool) -> dict[str, Any]:
         """What the summary says of the cache, to which the run's new scores are added first."""
@@ -61,8 +65,7 @@ class RunScores:
 
     def _add(self, commits: Sequence[Commit], seconds_per_pair: float) -> None:
         files = [file for commit in commits for file in commit.scores]
-        prefix = f"runs/{self.run.run_id}/"
-        wanted = [Wanted(f"{prefix}{file.key}", file.bytes, file.sha256) for file in files]
+        wanted = [Wanted(f"{self.prefix}{file.key}", file.bytes, file.sha256) for file in files]
         if not self.cache.has(self.run.run_id):
             with tempfile.TemporaryDirectory(prefix="scores-") as folder:
                 there = NodeCache(Path(folder), sum(each.bytes for each in wanted) + 1)

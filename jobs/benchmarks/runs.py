@@ -96,7 +96,7 @@ def nightly(config_file: Path, overrides: list[str], new: float, console: Consol
         "first night": f"{seconds[0]:.1f} s, {facts[0]['pairs']:,} pairs in {facts[0]['mode']}",
         "second night": f"{seconds[1]:.1f} s, {summary['scored_pairs']:,} of them scored",
         "share": f"{summary['share']:.1%} of the first night",
-        "results": "the same to the last bit" if same else "NOT the same",
+        "results": _verdict(same),
     }
     console.result(summary, facts_table("Night after night", told))
 
@@ -128,7 +128,7 @@ def overhead(config_file: Path, overrides: list[str], console: Console) -> None:
         "job": f"{whole:.1f} s from the command to its end, {summary['pairs']:,} pairs",
         "plain loop": f"{plain:.1f} s: the same stages, no Ray, no storage, no commits",
         "overhead": f"{summary['overhead']:.1%} of the job",
-        "results": "the same to the last bit" if same else "NOT the same",
+        "results": _verdict(same),
     }
     console.result(summary, facts_table("Overhead", facts))
 
@@ -208,6 +208,10 @@ def formats(
             f"{each['changed']:.1%}",
         )
     console.result({"config": str(config_file), "formats": found}, table)
+
+
+def _verdict(same: bool) -> str:
+    return "the same to the last bit" if same else "NOT the same"
 
 
 def _churn(before: dict[str, list[str]], after: dict[str, list[str]]) -> tuple[float, float]:
