@@ -31,6 +31,7 @@ Lossy = Literal["bf16", "int8"]
 Format = Literal["fp32"] | Lossy
 Precision = Literal["auto"] | Format
 Truncation = Literal["longest_first", "only_second"]
+LlmMethod = Literal["yes-no", "grade", "listwise"]
 FilterTerm = tuple[
     str,
     Literal["==", "!=", "<", "<=", ">", ">=", "in", "not in"],
@@ -129,24 +130,118 @@ class RetrievalConfig(Section):
     depth: int = Field(default=50, ge=1, le=10_000)
 
 
-class RerankerConfig(Section):
-    """Which model reranks, how much it reads, how many results are kept.
+class ServiceConfig(Section):
+    """How a reranking service is called; changes speed, never results.
 
+    ``requests_per_minute`` and ``tokens_per_minute`` are what the key allows, for the whole job;
+    by default what the service states for everyone.
+    """
+
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    concurrency: int = Field(default=16, ge=1, le=1024)
+    timeout_seconds: float = Field(default=60.0, gt=0)
+    attempts: int = Field(default=6, ge=1)
+
+
+class ScorerSettings(Section):
+    """How a model scores, and how much it reads.
+
+    ``depth`` is how many candidates it reads, the best so far first; by default all there are.
     ``precision`` names the numbers to compute in: bf16 and int8 are used where the machine has them
     and a short measurement says that they pay, else fp32. auto is the fastest of fp32 and those
     that ``allow`` names. What is fastest is measured once for a model and a root, and kept.
     ``truncation`` says what loses tokens where a pair is longer than ``max_length``: the longer of
-    the two, or the document alone.
+    the two, or the document alone. Of the rest each family reads what concerns it: ``layer`` is the
+    last one that bge-layerwise computes, ``instruction`` the task that qwen3-reranker and mxbai-v2
+    are told, ``max_chars`` where documents are cut before a service gets them, ``method`` how an
+    LLM ranks, ``window`` and ``step`` the sliding window of its listwise method.
     """
 
-    model: str
-    top_k: int = Field(default=10, ge=1)
+    depth: int | None = Field(default=None, ge=1)
     max_length: int | None = Field(default=None, ge=8)
     precision: Precision = "auto"
     allow: tuple[Lossy, ...] = ()
     runtime: Literal["auto", "openvino", "torch"] = "auto"
     truncation: Truncation = "longest_first"
     batch_tokens: Literal["auto"] | Annotated[int, Field(ge=64)] = "auto"
+    layer: int | None = Field(default=None, ge=1)
+    instruction: str | None = None
+    max_chars: int | None = Field(default=None, ge=1)
+    method: LlmMethod = "yes-no"
+    window: int = Field(default=20, ge=2)
+    step: int = Field(default=10, ge=1)
+    service: ServiceConfig = ServiceConfig()
+
+
+class ScorerConfig(ScorerSettings):
+    """One model of a cascade."""
+
+    model: str
+
+
+class GateConfig(Section):
+    """When retrieval is sure enough to go without the reranker.
+
+    ``signal`` is read from the retrieval scores: ``top1`` the best of them, ``margin`` its distance
+    to the second, ``margin@k`` to the k-th, ``entropy`` that of their softmax. A query is skipped
+    where the signal is at least ``threshold`` (entropy: at most). `evaluate --calibrate-gate`
+    finds the threshold that keeps the loss under ``max_loss``.
+    """
+
+    signal: str = "margin"
+    threshold: float | None = None
+    max_loss: float | None = Field(default=None, gt=0, lt=1)
+
+    @field_validator("signal")
+    @classmethod
+    def _signal_is_known(cls, signal: str) -> str:
+        if not _SIGNAL.match(signal):
+            raise ValueError(f"{signal!r} is no signal: margin, margin@k (k from 2), top1, entropy")
+        return signal
+
+
+_SIGNAL = re.compile(r"^(margin|top1|entropy|margin@([2-9]|[1-9][0-9]{1,3}))\Z")
+
+
+class RerankerConfig(ScorerSettings):
+    """What reranks, and how many results are kept.
+
+    Either one ``model`` and its settings here, or a cascade of ``stages`` with their own: each
+    reads the best ``depth`` of what the one before it made.
+    """
+
+    model: str | None = None
+    top_k: int = Field(default=10, ge=1)
+    stages: tuple[ScorerConfig, ...] = ()
+    gate: GateConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_model_or_stages(self) -> "RerankerConfig":
+        if (self.model is None) == (not self.stages):
+            raise ValueError("give either model, or stages with a model each")
+        misplaced = sorted(set(ScorerSettings.model_fields) & self.model_fields_set)
+        if self.stages and misplaced:
+            raise ValueError(
+                f"{', '.join(misplaced)}: with stages, such settings belong to each stage"
+            )
+        depths = [stage.depth for stage in self.cascade if stage.depth is not None]
+        if depths != sorted(depths, reverse=True):
+            raise ValueError(f"depths must not grow from stage to stage: {depths}")
+        if depths and self.top_k > depths[-1]:
+            raise ValueError(
+                f"top_k ({self.top_k}) is larger than the last depth ({depths[-1]}): results are "
+                "those that the last model read"
+            )
+        return self
+
+    @property
+    def cascade(self) -> tuple[ScorerConfig, ...]:
+        """The models in the order in which they read; one, or several stages."""
+        if self.stages:
+            return self.stages
+        shared = {name: getattr(self, name) for name in ScorerSettings.model_fields}
+        return (ScorerConfig(model=self.model or "", **shared),)
 
 
 class EvaluationConfig(Section):
@@ -199,11 +294,30 @@ class CacheConfig(Section):
     max_bytes: int | None = Field(default=None, ge=1)
 
 
+class PriceConfig(Section):
+    """What a service bills, in ``cost.currency``: per call, search unit, or million tokens."""
+
+    request: float = Field(default=0.0, ge=0)
+    search_unit: float = Field(default=0.0, ge=0)
+    million_tokens: float = Field(default=0.0, ge=0)
+    million_output_tokens: float = Field(default=0.0, ge=0)
+
+
 class CostConfig(Section):
-    """What the cluster costs, for estimates; changes no results."""
+    """What things cost; changes no results.
+
+    ``per_hour`` is the price of the cluster. ``prices`` are those of services, by family (cohere)
+    or model (cohere:rerank-v3.5). A run stops before it spends more than ``cap`` on services.
+    """
 
     per_hour: float | None = Field(default=None, ge=0)
     currency: str = "USD"
+    prices: dict[str, PriceConfig] = {}
+    cap: float | None = Field(default=None, ge=0)
+
+    def price(self, model: str) -> PriceConfig | None:
+        """The price of a model ``family:name``; None where none is given."""
+        return self.prices.get(model, self.prices.get(model.partition(":")[0]))
 
 
 class LimitsConfig(Section):
@@ -244,11 +358,15 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _results_fit_the_candidates(self) -> "Config":
-        if self.reranker is not None and self.reranker.top_k > self.retrieval.depth:
-            raise ValueError(
-                f"reranker.top_k ({self.reranker.top_k}) is larger than retrieval.depth "
-                f"({self.retrieval.depth}): there are no more results than candidates"
-            )
+        if self.reranker is None:
+            return self
+        depths = [stage.depth for stage in self.reranker.cascade if stage.depth is not None]
+        for name, number in (("reranker.top_k", self.reranker.top_k), *(("depth", d) for d in depths)):
+            if number > self.retrieval.depth:
+                raise ValueError(
+                    f"{name} ({number}) is larger than retrieval.depth "
+                    f"({self.retrieval.depth}): there are no more results than candidates"
+                )
         return self
 
     def results_settings(self) -> dict[str, Any]:
@@ -263,9 +381,17 @@ class Config(Section):
         for section in ("corpus", "queries", "qrels", "index"):
             if settings[section] is not None:
                 settings[section].pop("path")
-        for section, key in (("index", "encoder"), ("reranker", "model")):
-            if settings[section] is not None:
-                settings[section][key] = settings[section][key].partition(":")[0]
+        settings["index"]["encoder"] = settings["index"]["encoder"].partition(":")[0]
+        if self.reranker is not None:
+            settings["reranker"] = {
+                "top_k": self.reranker.top_k,
+                "gate": settings["reranker"]["gate"],
+                "stages": [
+                    {**stage.model_dump(mode="json", exclude={"service"}), "model": family}
+                    for stage in self.reranker.cascade
+                    for family in [stage.model.partition(":")[0]]
+                ],
+            }
         settings["compute"] = {"block_rows": settings["compute"]["block_rows"]}
         return settings
 

@@ -82,6 +82,20 @@ class TooManyRejects(RerankBatchError):
     meaning = "more was rejected than limits.max_rejects allows"
 
 
+class ServiceError(RerankBatchError):
+    """A reranking service refuses, fails on every try, or answers what cannot be right."""
+
+    exit_code = 12
+    meaning = "a reranking service refused or kept failing; what was paid for is kept"
+
+
+class SpendCapReached(RerankBatchError):
+    """The next call would go beyond ``cost.cap``."""
+
+    exit_code = 13
+    meaning = "cost.cap is reached; what was paid for is kept"
+
+
 EXIT_CODES: dict[int, str] = {
     0: "success",
     **{
@@ -98,6 +112,8 @@ EXIT_CODES: dict[int, str] = {
             InputsChanged,
             RunDamaged,
             TooManyRejects,
+            ServiceError,
+            SpendCapReached,
         )
     },
 }

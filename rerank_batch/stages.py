@@ -66,7 +66,7 @@ def choose_scorer_mode(model: ModelName, options: ScorerOptions) -> Choice:
     """Measure here in which mode a reranker runs fastest."""
     from rerank_batch.rerankers import choose_mode
 
-    return choose_mode(model, model_folder(model.location), options)
+    return choose_mode(model, options)
 
 
 def choose_encoder_mode(encoder: str, options: EncoderOptions) -> Choice:
@@ -154,7 +154,7 @@ class Rerank:
         from rerank_batch.rerankers import load_scorer
 
         self._texts = index.texts()
-        scorer = load_scorer(model, model_folder(model.location), replace(options, threads=threads))
+        scorer = load_scorer(model, replace(options, threads=threads))
         self._scorer = scorer if cache is None else CachedScorer(scorer, cache)
 
     def __call__(self, table: pa.Table) -> pa.Table:

@@ -36,7 +36,7 @@ def family(request):
 
 @pytest.fixture(scope="module")
 def scorer(family, folders):
-    return load_scorer(ModelName(family, ""), folders[family], OPTIONS)
+    return load_scorer(ModelName(family, str(folders[family])), OPTIONS)
 
 
 def test_one_score_for_each_document_in_the_order_given(scorer):
@@ -54,7 +54,7 @@ def test_scores_do_not_depend_on_batch_size_or_company(family, folders, scorer, 
     """The same pairs in other batches, in another order, beside other queries."""
     alone = [scorer.score([q], [d]).values[0] for q, d in zip(QUERIES, LISTS, strict=True)]
     options = replace(OPTIONS, batch_tokens=budget)
-    other = load_scorer(ModelName(family, ""), folders[family], options)
+    other = load_scorer(ModelName(family, str(folders[family])), options)
     order = np.random.default_rng(seed).permutation(len(QUERIES))
     mixed = other.score([QUERIES[i] for i in order], [LISTS[i] for i in order])
     for position, i in enumerate(order):
@@ -88,7 +88,7 @@ def test_truncation_is_flagged_for_the_pairs_it_touches(scorer):
 def test_scores_stay_what_they_are_where_memory_runs_out(scorer, family, folders, monkeypatch):
     """Every forward pass of more than one text fails, as it would on a smaller machine."""
     expected = scorer.score(QUERIES, LISTS)
-    other = load_scorer(ModelName(family, ""), folders[family], OPTIONS)
+    other = load_scorer(ModelName(family, str(folders[family])), OPTIONS)
     run, failed = TorchRuntime.run, []
 
     def short_of_memory(runtime, batch):
@@ -116,7 +116,7 @@ def test_the_first_pass_of_a_model_is_made_by_one_thread(family, folders, monkey
         each(budget, lengths, forward, even)
 
     monkeypatch.setattr(TokenBudget, "each", watched)
-    scorer = load_scorer(ModelName(family, ""), folders[family], replace(OPTIONS, threads=2))
+    scorer = load_scorer(ModelName(family, str(folders[family])), replace(OPTIONS, threads=2))
     assert set(threads) == {1}
     threads.clear()
     scorer.score(["river"], [["stone"]])
@@ -125,11 +125,11 @@ def test_the_first_pass_of_a_model_is_made_by_one_thread(family, folders, monkey
 
 def test_a_family_measures_its_modes_and_runs_in_the_one_it_chose(family, folders):
     options = replace(OPTIONS, mode=None, precision="auto", allow=("int8",))
-    choice = choose_mode(ModelName(family, ""), folders[family], options)
+    choice = choose_mode(ModelName(family, str(folders[family])), options)
     # int8 is left out where it is too far from the model, which a tiny random one may be.
     assert set(choice.tokens_per_second) - {"openvino int8"} == {"openvino fp32", "torch fp32"}
     assert choice.tokens_per_second[str(choice.mode)] == max(choice.tokens_per_second.values())
-    assert load_scorer(ModelName(family, ""), folders[family], options).mode.format in (
+    assert load_scorer(ModelName(family, str(folders[family])), options).mode.format in (
         "fp32",
         "int8",
     )
@@ -138,12 +138,12 @@ def test_a_family_measures_its_modes_and_runs_in_the_one_it_chose(family, folder
 def test_a_folder_with_another_kind_of_model_is_refused(tmp_path, family):
     (tmp_path / "config.json").write_text('{"model_type": "nonsense"}')
     with pytest.raises(ModelError, match="does not load"):
-        load_scorer(ModelName(family, ""), tmp_path, OPTIONS)
+        load_scorer(ModelName(family, str(tmp_path)), OPTIONS)
 
 
 def test_an_unknown_family_names_those_there_are():
     with pytest.raises(ModelError, match="cross-encoder, late-interaction"):
-        load_scorer(ModelName("nonsense", "x"), Path("x"), OPTIONS)
+        load_scorer(ModelName("nonsense", "x"), OPTIONS)
 
 
 @pytest.mark.parametrize("max_length", [None, 24])
@@ -152,7 +152,7 @@ def test_cross_encoder_logits_are_those_of_predict(tiny_cross_encoder, max_lengt
     queries = [*sentences(20, seed=30), " ".join(["river"] * 90), ""]
     documents = [[*sentences(9, seed=i, words=150), ""] for i in range(len(queries))]
     scorer = load_scorer(
-        ModelName("cross-encoder", ""), tiny_cross_encoder, replace(OPTIONS, max_length=max_length)
+        ModelName("cross-encoder", str(tiny_cross_encoder)), replace(OPTIONS, max_length=max_length)
     )
     scored = scorer.score(queries, documents)
     theirs = CrossEncoder(str(tiny_cross_encoder), max_length=max_length, device="cpu")
@@ -170,7 +170,7 @@ def test_texts_far_beyond_the_maximum_length_score_as_predict_scores_them(
     words = (3, 95, 96, 97, 100, 193, 200, 201, 900)
     texts = [" ".join(sentences(1, seed=n, words=n)) + "2xy" * (n % 2) for n in words]
     scorer = load_scorer(
-        ModelName("cross-encoder", ""), tiny_cross_encoder, replace(OPTIONS, max_length=max_length)
+        ModelName("cross-encoder", str(tiny_cross_encoder)), replace(OPTIONS, max_length=max_length)
     )
     scored = scorer.score(texts, [texts] * len(texts))
     theirs = CrossEncoder(str(tiny_cross_encoder), max_length=max_length, device="cpu")
@@ -183,7 +183,7 @@ def test_texts_far_beyond_the_maximum_length_score_as_predict_scores_them(
 @pytest.mark.timeout(30)
 def test_a_megabyte_beside_a_long_query_takes_no_more_than_its_beginning(tiny_cross_encoder):
     """The tokenizer alone would make 600,000 pieces of this one pair."""
-    scorer = load_scorer(ModelName("cross-encoder", ""), tiny_cross_encoder, OPTIONS)
+    scorer = load_scorer(ModelName("cross-encoder", str(tiny_cross_encoder)), OPTIONS)
     query, document = "river " * 3_000, "river stone " * 90_000
     scored = scorer.score([query], [[document]])
     same = scorer.score([query[:1200]], [[document[:2400]]])
@@ -199,7 +199,7 @@ def test_a_cross_encoder_with_several_labels_is_no_reranker(tmp_path):
     BertForSequenceClassification(bert_config(num_labels=3)).save_pretrained(tmp_path)
     build_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="has 3 labels"):
-        load_scorer(ModelName("cross-encoder", ""), tmp_path, OPTIONS)
+        load_scorer(ModelName("cross-encoder", str(tmp_path)), OPTIONS)
 
 
 def test_late_interaction_is_the_mean_of_the_best_cosines(tiny_bi_encoder):
@@ -211,7 +211,7 @@ def test_late_interaction_is_the_mean_of_the_best_cosines(tiny_bi_encoder):
         vectors = torch.nn.functional.normalize(vectors, dim=-1).numpy()
         return vectors if special else vectors[1:-1]
 
-    scorer = load_scorer(ModelName("late-interaction", ""), tiny_bi_encoder, OPTIONS)
+    scorer = load_scorer(ModelName("late-interaction", str(tiny_bi_encoder)), OPTIONS)
     scored = scorer.score(QUERIES, LISTS)
     for query, listed, values in zip(QUERIES, LISTS, scored.values, strict=True):
         for document, value in zip(listed, values, strict=True):
@@ -220,7 +220,7 @@ def test_late_interaction_is_the_mean_of_the_best_cosines(tiny_bi_encoder):
 
 
 def test_late_interaction_encodes_each_document_of_a_window_once(tiny_bi_encoder, monkeypatch):
-    scorer = load_scorer(ModelName("late-interaction", ""), tiny_bi_encoder, OPTIONS)
+    scorer = load_scorer(ModelName("late-interaction", str(tiny_bi_encoder)), OPTIONS)
     run, texts = TorchRuntime.run, []
     monkeypatch.setattr(
         TorchRuntime,

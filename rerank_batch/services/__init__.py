@@ -1,0 +1,1 @@
+"""Reranking over HTTP: one careful client, what calls cost, and the cap on it."""
