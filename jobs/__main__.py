@@ -161,6 +161,16 @@ def evaluate(
         str | None,
         typer.Option("--run", help="Evaluate this finished run, or 'latest', without running."),
     ] = None,
+    calibrate_gate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate-gate",
+            help="Learn which queries can skip the reranker; print what to write in the gate.",
+        ),
+    ] = False,
+    confidence: Annotated[
+        float, typer.Option(min=0.5, max=0.999, help="With --calibrate-gate: of the bound.")
+    ] = 0.95,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -174,6 +184,13 @@ def evaluate(
                 "give one of them"
             )
         start = _start(run_id, resume, take_over)
+        if calibrate_gate:
+            from jobs import calibrate
+
+            loaded = _load(config, overrides)
+            learned = calibrate.calibrate_gate(loaded, console, start, run, confidence)
+            calibrate.show(learned, console)
+            return
         job.show(job.evaluate(_load(config, overrides), console, start, run), console)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from jobs.console import Console, facts_table
 from jobs.inputs import read_inputs
-from jobs.rerank import STAGES, rows_per_block, try_out
+from jobs.rerank import rows_per_block, try_out
 from rerank_batch import schema
 from rerank_batch.config import Config
 from rerank_batch.queries import Plan
@@ -31,12 +31,13 @@ def estimate(config: Config, queries: int, console: Console) -> dict[str, Any]:
         config.model_copy(update={"compute": compute}), replace(inputs, plan=sample), console
     )
     seconds, actors = totals["seconds"], totals["actors"]
-    per_query = {name: seconds[name] / actors[name] / chosen for name in STAGES}
+    per_query = {name: seconds[name] / actors[name] / chosen for name in actors}
     busiest = max(per_query, key=lambda name: per_query[name])
     sample_work = per_query[busiest] * chosen
     fixed = max(seconds["total"] - sample_work, 0.0)
     hours = (fixed + per_query[busiest] * planned.num_rows) / 3600
-    price = config.cost.per_hour
+    book, price = totals["cost"], config.cost.per_hour
+    billed = book["billed"] / chosen * planned.num_rows
     return {
         "sample_queries": chosen,
         "sample_seconds": seconds["total"],
@@ -48,7 +49,9 @@ def estimate(config: Config, queries: int, console: Console) -> dict[str, Any]:
         "mode": totals["mode"],
         "start_seconds": round(fixed, 1),
         "hours": hours,
-        "cost": None if price is None else hours * price,
+        "services": book["services"],
+        "billed": billed,
+        "cost": None if price is None and not book["services"] else hours * (price or 0) + billed,
         "currency": config.cost.currency,
     }
 
@@ -69,6 +72,8 @@ def show(summary: dict[str, Any], console: Console) -> None:
         facts["cost"] = "unknown: set cost.per_hour to what this cluster costs"
     else:
         facts["cost"] = f"{summary['cost']:,.2f} {summary['currency']}"
+    if summary["services"]:
+        facts["cost"] = f"{facts['cost']}, of it {summary['billed']:,.2f} billed by services"
     console.result(summary, facts_table("Estimate", facts))
 
 

@@ -32,6 +32,33 @@ def evaluate(
     ``from_run`` names a finished run ('latest' for the job's newest); without it the judged queries
     are run now, and latest.json is left alone.
     """
+    run, comparison = compared(config, console, start, from_run)
+    root, final = run.root, run.finished()
+    rows = measure_rows(comparison)
+    summary = {
+        **{key: final[key] for key in _FROM_FINAL},
+        "root": config.root,
+        "judged": len(comparison.retrieval),
+        "metrics": comparison.means(),
+        "comparison": [vars(row) for row in rows],
+    }
+    report = _report(run, final, comparison, rows)
+    prefix = f"runs/{run.run_id}/"
+    publish_parquet(root, prefix, "report/metrics.parquet", comparison.table())
+    _publish_text(root, f"{prefix}report/metrics.json", json.dumps(summary, indent=1))
+    _publish_text(root, f"{prefix}report/report.html", render(report))
+    return {**summary, "report": root.path(f"{prefix}report/report.html")}
+
+
+def compared(
+    config: Config, console: Console, start: Start | None = None, from_run: str | None = None
+) -> tuple[Run, Comparison]:
+    """The judged queries of a run, measured with and without the reranker; see `evaluate`.
+
+    Raises:
+        ConfigError: there are no judgements.
+        InputError: none of them is of a query of the run.
+    """
     if config.qrels is None:
         raise ConfigError("evaluate needs qrels.path: without judgements nothing can be measured")
     parse_measures(config.evaluation.measures)
@@ -50,20 +77,7 @@ def evaluate(
             f"none of the {final['queries']:,} queries of run {run.run_id} is judged in "
             f"{config.qrels.path}; query ids of log and judgements must match"
         )
-    rows = measure_rows(comparison)
-    summary = {
-        **{key: final[key] for key in _FROM_FINAL},
-        "root": config.root,
-        "judged": len(comparison.retrieval),
-        "metrics": comparison.means(),
-        "comparison": [vars(row) for row in rows],
-    }
-    report = _report(run, final, comparison, rows)
-    prefix = f"runs/{run.run_id}/"
-    publish_parquet(root, prefix, "report/metrics.parquet", comparison.table())
-    _publish_text(root, f"{prefix}report/metrics.json", json.dumps(summary, indent=1))
-    _publish_text(root, f"{prefix}report/report.html", render(report))
-    return {**summary, "report": root.path(f"{prefix}report/report.html")}
+    return run, comparison
 
 
 def measure_rows(comparison: Comparison) -> tuple[MeasureRow, ...]:
@@ -123,7 +137,8 @@ def _report(
 ) -> Report:
     headline = comparison.measures[0]
     config = run.spec["config"]
-    reranker = config["reranker"] or {"model": "none"}
+    reranker = config["reranker"] or {"model": "none", "stages": []}
+    models = [reranker["model"], *(stage["model"] for stage in reranker["stages"])]
     gains = tuple(
         QueryGain(
             query_id=query,
@@ -138,7 +153,7 @@ def _report(
         "created": run.spec["created"],
         "encoder": config["index"]["encoder"],
         "index": f"{config['index']['kind']}, {config['index']['shards']} shards",
-        "reranker": reranker["model"],
+        "reranker": ", then ".join(model for model in models if model),
         "depth": str(config["retrieval"]["depth"]),
         **run.spec["versions"],
     }

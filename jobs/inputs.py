@@ -1,12 +1,13 @@
 """Everything a run reads, checked before any model is loaded or any actor started."""
 
 import importlib.metadata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rerank_batch.config import Config, QueriesConfig, StorageConfig
+from rerank_batch.config import Config, QueriesConfig, ScorerConfig, StorageConfig, digest
 from rerank_batch.corpus import corpus_fingerprint
 from rerank_batch.errors import ConfigError, InputError, TooManyRejects
 from rerank_batch.evaluation.measures import parse_measures
@@ -22,6 +23,7 @@ from rerank_batch.qrels import Qrels, read_qrels
 from rerank_batch.queries import SUFFIXES as QUERY_SUFFIXES
 from rerank_batch.queries import Plan, make_plan
 from rerank_batch.rerankers import FAMILIES as RERANKER_FAMILIES
+from rerank_batch.rerankers import family_of, prompt_fingerprint
 from rerank_batch.retrieval.index import (
     Index,
     check_made_of,
@@ -47,6 +49,26 @@ _VERSIONED = (
 
 
 @dataclass(frozen=True)
+class ScorerInput:
+    """One model of the cascade, found and checked: its number there, and what it is made of.
+
+    ``made_of`` is the fingerprint of its weights, or of what is known of a service: its name and
+    its prompt. ``sizes`` is the config.json of its weights, empty for a service.
+    """
+
+    number: int
+    model: ModelName
+    config: ScorerConfig
+    made_of: str
+    sizes: dict[str, Any]
+
+    @property
+    def is_service(self) -> bool:
+        """Whether it is called over HTTP."""
+        return family_of(self.model).service
+
+
+@dataclass(frozen=True)
 class Inputs:
     """What a run works on, and what it is made of (the fingerprint's ingredients)."""
 
@@ -54,8 +76,7 @@ class Inputs:
     qrels: Qrels | None
     index: Index
     encoder: ModelName
-    reranker: ModelName | None
-    reranker_settings: dict[str, Any]
+    scorers: tuple[ScorerInput, ...]
     made_of: dict[str, Any]
 
     @cached_property
@@ -100,9 +121,8 @@ def read_inputs(config: Config, judged_only: bool = False) -> Inputs:
     queries = _queries_section(config, judged_only)
     parse_measures(config.evaluation.measures)
     encoder = parse_model(config.index.encoder, ENCODER_FAMILIES, "index.encoder")
-    reranker = None
-    if config.reranker is not None:
-        reranker = parse_model(config.reranker.model, tuple(RERANKER_FAMILIES), "reranker.model")
+    check_gate(config)
+    models = scorer_names(config)
     qrels = read_qrels(config.qrels) if config.qrels is not None else None
     if queries.judged_only and qrels is None:
         raise ConfigError("queries.judged_only needs qrels.path: no query is judged without it")
@@ -121,10 +141,12 @@ def read_inputs(config: Config, judged_only: bool = False) -> Inputs:
             f"retrieval.depth ({config.retrieval.depth}) is larger than the corpus "
             f"({documents} documents); lower it with --set retrieval.depth=…"
         )
-    reranker_print, settings = None, {}
-    if reranker is not None:
-        folder = model_folder(reranker.location)
-        reranker_print, settings = model_fingerprint(folder), model_settings(folder)
+    cascade = config.reranker.cascade if config.reranker else ()
+    scorers = tuple(
+        _scorer(number, model, settings)
+        for number, (model, settings) in enumerate(zip(models, cascade, strict=True), start=1)
+    )
+    check_prices(config, scorers)
 
     made_of = {
         "settings": config.model_copy(update={"queries": queries}).results_settings(),
@@ -134,9 +156,66 @@ def read_inputs(config: Config, judged_only: bool = False) -> Inputs:
         else None,
         "plan": plan.fingerprint(),
         "index": made_of_index,
-        "reranker": reranker_print,
+        "reranker": [scorer.made_of for scorer in scorers] or None,
     }
-    return Inputs(plan, qrels, index, encoder, reranker, settings, made_of)
+    return Inputs(plan, qrels, index, encoder, scorers, made_of)
+
+
+def scorer_names(config: Config) -> list[ModelName]:
+    """The models of the cascade, parsed.
+
+    Raises:
+        ModelError: a family that is not known, with the key where it stands.
+    """
+    if config.reranker is None:
+        return []
+    keys = ["reranker.model"]
+    if config.reranker.stages:
+        keys = [f"reranker.stages.{n}.model" for n in range(len(config.reranker.stages))]
+    return [
+        parse_model(scorer.model, tuple(RERANKER_FAMILIES), key)
+        for scorer, key in zip(config.reranker.cascade, keys, strict=True)
+    ]
+
+
+def _scorer(number: int, model: ModelName, settings: ScorerConfig) -> ScorerInput:
+    if family_of(model).service:
+        made_of = digest([str(model), prompt_fingerprint(model, settings.method)])
+        return ScorerInput(number, model, settings, made_of, {})
+    folder = model_folder(model.location)
+    sizes = model_settings(folder)
+    return ScorerInput(number, model, settings, model_fingerprint(folder), sizes)
+
+
+def check_gate(config: Config) -> None:
+    """A gate that was given a loss has to be told its threshold before it can be used.
+
+    Raises:
+        ConfigError: how to get one.
+    """
+    gate = config.reranker.gate if config.reranker else None
+    if gate is not None and gate.threshold is None:
+        raise ConfigError(
+            "reranker.gate has no threshold: learn one on judged queries with "
+            "`rerank-batch evaluate CONFIG --calibrate-gate`, which prints what to write there"
+        )
+
+
+def check_prices(config: Config, scorers: Sequence[ScorerInput]) -> None:
+    """A cap means nothing where a price is missing.
+
+    Raises:
+        ConfigError: which price that is.
+    """
+    if config.cost.cap is None:
+        return
+    for scorer in scorers:
+        if scorer.is_service and config.cost.price(str(scorer.model)) is None:
+            raise ConfigError(
+                f"cost.cap is set, but cost.prices has no price of {scorer.model.family} or "
+                f"{scorer.model}: nothing that it bills would count. A server of your own costs "
+                f"nothing a call: write {scorer.model.family}: {{}}"
+            )
 
 
 def are_too_many(rejected: int, log_rows: int, limit: float) -> bool:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from jobs.console import Console
-from jobs.inputs import Inputs, graphs
-from rerank_batch.config import Config, RerankerConfig, digest
+from jobs.inputs import Inputs, ScorerInput, graphs
+from rerank_batch.config import Config, digest
 from rerank_batch.pipeline import Cluster, on_worker
 from rerank_batch.pools import Pool, plan_pools
 from rerank_batch.rerankers.base import ScorerOptions
@@ -21,16 +21,25 @@ from rerank_batch.stages import choose_encoder_mode, choose_scorer_mode
 from rerank_batch.storage import Root
 
 
-def scorer_options(config: Config, reranker: RerankerConfig, inputs: Inputs) -> ScorerOptions:
-    """What the configuration says of how the reranker runs."""
+def scorer_options(config: Config, scorer: ScorerInput, sharers: int = 1) -> ScorerOptions:
+    """What the configuration says of how one model of the cascade runs."""
+    settings = scorer.config
     return ScorerOptions(
-        max_length=reranker.max_length,
-        precision=reranker.precision,
-        allow=reranker.allow,
-        runtime=reranker.runtime,
-        truncation=reranker.truncation,
-        batch_tokens=None if reranker.batch_tokens == "auto" else reranker.batch_tokens,
-        graphs=graphs(config.storage, inputs.made_of["reranker"]),
+        max_length=settings.max_length,
+        precision=settings.precision,
+        allow=settings.allow,
+        runtime=settings.runtime,
+        truncation=settings.truncation,
+        batch_tokens=None if settings.batch_tokens == "auto" else settings.batch_tokens,
+        graphs=graphs(config.storage, scorer.made_of),
+        layer=settings.layer,
+        instruction=settings.instruction,
+        max_chars=settings.max_chars,
+        method=settings.method,
+        window=settings.window,
+        step=settings.step,
+        service=settings.service,
+        sharers=sharers,
     )
 
 
@@ -45,30 +54,36 @@ def query_encoder_options(config: Config, inputs: Inputs) -> EncoderOptions:
     )
 
 
-def scorer_mode(
+def scorer_modes(
     run: Run, config: Config, inputs: Inputs, resources: Cluster, console: Console
-) -> Choice | None:
-    """The mode of the run's reranker; None without one."""
-    if config.reranker is None or inputs.reranker is None:
-        return None
-    if (decided := mode_of(run)) is not None:
-        return decided
+) -> list[Choice | None]:
+    """The modes of the run's cascade, model by model; None for a service."""
     pool = plan_pools(config.compute, resources.cpus, resources.gpus).scorers
-    options = replace(scorer_options(config, config.reranker, inputs), threads=pool.threads)
+    for scorer in inputs.scorers:
+        if not scorer.is_service and _decided(run, scorer) is None:
+            _decide(run, config, scorer, pool, console)
+    return modes_of(run, inputs)
+
+
+def modes_of(run: Run, inputs: Inputs) -> list[Choice | None]:
+    """What a run has decided, model by model; None where there was nothing to decide yet."""
+    return [_decided(run, scorer) for scorer in inputs.scorers]
+
+
+def _decided(run: Run, scorer: ScorerInput) -> Choice | None:
+    decided = run.decided("mode", scorer.number, Choice.KEYS)
+    return None if decided is None else Choice.from_dict(decided)
+
+
+def _decide(run: Run, config: Config, scorer: ScorerInput, pool: Pool, console: Console) -> None:
+    options = replace(scorer_options(config, scorer), threads=pool.threads)
 
     def measure() -> Choice:
-        return on_worker(choose_scorer_mode, pool, inputs.reranker, options)
+        return on_worker(choose_scorer_mode, pool, scorer.model, options)
 
     modes = modes_for(options.precision, options.allow, options.runtime, "cpu")
-    model = (inputs.reranker.family, inputs.made_of["reranker"])
-    run.decide("mode", _kept(run.root, model, modes, measure, console).to_dict())
-    return mode_of(run)
-
-
-def mode_of(run: Run) -> Choice | None:
-    """What a run has decided; None where it had nothing to decide yet."""
-    decided = run.decided("mode", Choice.KEYS)
-    return None if decided is None else Choice.from_dict(decided)
+    model = (scorer.model.family, scorer.made_of)
+    run.decide("mode", scorer.number, _kept(run.root, model, modes, measure, console).to_dict())
 
 
 def encoder_mode(

@@ -4,27 +4,30 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any, cast
 
 from rich.table import Table
 
 from jobs.changes import changes_line, changes_since
 from jobs.console import Console, PeakMemory, facts_table
+from jobs.cost import cost_book, cost_lines
 from jobs.inputs import Inputs, are_too_many, check_rejects, read_inputs, versions
-from jobs.modes import mode_of, query_encoder_options, scorer_mode, scorer_options
-from jobs.scores import run_scores, scores_line
+from jobs.modes import modes_of, query_encoder_options, scorer_modes, scorer_options
+from jobs.scores import RunScores, run_scores, scores_line, together
 from rerank_batch import schema
-from rerank_batch.cached_scorer import CacheUse
 from rerank_batch.config import Config, digest
 from rerank_batch.errors import RerankBatchError, RunConflict
 from rerank_batch.models import forward_flops
+from rerank_batch.paid_scorer import PaidUse
 from rerank_batch.pipeline import Cluster, cluster, run_queries
-from rerank_batch.pools import plan_pools
+from rerank_batch.pools import Pool, Pools, plan_pools, shared
 from rerank_batch.queries import Plan
+from rerank_batch.retrieval.gate import Gate
 from rerank_batch.run import (
     ABORTED,
     COMPLETE,
@@ -35,18 +38,24 @@ from rerank_batch.run import (
     refuse_if_taken_over,
     total,
 )
-from rerank_batch.scoring.modes import Mode
+from rerank_batch.scoring.modes import Choice
 from rerank_batch.stages import (
+    FELL_BACK,
+    GATED,
     AssembleResults,
     EncodeQueries,
-    KeepRetrievalOrder,
     Rerank,
+    ScorerUse,
     SearchShards,
     StageSpec,
+    pairs_of,
+    seconds_of,
+    skipped_of,
 )
 from rerank_batch.storage import Root, open_root
 
-STAGES = ("encode", "retrieve", "rerank", "assemble")
+_WHOLE = ("plan", "start", "execute", "total")
+"""Seconds of the driver, beside those of the stages."""
 
 _BLOCKS = 64
 _SMALLEST_BLOCK, _LARGEST_BLOCK = 256, 4096
@@ -158,16 +167,15 @@ def _execute(
     plan_seconds = time.perf_counter() - began
 
     peak_bytes, start_seconds = 0, 0.0
-    actors: dict[str, int] = {}
+    pools: dict[str, Pool] = {}
     if to_do:
         with PeakMemory() as memory, cluster(config.compute, console.verbose) as resources:
             start_seconds = time.perf_counter() - began - plan_seconds
-            choice = scorer_mode(run, config, inputs, resources, console)
-            mode = choice.mode if choice else None
-            scores = run_scores(run, config, inputs, mode, console)
-            use = scores.use() if scores else None
-            stages = build_stages(config, inputs, resources, run.spec["block_rows"], mode, use)
-            actors = {stage.name: stage.pool.size for stage in stages}
+            modes = scorer_modes(run, config, inputs, resources, console)
+            scores = run_scores(run, config, inputs, modes, console)
+            uses = scorer_uses(run, config, inputs, modes, scores)
+            stages = build_stages(config, inputs, resources, run.spec["block_rows"], uses)
+            pools = {stage.name: stage.pool for stage in stages}
             keep_texts = config.queries is not None and config.queries.keep_rejected_texts
             blocks = run_queries(to_do, stages, run.writer(), keep_texts)
             progress = console.progress(
@@ -182,8 +190,8 @@ def _execute(
                         refuse_if_taken_over(run.root, run.run_id, run.epoch)
         peak_bytes = memory.bytes
     else:
-        choice = mode_of(run)
-        scores = run_scores(run, config, inputs, choice.mode if choice else None, console)
+        modes = modes_of(run, inputs)
+        scores = run_scores(run, config, inputs, modes, console)
     execute_seconds = time.perf_counter() - began - plan_seconds - start_seconds
 
     commits = run.commits()
@@ -196,7 +204,13 @@ def _execute(
         "total": time.perf_counter() - began,
     }
     judged = int(sums.get("judged", 0)) + inputs.judged_rejects
-    pairs = int(sums.get("pairs", 0)) if config.reranker else 0
+    pairs = int(sum(sums.get(pairs_of(scorer.number), 0) for scorer in inputs.scorers))
+    flags = {name: int(sums.get(f"flag.{name}", 0)) for name in (GATED, FELL_BACK)}
+    skipped = {s.number: int(sums.get(skipped_of(s.number), 0)) for s in inputs.scorers}
+    saved = sum(
+        count * sums.get(seconds_of(number), 0.0) / max(sums.get(pairs_of(number), 0.0), 1)
+        for number, count in skipped.items()
+    )
     here = pairs * (queries - done_before) / max(queries, 1)
     return {
         "fingerprint": run.spec["fingerprint"],
@@ -206,6 +220,9 @@ def _execute(
         "rejects": _rejects(plan.reject_counts(), total(commits, "reject_reasons")),
         "documents": inputs.index.manifest.documents,
         "pairs": pairs,
+        "pairs_skipped": sum(skipped.values()),
+        "gate_saved_seconds": round(saved, 1),
+        **flags,
         "judged": judged,
         "judged_not_in_log": inputs.judged_elsewhere,
         "metrics": _means(sums, config.evaluation.measures, judged),
@@ -214,9 +231,10 @@ def _execute(
         "peak_memory_gb": round(peak_bytes / 2**30, 2),
         "events": {name: int(count) for name, count in total(commits, "events").items()},
         "done_before": done_before,
-        "mode": str(choice.mode) if choice else None,
-        "cache": scores.facts(commits, console, keep_scores) if scores else None,
-        "actors": actors,
+        "mode": ", ".join(str(choice.mode) for choice in modes if choice) or None,
+        "cache": together([each.facts(commits, console, keep_scores) for each in scores if each]),
+        "actors": {name: pool.size for name, pool in pools.items()},
+        "cost": cost_book(run, config, inputs, sums, seconds, pools),
     }
 
 
@@ -275,8 +293,8 @@ def dry_run(config: Config, judged_only: bool = False) -> dict[str, Any]:
     inputs = read_inputs(config, judged_only)
     plan = inputs.plan
     queries = plan.queries.num_rows
-    pairs = queries * config.retrieval.depth
-    settings = inputs.reranker_settings
+    cascade = config.reranker.cascade if config.reranker else ()
+    reads = [queries * (scorer.depth or config.retrieval.depth) for scorer in cascade]
     summary: dict[str, Any] = {
         "dry_run": True,
         "root": config.root,
@@ -288,15 +306,47 @@ def dry_run(config: Config, judged_only: bool = False) -> dict[str, Any]:
         ),
         "judged": inputs.judged_queries + inputs.judged_rejects,
         "documents": inputs.index.manifest.documents,
-        "pairs": pairs if inputs.reranker else 0,
+        "pairs": sum(reads),
         "blocks": len(block_bounds(queries, rows_per_block(config, queries))),
         "fingerprint": digest(inputs.made_of),
     }
-    flops = forward_flops(settings, (config.reranker and config.reranker.max_length) or 256)
-    if inputs.reranker and flops:
-        encoded = pairs if inputs.reranker.family == "cross-encoder" else summary["documents"]
-        summary["estimated_petaflop_at_most"] = round(encoded * flops / 1e15, 4)
+    flops = sum(
+        (pairs if scorer.model.family != "late-interaction" else summary["documents"])
+        * forward_flops(scorer.sizes, scorer.config.max_length or 256)
+        for scorer, pairs in zip(inputs.scorers, reads, strict=True)
+    )
+    if flops:
+        summary["estimated_petaflop_at_most"] = round(flops / 1e15, 4)
     return summary
+
+
+def scorer_uses(
+    run: Run,
+    config: Config,
+    inputs: Inputs,
+    modes: Sequence[Choice | None],
+    scores: Sequence[RunScores | None],
+) -> list[ScorerUse]:
+    """The cascade as its workers need it."""
+    families = [scorer.model.family for scorer in inputs.scorers]
+    uses = []
+    for scorer, choice, known in zip(inputs.scorers, modes, scores, strict=True):
+        options = scorer_options(config, scorer, sharers=families.count(scorer.model.family))
+        price = config.cost.price(str(scorer.model))
+        prefix = f"runs/{run.run_id}/"
+        uses.append(
+            ScorerUse(
+                number=scorer.number,
+                model=scorer.model,
+                options=replace(options, mode=choice.mode if choice else None),
+                depth=scorer.config.depth,
+                cache=known.use() if known else None,
+                paid=PaidUse(run.root, prefix, scorer.number, price, config.cost.cap)
+                if scorer.is_service
+                else None,
+            )
+        )
+    return uses
 
 
 def build_stages(
@@ -304,12 +354,12 @@ def build_stages(
     inputs: Inputs,
     resources: Cluster,
     block_rows: int,
-    mode: Mode | None,
-    cache: CacheUse | None,
+    uses: Sequence[ScorerUse],
 ) -> list[StageSpec]:
-    """The boxes of the pipeline, in order; ``mode`` and ``cache`` are those of the reranker."""
+    """The boxes of the pipeline, in order; ``uses`` is the cascade."""
     pools = plan_pools(config.compute, resources.cpus, resources.gpus)
     top_k = config.reranker.top_k if config.reranker else min(10, config.retrieval.depth)
+    gate = config.reranker.gate if config.reranker else None
     encode = StageSpec(
         "encode",
         EncodeQueries,
@@ -325,29 +375,13 @@ def build_stages(
             "depth": config.retrieval.depth,
             "nprobe": config.index.nprobe,
             "ef_search": config.index.ef_search,
+            "gate": Gate(gate.signal, gate.threshold)
+            if gate and gate.threshold is not None
+            else None,
         },
         pools.retrievers,
         schema.RETRIEVED,
     )
-    if config.reranker is None or inputs.reranker is None:
-        rerank = StageSpec(
-            "rerank", KeepRetrievalOrder, {}, pools.assemblers, schema.RERANKED, block_rows
-        )
-    else:
-        options = replace(scorer_options(config, config.reranker, inputs), mode=mode)
-        rerank = StageSpec(
-            "rerank",
-            Rerank,
-            {
-                "model": inputs.reranker,
-                "options": options,
-                "index": inputs.index,
-                "cache": cache,
-            },
-            pools.scorers,
-            schema.RERANKED,
-            block_rows,
-        )
     assemble = StageSpec(
         "assemble",
         AssembleResults,
@@ -356,11 +390,32 @@ def build_stages(
             "top_k": top_k,
             "measures": config.evaluation.measures,
             "qrels": inputs.planned_qrels,
+            "stages": max(len(uses), 1),
         },
         pools.assemblers,
-        schema.results(config.evaluation.measures).append(schema.REJECT_FIELD),
+        schema.results(config.evaluation.measures, max(len(uses), 1)).append(schema.REJECT_FIELD),
     )
-    return [encode, retrieve, rerank, assemble]
+    return [encode, retrieve, *_rerank_stages(inputs, block_rows, uses, pools), assemble]
+
+
+def _rerank_stages(
+    inputs: Inputs, block_rows: int, uses: Sequence[ScorerUse], pools: Pools
+) -> list[StageSpec]:
+    """The cascade in as few stages as it takes: models that follow each other share their actors,
+    services have one actor for the whole job."""
+    groups = [(paid, tuple(each)) for paid, each in groupby(uses, lambda use: use.paid is not None)]
+    here = sum(not paid for paid, _ in groups)
+    return [
+        StageSpec(
+            "rerank" if number == 0 else f"rerank-{scorers[0].number}",
+            Rerank,
+            {"scorers": scorers, "index": inputs.index},
+            pools.callers if paid else shared(pools.scorers, here),
+            schema.RERANKED,
+            block_rows,
+        )
+        for number, (paid, scorers) in enumerate(groups)
+    ]
 
 
 def rows_per_block(config: Config, queries: int) -> int:
@@ -424,7 +479,7 @@ def _facts(summary: dict[str, Any]) -> dict[str, object]:
         "rejects": _listed(summary["rejects"]),
         "pairs": f"{summary['pairs']:,} ({summary['pairs_per_second']:,} pairs/s)",
         "time": f"{seconds['total']:.1f} s, of it stages "
-        + ", ".join(f"{name} {seconds[name]:.1f}" for name in STAGES if name in seconds),
+        + ", ".join(f"{name} {took:.1f}" for name, took in seconds.items() if name not in _WHOLE),
         "peak memory": f"{summary['peak_memory_gb']} GiB, all processes",
         "results": summary["files"],
     }
@@ -436,6 +491,15 @@ def _facts(summary: dict[str, Any]) -> dict[str, object]:
         facts["changes"] = changes_line(summary["changes"])
         if (before := summary["changes"]["documents_before"]) is not None:
             facts["documents"] = f"{summary['documents']:,}, {before:,} before"
+    if summary["gated"]:
+        share = summary["gated"] / max(summary["queries"], 1)
+        facts["gate"] = (
+            f"{summary['gated']:,} queries not reranked ({share:.1%}), "
+            f"{summary['pairs_skipped']:,} pairs and about {summary['gate_saved_seconds']:,} s less"
+        )
+    if summary["fell_back"]:
+        facts["fell back"] = f"{summary['fell_back']:,} queries keep the order they had"
+    facts |= cost_lines(summary["cost"])
     if summary["done_before"]:
         facts["resumed"] = f"{summary['done_before']:,} queries were done before"
     if summary["events"]:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from jobs.console import Console
-from jobs.inputs import Inputs, node_cache
+from jobs.inputs import Inputs, ScorerInput, node_cache
 from rerank_batch.cached_scorer import KNOWN, SCORED, SECONDS, CacheUse
 from rerank_batch.config import Config
 from rerank_batch.errors import RerankBatchError, StorageError
+from rerank_batch.rerankers import is_listwise
 from rerank_batch.run import Commit, Run, total
 from rerank_batch.score_cache import ScoreCache, Snapshot, scope
-from rerank_batch.scoring.modes import Mode
+from rerank_batch.scoring.modes import Choice, Mode
 from rerank_batch.storage import NodeCache, Wanted
 
 _GRACE_SECONDS = 14 * 24 * 3600
@@ -26,9 +27,10 @@ _GRACE_SECONDS = 14 * 24 * 3600
 
 @dataclass(frozen=True)
 class RunScores:
-    """The score cache as one run uses it, and keeps it within its limits."""
+    """The score cache as one model of a run uses it, and keeps it within its limits."""
 
     run: Run
+    scorer: ScorerInput
     cache: ScoreCache
     snapshot: Snapshot
     config: Config
@@ -41,16 +43,25 @@ class RunScores:
     def use(self) -> CacheUse:
         """What its workers need."""
         there = node_cache(self.config.storage)
-        return CacheUse(self.run.root, there, self.snapshot.segments, self.prefix)
+        return CacheUse(
+            self.run.root,
+            there,
+            self.snapshot.segments,
+            self.prefix,
+            self.scorer.number,
+            is_listwise(self.scorer.model, self.scorer.config.method),
+        )
 
     def facts(self, commits: Sequence[Commit], console: Console, keep: bool) -> dict[str, Any]:
         """What the summary says of the cache, to which the run's new scores are added first."""
         sums = total(commits, "sums")
-        known, scored = (int(sums.get(name, 0)) for name in (KNOWN, SCORED))
-        rate = sums.get(SECONDS, 0.0) / scored if scored else self.snapshot.seconds_per_pair
+        known, scored, seconds = (
+            sums.get(f"{name}.{self.scorer.number}", 0.0) for name in (KNOWN, SCORED, SECONDS)
+        )
+        rate = seconds / scored if scored else self.snapshot.seconds_per_pair
         facts: dict[str, Any] = {
-            "known_pairs": known,
-            "scored_pairs": scored,
+            "known_pairs": int(known),
+            "scored_pairs": int(scored),
             "hit_rate": round(known / max(known + scored, 1), 4),
             "saved_seconds": round(known * rate, 1),
         }
@@ -64,7 +75,8 @@ class RunScores:
         return {**facts, "cached_pairs": held.pairs, "cached_bytes": held.bytes}
 
     def _add(self, commits: Sequence[Commit], seconds_per_pair: float) -> None:
-        files = [file for commit in commits for file in commit.scores]
+        mine = f"scores/{self.scorer.number}/"
+        files = [f for commit in commits for f in commit.scores if f.key.startswith(mine)]
         wanted = [Wanted(f"{self.prefix}{file.key}", file.bytes, file.sha256) for file in files]
         if not self.cache.has(self.run.run_id):
             with tempfile.TemporaryDirectory(prefix="scores-") as folder:
@@ -78,29 +90,51 @@ class RunScores:
 
 
 def run_scores(
-    run: Run, config: Config, inputs: Inputs, mode: Mode | None, console: Console
+    run: Run, config: Config, inputs: Inputs, modes: Sequence[Choice | None], console: Console
+) -> list[RunScores | None]:
+    """The score caches for a run, model by model; None where there is none to use."""
+    return [
+        _run_scores(run, config, scorer, choice.mode if choice else None, console)
+        for scorer, choice in zip(inputs.scorers, modes, strict=True)
+    ]
+
+
+def _run_scores(
+    run: Run, config: Config, scorer: ScorerInput, mode: Mode | None, console: Console
 ) -> RunScores | None:
-    """The score cache for a run; None without a reranker, or where it is switched off."""
-    reranker = config.reranker
-    if reranker is None or inputs.reranker is None or mode is None or not config.cache.enabled:
+    if not config.cache.enabled or (mode is None and not scorer.is_service):
         return None
+    left_out = {"model", "depth", "service", "precision", "allow", "runtime", "batch_tokens"}
     settings = {
-        "family": inputs.reranker.family,
-        "model": inputs.made_of["reranker"],
+        **scorer.config.model_dump(mode="json", exclude=left_out),
+        "family": scorer.model.family,
+        "model": scorer.made_of,
         "mode": str(mode),
-        "max_length": reranker.max_length,
-        "truncation": reranker.truncation,
     }
     cache = ScoreCache(run.root, scope(settings))
     try:
-        decided = run.decided("cache", _KEYS)
+        decided = run.decided("cache", scorer.number, _KEYS)
         if decided is None:
-            run.decide("cache", asdict(cache.snapshot()))
-            decided = run.decided("cache", _KEYS) or {}
-        return RunScores(run, cache, _snapshot(decided), config)
+            run.decide("cache", scorer.number, asdict(cache.snapshot()))
+            decided = run.decided("cache", scorer.number, _KEYS) or {}
+        return RunScores(run, scorer, cache, _snapshot(decided), config)
     except StorageError as error:
         console.note(f"going on without cached scores: {error}")
         return None
+
+
+def together(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The facts of all models of a cascade as one; None where there are none."""
+    if not facts:
+        return None
+    summed: dict[str, Any] = {}
+    for each in facts:
+        for name, value in each.items():
+            summed[name] = summed.get(name, 0) + value
+    asked = summed["known_pairs"] + summed["scored_pairs"]
+    summed["hit_rate"] = round(summed["known_pairs"] / max(asked, 1), 4)
+    summed["saved_seconds"] = round(summed["saved_seconds"], 1)
+    return summed
 
 
 def scores_line(facts: Mapping[str, Any]) -> str:

@@ -23,6 +23,9 @@ class Noted:
     scores: list[dict[str, Any]] = field(default_factory=list)
 
 
+TOKENS = "tokens"
+"""A sum of the run: how many tokens its models here have read."""
+
 _counts: Counter[str] = Counter()
 _sums: dict[str, float] = {}
 _scores: list[dict[str, Any]] = []

@@ -433,6 +433,9 @@ def sums_of(block: pa.Table) -> dict[str, float]:
         "pairs": float(pc.sum(pc.list_value_length(written.column("candidates"))).as_py() or 0),
         "judged": float(block.num_rows - block.column("metrics").null_count),
     }
+    for flags in written.column(schema.FLAGS).to_pylist():
+        for flag in flags:
+            sums[f"flag.{flag}"] = sums.get(f"flag.{flag}", 0.0) + 1
     for row in block.column("metrics").to_pylist():
         for system, values in (row or {}).items():
             for name, value in values.items():

@@ -5,7 +5,7 @@ machine the reservations must fit together or nothing ever starts. Here they alw
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rerank_batch.config import ComputeConfig, PoolSize
 from rerank_batch.errors import ComputeError
@@ -18,6 +18,7 @@ is then a scorer of their own, and never each other.
 """
 
 _RESERVED = 0.5
+_CALLERS = 1
 _THREADS_PER_SCORER = 2
 
 
@@ -33,12 +34,17 @@ class Pool:
 
 @dataclass(frozen=True)
 class Pools:
-    """The pools of the rerank job."""
+    """The pools of the rerank job.
+
+    ``callers`` call a service: one actor with many calls at a time, so that what its key allows is
+    kept to by the job as a whole.
+    """
 
     encoders: Pool
     retrievers: Pool
     scorers: Pool
     assemblers: Pool
+    callers: Pool
 
 
 def plan_pools(compute: ComputeConfig, cpus: float, gpus: float) -> Pools:
@@ -56,7 +62,7 @@ def plan_pools(compute: ComputeConfig, cpus: float, gpus: float) -> Pools:
     retrievers = _size(compute.retrievers, max(1, int(cpus) // 16))
     assemblers = max(1, int(cpus) // 16)
     tasks = 2 * tasks_at_once(cpus) * LIGHT_CPUS  # those that read and those that write
-    light = (encoders + retrievers + assemblers) * LIGHT_CPUS + tasks
+    light = (encoders + retrievers + assemblers + _CALLERS) * LIGHT_CPUS + tasks
     reserved = min(max(_RESERVED, light), cpus / 2)
     shrink = min(1.0, (reserved - tasks) / (light - tasks))
     spare = cpus - reserved
@@ -73,6 +79,17 @@ def plan_pools(compute: ComputeConfig, cpus: float, gpus: float) -> Pools:
         retrievers=Pool(retrievers, LIGHT_CPUS * shrink),
         scorers=scorer_pool,
         assemblers=Pool(assemblers, LIGHT_CPUS * shrink),
+        callers=Pool(_CALLERS, LIGHT_CPUS * shrink),
+    )
+
+
+def shared(pool: Pool, stages: int) -> Pool:
+    """The pool of each of so many stages that have to share one."""
+    return replace(
+        pool,
+        num_cpus=pool.num_cpus / stages,
+        num_gpus=pool.num_gpus / stages,
+        threads=max(1, pool.threads // stages),
     )
 
 

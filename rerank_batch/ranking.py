@@ -19,6 +19,27 @@ def order(scores: Scores, documents: Documents) -> NDArray[np.int64]:
     return np.lexsort((documents, -scores))
 
 
+def cascade_order(scores: Scores, documents: Documents) -> NDArray[np.int64]:
+    """Positions that sort one list by how far each document got, then by the total order.
+
+    ``scores`` has shape [stages, n], retrieval first, NaN where a stage did not read the document:
+    those that the last stage read come first, by its scores, then the rest by the stage before.
+    """
+    return np.lexsort((documents, -deepest(scores), -_level(scores)))
+
+
+def deepest(scores: Scores) -> Scores:
+    """Of each document the score of the last stage that read it; shapes as in `cascade_order`."""
+    last: Scores = scores[_level(scores), np.arange(scores.shape[1])]
+    return last
+
+
+def _level(scores: Scores) -> NDArray[np.int64]:
+    """Of each document the number of the last stage that read it."""
+    level: NDArray[np.int64] = len(scores) - 1 - np.argmax(~np.isnan(scores)[::-1], axis=0)
+    return level
+
+
 def top_k(scores: Scores, documents: Documents, k: int) -> tuple[Scores, Documents]:
     """The best ``k`` of every row under the total order.
 

@@ -52,7 +52,8 @@ RETRIEVED = (
     .append(pa.field(DOCUMENTS, pa.list_(pa.int64())))
     .append(pa.field(RETRIEVAL_SCORES, pa.list_(pa.float32())))
 )
-RERANKED = RETRIEVED.append(pa.field(RERANK_SCORES, pa.list_(pa.float32())))
+RERANKED = RETRIEVED.append(pa.field(RERANK_SCORES, pa.list_(pa.list_(pa.float32()))))
+"""Scores of the stages so far, one list each, beside the documents: null where one was not read."""
 
 RESULT = pa.struct(
     [
@@ -63,33 +64,39 @@ RESULT = pa.struct(
         pa.field("retrieval_score", pa.float32(), nullable=False),
     ]
 )
-CANDIDATE = pa.struct(
-    [
-        pa.field("doc_id", pa.string(), nullable=False),
-        pa.field("retrieval_score", pa.float32(), nullable=False),
-        pa.field("score", pa.float32()),
-    ]
-)
-
 SYSTEMS = ("retrieval", "reranked")
 
 
-def results(measures: tuple[str, ...]) -> pa.Schema:
-    """What a finished run holds: one row per query.
+def results(measures: tuple[str, ...], stages: int = 1) -> pa.Schema:
+    """What a finished run of so many reranking stages holds: one row per query.
 
     ``results`` is the reranked top-k, best first. ``candidates`` is every retrieved document in
-    retrieval order with both scores, so that any shallower depth can be studied without scoring
-    again. ``metrics`` is null for queries without judgements.
+    retrieval order with both scores and its place in the reranked order, so that any shallower
+    depth can be studied without scoring again; of a cascade with the score of every stage.
+    ``metrics`` is null for queries without judgements.
     """
     values = pa.struct([pa.field(name, pa.float64()) for name in measures])
     return pa.schema(
         [
             *PLAN,
             pa.field("results", pa.list_(RESULT), nullable=False),
-            pa.field("candidates", pa.list_(CANDIDATE), nullable=False),
+            pa.field("candidates", pa.list_(_candidate(stages)), nullable=False),
             pa.field("metrics", pa.struct([pa.field(system, values) for system in SYSTEMS])),
         ]
     )
+
+
+def _candidate(stages: int) -> pa.DataType:
+    """``score`` is that of the last stage that read the document, null where none did."""
+    fields = [
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("retrieval_score", pa.float32(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("score", pa.float32()),
+    ]
+    if stages > 1:
+        fields.append(pa.field("stage_scores", pa.list_(pa.float32()), nullable=False))
+    return pa.struct(fields)
 
 
 def check(table: pa.Table, expected: pa.Schema, where: str) -> pa.Table:

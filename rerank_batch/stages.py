@@ -7,6 +7,7 @@ travels with empty lists, so that the end of the pipeline can account for it. Kn
 
 import io
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,14 +17,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rerank_batch import ranking, schema
+from rerank_batch import events, ranking, schema
 from rerank_batch.cached_scorer import CachedScorer, CacheUse
 from rerank_batch.corpus import TextStore
-from rerank_batch.errors import StorageError
+from rerank_batch.errors import RerankBatchError, StorageError
 from rerank_batch.models import ModelName, model_folder
+from rerank_batch.paid_scorer import PaidScorer, PaidUse
 from rerank_batch.pools import Pool
 from rerank_batch.qrels import Qrels, merge_grades
-from rerank_batch.rerankers.base import ScorerOptions
+from rerank_batch.rerankers.base import PairScorer, ScorerOptions
+from rerank_batch.retrieval.gate import Gate
 from rerank_batch.retrieval.index import Index
 from rerank_batch.retrieval.options import EncoderOptions
 from rerank_batch.scoring.modes import Choice
@@ -36,7 +39,13 @@ FEW_CANDIDATES = "few_candidates"
 """Flag: fewer candidates were found than the depth asks for."""
 
 TRUNCATED = "truncated"
-"""Flag: the reranker read at least one of the query's pairs cut to its maximum length."""
+"""Flag: a reranker read at least one of the query's pairs cut to its maximum length."""
+
+GATED = "gated"
+"""Flag: retrieval was sure enough, so no reranker read the query."""
+
+FELL_BACK = "fell_back"
+"""Flag: a reranker gave no usable answer for the query, which keeps the order it had before."""
 
 
 class Stage(Protocol):
@@ -97,7 +106,10 @@ class EncodeQueries:
 
 
 class SearchShards:
-    """Adds the best documents and their scores, merged over all shards of the index."""
+    """Adds the best documents and their scores, merged over all shards of the index.
+
+    With a gate, queries are flagged that need no reranker.
+    """
 
     def __init__(
         self,
@@ -105,6 +117,7 @@ class SearchShards:
         depth: int,
         nprobe: int | None = None,
         ef_search: int | None = None,
+        gate: Gate | None = None,
         threads: int = 1,
     ) -> None:
         from rerank_batch.retrieval import shards
@@ -112,6 +125,7 @@ class SearchShards:
         shards.set_threads(threads)
         options = shards.SearchOptions(nprobe, ef_search)
         self._depth = depth
+        self._gate = gate
         self._search = shards.search_all
         self._shards = [
             shards.open_shard(file, entry.start, options)
@@ -133,6 +147,8 @@ class SearchShards:
                 documents[row], scores[row] = found[real], values[real]
                 if real.sum() < self._depth:
                     flags[row] = [*flags[row], FEW_CANDIDATES]
+                if self._gate is not None and self._gate.is_sure(scores[row]):
+                    flags[row] = [*flags[row], GATED]
         kept = table.drop_columns([schema.VECTOR])
         kept = _replace(kept, schema.FLAGS, pa.array(flags, pa.list_(pa.string())))
         return kept.append_column(
@@ -140,54 +156,103 @@ class SearchShards:
         ).append_column(schema.RETRIEVAL_SCORES, pa.array(scores, pa.list_(pa.float32())))
 
 
+@dataclass(frozen=True)
+class ScorerUse:
+    """One model of the cascade: its number there from 1, and how many candidates it reads.
+
+    ``cache`` are scores of earlier runs; ``paid`` keeps what a service was paid for.
+    """
+
+    number: int
+    model: ModelName
+    options: ScorerOptions
+    depth: int | None = None
+    cache: CacheUse | None = None
+    paid: PaidUse | None = None
+
+
 class Rerank:
-    """Adds the reranker's raw score of every candidate, from ``cache`` where it is known there."""
+    """Adds the raw scores of one model or of several in a row, each reading the best of what the
+    one before it made."""
 
-    def __init__(
-        self,
-        model: ModelName,
-        options: ScorerOptions,
-        index: Index,
-        cache: CacheUse | None = None,
-        threads: int = 1,
-    ) -> None:
-        from rerank_batch.rerankers import load_scorer
-
+    def __init__(self, scorers: tuple[ScorerUse, ...], index: Index, threads: int = 1) -> None:
         self._texts = index.texts()
-        scorer = load_scorer(model, replace(options, threads=threads))
-        self._scorer = scorer if cache is None else CachedScorer(scorer, cache)
+        self._uses = scorers
+        self._scorers = [_open_scorer(use, threads) for use in scorers]
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """RETRIEVED in, RERANKED out."""
-        candidates = _lists(table, schema.DOCUMENTS, np.int64)
-        distinct, which = np.unique(np.concatenate([*candidates, _NONE]), return_inverse=True)
-        texts = self._texts.contents(distinct)
-        ends = np.cumsum([len(listed) for listed in candidates])
-        documents = [[texts[i] for i in part] for part in np.split(which, ends[:-1])]
-        scored = self._scorer.score(table.column(schema.QUERY).to_pylist(), documents)
+        """RETRIEVED or RERANKED in, RERANKED out."""
+        documents = _lists(table, schema.DOCUMENTS, np.int64)
+        scores = _stage_scores(table)
         rejects = table.column(schema.REJECT).to_pylist()
-        flags = table.column(schema.FLAGS).to_pylist()
-        for row, values in enumerate(scored.values):
-            if not np.isfinite(values).all():
-                rejects[row] = NON_FINITE_SCORE
-            if scored.truncated[row].any():
-                flags[row] = [*flags[row], TRUNCATED]
+        flags = [set(each) for each in table.column(schema.FLAGS).to_pylist()]
+        queries = table.column(schema.QUERY).to_pylist()
+        for use, scorer in zip(self._uses, self._scorers, strict=True):
+            chosen = [
+                _NONE
+                if rejects[row] is not None or GATED in flags[row]
+                else ranking.cascade_order(scores[row], listed)[: use.depth]
+                for row, listed in enumerate(documents)
+            ]
+            texts = self._contents([d[c] for d, c in zip(documents, chosen, strict=True)])
+            skipped = [d[: use.depth] for d, f in zip(documents, flags, strict=True) if GATED in f]
+            events.add(skipped_of(use.number), float(sum(map(len, skipped))))
+            events.add(pairs_of(use.number), float(sum(map(len, chosen))))
+            began = time.perf_counter()
+            scored = scorer.score(queries, texts)
+            events.add(seconds_of(use.number), time.perf_counter() - began)
+            for row, places in enumerate(chosen):
+                values = np.full(len(documents[row]), np.nan, dtype=np.float32)
+                if row in scored.fell_back:
+                    flags[row].add(FELL_BACK)
+                elif not np.isfinite(scored.values[row]).all():
+                    rejects[row] = NON_FINITE_SCORE
+                else:
+                    values[places] = scored.values[row]
+                if scored.truncated[row].any():
+                    flags[row].add(TRUNCATED)
+                scores[row] = np.vstack([scores[row], values])
         table = _replace(table, schema.REJECT, pa.array(rejects, pa.string()))
-        table = _replace(table, schema.FLAGS, pa.array(flags, pa.list_(pa.string())))
-        return table.append_column(
-            schema.RERANK_SCORES, pa.array(scored.values, pa.list_(pa.float32()))
-        )
+        ordered = [sorted(each) for each in flags]
+        table = _replace(table, schema.FLAGS, pa.array(ordered, pa.list_(pa.string())))
+        return _with_stage_scores(table, scores)
+
+    def _contents(self, documents: list[NDArray[np.int64]]) -> list[list[str]]:
+        """The texts of the documents of every query; each distinct one is read once."""
+        distinct, which = np.unique(np.concatenate([*documents, _NONE]), return_inverse=True)
+        texts = self._texts.contents(distinct)
+        ends = np.cumsum([len(listed) for listed in documents])
+        parts = np.split(which, ends[:-1]) if documents else []
+        return [[texts[i] for i in part] for part in parts]
 
 
-class KeepRetrievalOrder:
-    """Stands in for `Rerank` where no reranker is configured: the retrieval score is the score."""
+def pairs_of(stage: int) -> str:
+    """The name of a sum of the run: how many pairs a stage of the cascade got to read."""
+    return f"pairs.{stage}"
 
-    def __init__(self, threads: int = 1) -> None:
-        pass
 
-    def __call__(self, table: pa.Table) -> pa.Table:
-        """RETRIEVED in, RERANKED out."""
-        return table.append_column(schema.RERANK_SCORES, table.column(schema.RETRIEVAL_SCORES))
+def skipped_of(stage: int) -> str:
+    """The name of a sum of the run: how many pairs the gate kept from a stage of the cascade."""
+    return f"skipped.{stage}"
+
+
+def seconds_of(stage: int) -> str:
+    """The name of a sum of the run: how long a stage of the cascade took."""
+    return f"seconds.{stage}"
+
+
+def _open_scorer(use: ScorerUse, threads: int) -> PairScorer:
+    from rerank_batch.rerankers import family_of, load_scorer, open_service
+
+    options = replace(use.options, threads=threads)
+    scorer: PairScorer
+    if family_of(use.model).service:
+        if use.paid is None:
+            raise RerankBatchError(f"{use.model} has nowhere to keep what it pays for")
+        scorer = PaidScorer(open_service(use.model, options), use.paid)
+    else:
+        scorer = load_scorer(use.model, options)
+    return scorer if use.cache is None else CachedScorer(scorer, use.cache)
 
 
 class AssembleResults:
@@ -200,21 +265,22 @@ class AssembleResults:
         top_k: int,
         measures: tuple[str, ...],
         qrels: Qrels | None,
+        stages: int = 1,
         threads: int = 1,
     ) -> None:
         from rerank_batch.evaluation.measures import parse_measures
 
         self._texts = index.texts()
         self._top_k = top_k
+        self._stages = stages
         self._names = measures
         self._measures = parse_measures(measures)
         self._qrels = qrels or {}
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """RERANKED in, ``schema.results`` and the reject column out."""
+        """RERANKED, or RETRIEVED without a reranker, in; ``schema.results`` and ``reject`` out."""
         documents = _lists(table, schema.DOCUMENTS, np.int64)
-        retrieval = _lists(table, schema.RETRIEVAL_SCORES, np.float32)
-        reranked = _lists(table, schema.RERANK_SCORES, np.float32)
+        scores = _stage_scores(table)
         distinct, which = np.unique(np.concatenate([*documents, _NONE]), return_inverse=True)
         names = np.array(self._texts.ids(distinct), dtype=object)
         ends = np.cumsum([len(listed) for listed in documents])
@@ -223,20 +289,12 @@ class AssembleResults:
         results, candidates, orders = [], [], []
         for row in range(table.num_rows):
             if rejected[row]:
-                ids[row], documents[row] = [], documents[row][:0]
-                retrieval[row], reranked[row] = retrieval[row][:0], reranked[row][:0]
-            best = ranking.order(reranked[row], documents[row])
+                ids[row], documents[row], scores[row] = [], documents[row][:0], scores[row][:, :0]
+            best = ranking.cascade_order(scores[row], documents[row])
             orders.append(best)
-            results.append(self._results(ids[row], retrieval[row], reranked[row], best))
-            candidates.append(
-                [
-                    {"doc_id": doc_id, "retrieval_score": first, "score": second}
-                    for doc_id, first, second in zip(
-                        ids[row], retrieval[row].tolist(), reranked[row].tolist(), strict=True
-                    )
-                ]
-            )
-        output = schema.results(self._names)
+            results.append(self._results(ids[row], scores[row], best))
+            candidates.append(self._candidates(ids[row], scores[row], best))
+        output = schema.results(self._names, self._stages)
         metrics = self._metrics(table, ids, orders)
         table = table.select([*schema.PLAN.names, schema.REJECT])
         for name, column in (
@@ -248,22 +306,39 @@ class AssembleResults:
         return table
 
     def _results(
-        self,
-        ids: list[str],
-        retrieval: NDArray[np.float32],
-        reranked: NDArray[np.float32],
-        best: NDArray[np.int64],
+        self, ids: list[str], scores: ranking.Scores, best: NDArray[np.int64]
     ) -> list[dict[str, Any]]:
+        last = ranking.deepest(scores)
         return [
             {
                 "doc_id": ids[position],
                 "rank": rank,
-                "score": float(reranked[position]),
+                "score": float(last[position]),
                 "retrieval_rank": int(position) + 1,
-                "retrieval_score": float(retrieval[position]),
+                "retrieval_score": float(scores[0, position]),
             }
             for rank, position in enumerate(best[: self._top_k], start=1)
         ]
+
+    def _candidates(
+        self, ids: list[str], scores: ranking.Scores, best: NDArray[np.int64]
+    ) -> list[dict[str, Any]]:
+        ranks = np.empty(len(best), dtype=np.int64)
+        ranks[best] = np.arange(1, len(best) + 1)
+        read = np.atleast_1d(~np.isnan(scores[1:]).all(axis=0))
+        last = ranking.deepest(scores)
+        rows: list[dict[str, Any]] = []
+        for position, doc_id in enumerate(ids):
+            row: dict[str, Any] = {
+                "doc_id": doc_id,
+                "retrieval_score": float(scores[0, position]),
+                "rank": int(ranks[position]),
+                "score": float(last[position]) if read[position] else None,
+            }
+            if self._stages > 1:
+                row["stage_scores"] = _nullable(scores[1:, position])
+            rows.append(row)
+        return rows
 
     def _metrics(
         self, table: pa.Table, ids: list[list[str]], orders: list[NDArray[np.int64]]
@@ -406,6 +481,29 @@ def _lists(table: pa.Table, name: str, kind: Any) -> list[NDArray[Any]]:
     flat = column.flatten().to_numpy(zero_copy_only=False).astype(kind, copy=False)
     ends = np.cumsum([len(value) for value in column]) if len(column) else np.zeros(1, int)
     return list(np.split(flat, ends[:-1])) if len(column) else []
+
+
+def _stage_scores(table: pa.Table) -> list[ranking.Scores]:
+    """Per query the scores of retrieval and of the stages so far, [1 + stages, candidates]."""
+    scores = [values[None, :] for values in _lists(table, schema.RETRIEVAL_SCORES, np.float32)]
+    if schema.RERANK_SCORES not in table.column_names:
+        return scores
+    for row, stages in enumerate(table.column(schema.RERANK_SCORES).to_pylist()):
+        for values in stages:
+            scores[row] = np.vstack([scores[row], np.array(values, dtype=np.float32)])
+    return scores
+
+
+def _with_stage_scores(table: pa.Table, scores: list[ranking.Scores]) -> pa.Table:
+    lists = [[_nullable(values) for values in stages[1:]] for stages in scores]
+    column = pa.array(lists, schema.RERANKED.field(schema.RERANK_SCORES).type)
+    if schema.RERANK_SCORES in table.column_names:
+        return _replace(table, schema.RERANK_SCORES, column)
+    return table.append_column(schema.RERANK_SCORES, column)
+
+
+def _nullable(values: ranking.Scores) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]
 
 
 def _replace(table: pa.Table, name: str, column: pa.Array) -> pa.Table:

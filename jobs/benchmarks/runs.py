@@ -17,8 +17,8 @@ from rich.table import Table
 from jobs.benchmarks.timing import timed
 from jobs.console import Console, facts_table
 from jobs.inputs import read_inputs
-from jobs.modes import mode_of
-from jobs.rerank import build_stages
+from jobs.modes import modes_of
+from jobs.rerank import build_stages, scorer_uses
 from rerank_batch.config import Config, Lossy, load_config
 from rerank_batch.errors import ComputeError, ConfigError
 from rerank_batch.pipeline import Cluster
@@ -136,15 +136,9 @@ def overhead(config_file: Path, overrides: list[str], console: Console) -> None:
 def _plain_loop(config: Config, run: Run) -> list[pa.Table]:
     """What the run's stages make of its plan, block by block, in this process."""
     cpus = os.cpu_count() or 1 if config.compute.cpus == "auto" else config.compute.cpus
-    choice = mode_of(run)
-    specs = build_stages(
-        config,
-        read_inputs(config),
-        Cluster(cpus=cpus, gpus=0),
-        run.spec["block_rows"],
-        choice.mode if choice else None,
-        None,
-    )
+    inputs = read_inputs(config)
+    uses = scorer_uses(run, config, inputs, modes_of(run, inputs), [None] * len(inputs.scorers))
+    specs = build_stages(config, inputs, Cluster(cpus, 0), run.spec["block_rows"], uses)
     stages = [spec.stage(**spec.kwargs, threads=spec.pool.threads) for spec in specs]
     done = []
     for number in range(len(run.blocks())):

@@ -79,7 +79,8 @@ def compare(
 ) -> Comparison:
     """Measure both rankings of every judged query in the result files ``paths``.
 
-    Both rankings have full depth: the reranked one is every candidate by its reranker score.
+    Both rankings have full depth: the reranked one is every candidate by its place in
+    the reranked order.
     ``rejected`` are the ids of judged queries that were rejected; an id that is also the id of a
     written query (the log held it twice, once damaged) counts as written.
     """
@@ -102,7 +103,7 @@ def compare(
             first = {
                 query: [hit["doc_id"] for hit in rows[query]["candidates"]] for query in grades
             }
-            second = {query: _by_score(rows[query]["candidates"]) for query in grades}
+            second = {query: _by_rank(rows[query]["candidates"]) for query in grades}
             retrieval |= per_query(parsed, measures, grades, first)
             reranked |= per_query(parsed, measures, grades, second)
             texts |= {query: rows[query]["query"] for query in grades}
@@ -130,7 +131,6 @@ def paired_p_value(before: Sequence[float], after: Sequence[float]) -> float | N
     return float(stats.ttest_rel(after, before).pvalue)
 
 
-def _by_score(candidates: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Ids by (-score, doc_id): the total order of `ranking`, on ids instead of their numbers."""
-    best = sorted(candidates, key=lambda hit: (-hit["score"], hit["doc_id"]))
-    return [hit["doc_id"] for hit in best]
+def _by_rank(candidates: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Ids in the reranked order."""
+    return [hit["doc_id"] for hit in sorted(candidates, key=lambda hit: hit["rank"])]

@@ -65,6 +65,16 @@ def family_of(name: ModelName) -> Family:
     return FAMILIES[name.family]
 
 
+def is_listwise(name: ModelName, method: str) -> bool:
+    """Whether a score depends on the whole list of candidates, not on its own pair alone."""
+    return False
+
+
+def prompt_fingerprint(name: ModelName, method: str) -> str | None:
+    """sha256 of the prompt that a model is asked with; None where there is none."""
+    return None
+
+
 def _scorer_class(name: ModelName) -> Any:
     module, _, attribute = family_of(name).scorer.partition(":")
     return getattr(importlib.import_module(module), attribute)

@@ -1,7 +1,7 @@
 """What every pointwise reranker is: queries and their documents in, one number per pair out."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,7 +38,7 @@ class ScorerOptions:
     method: LlmMethod = "yes-no"
     window: int = 20
     step: int = 10
-    service: ServiceConfig = ServiceConfig()
+    service: ServiceConfig = field(default_factory=ServiceConfig)
     sharers: int = 1
 
 

@@ -3,14 +3,15 @@
 Objects under the root, all of them written once except the lease and the last:
 
     runs/<id>/spec.json                 what the run is: fingerprint, inputs, planned queries
-    runs/<id>/mode.json                 in which mode the reranker runs, decided once
-    runs/<id>/cache.json                which cached scores are used, decided once
+    runs/<id>/mode-<stage>.json         in which mode a model of the cascade runs, decided once
+    runs/<id>/cache-<stage>.json        which cached scores it uses, decided once
     runs/<id>/plan/*.parquet            planned queries, one file per block
     runs/<id>/epochs/<n>.json           who owns epoch n, and which earlier commits it accepts
     runs/<id>/lease.json                the owner's sign of life
     runs/<id>/data/*.parquet            results; present does not mean valid
     runs/<id>/rejects/*.parquet         what was dropped and why; plan.parquet before any stage
-    runs/<id>/scores/*.arrow            new scores, until they are in the score cache
+    runs/<id>/scores/<stage>/*.arrow    new scores, until they are in the score cache
+    runs/<id>/paid/*.parquet            what services were paid for, committed or not
     runs/<id>/commits/<n>-<a>-<b>.json  queries a up to b, done in epoch n and hashed
     runs/<id>/final.json                the list of files that are the run, totals, metrics
     jobs/<job>/latest.json              pointer to the newest finished run of the job
@@ -58,7 +59,7 @@ from rerank_batch.run.objects import (
 )
 from rerank_batch.storage import Root
 
-PROTOCOL = 3
+PROTOCOL = 4
 COMPLETE, ABORTED = "complete", "aborted"
 
 _SPEC_KEYS = ("job", "created", "made_of", "planned", "block_rows", "protocol")
@@ -212,16 +213,17 @@ class Run:
         if rejects.num_rows and self.root.size(self._key(PLAN_REJECTS)) is None:
             publish_parquet(self.root, self._key(""), PLAN_REJECTS, rejects)
 
-    def decide(self, what: Literal["mode", "cache"], value: Mapping[str, Any]) -> None:
-        """Keep what a run is to stay with to its end, unless that was decided before."""
-        key = self._key(f"{what}.json")
+    def decide(self, what: Literal["mode", "cache"], stage: int, value: Mapping[str, Any]) -> None:
+        """Keep what a stage of the cascade is to stay with to the run's end, unless that was
+        decided before."""
+        key = self._key(f"{what}-{stage}.json")
         self.root.create_once(key, to_json({**value, "nonce": new_nonce()}))
 
     def decided(
-        self, what: Literal["mode", "cache"], required: Sequence[str]
+        self, what: Literal["mode", "cache"], stage: int, required: Sequence[str]
     ) -> dict[str, Any] | None:
         """What was decided first, which must hold those keys; None before."""
-        key = self._key(f"{what}.json")
+        key = self._key(f"{what}-{stage}.json")
         raw = self.root.read(key)
         return None if raw is None else from_json(raw, key, required)
 

@@ -44,6 +44,7 @@ class TokenBudget:
             MemoryError, torch.OutOfMemoryError: one text alone is too much.
         """
         lengths = np.maximum(np.asarray(lengths, dtype=np.int64), 1)
+        events.add(events.TOKENS, float(lengths.sum()))
         positions = np.argsort(-lengths, kind="stable")
         start = 0
         while start < len(positions):

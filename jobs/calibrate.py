@@ -1,0 +1,174 @@
+"""Learn the gate's threshold on judged queries: whom can the reranker skip, and at what loss?"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import yaml
+from rich.table import Table
+
+from jobs.console import Console, facts_table
+from jobs.evaluate import compared
+from jobs.rerank import Start
+from rerank_batch.config import Config
+from rerank_batch.errors import ConfigError, InputError
+from rerank_batch.evaluation.calibration import calibrate
+from rerank_batch.evaluation.comparison import Comparison
+from rerank_batch.retrieval.gate import sureness, sureness_of_value
+from rerank_batch.run import Run
+from rerank_batch.storage import open_file
+
+_SIGNALS = ("margin", "margin@5", "margin@10", "top1", "entropy")
+_MAX_LOSS = 0.005
+
+
+def calibrate_gate(
+    config: Config,
+    console: Console,
+    start: Start | None = None,
+    from_run: str | None = None,
+    confidence: float = 0.95,
+) -> dict[str, Any]:
+    """Rerank the judged queries, all of them, and learn a threshold for each signal.
+
+    ``reranker.gate`` may name the signal and ``max_loss`` (by default 0.005 of the first measure);
+    without a signal there the one that skips the most queries is proposed.
+    """
+    if config.reranker is None:
+        raise ConfigError("--calibrate-gate needs a reranker: without one nothing can be skipped")
+    gate = config.reranker.gate
+    max_loss = gate.max_loss if gate and gate.max_loss is not None else _MAX_LOSS
+    whole = config.reranker.model_copy(update={"gate": None})
+    run, comparison = compared(
+        config.model_copy(update={"reranker": whole}), console, start, from_run
+    )
+    _refuse_gated(run)
+    measure = comparison.measures[0]
+    scores = _retrieval_scores(run)
+    judged = [query for query in sorted(comparison.retrieval) if query in scores]
+    gains = np.array(
+        [comparison.reranked[q][measure] - comparison.retrieval[q][measure] for q in judged]
+    )
+    signals = (
+        (gate.signal, *(name for name in _SIGNALS if name != gate.signal)) if gate else _SIGNALS
+    )
+    found = {}
+    for signal in signals:
+        sure = np.array([sureness(signal, scores[query]) for query in judged], np.float64)
+        learned = calibrate(sure, gains, max_loss, confidence)
+        if learned is None:
+            raise InputError(
+                f"{len(judged)} judged queries are too few to learn a threshold from: 20 at least, "
+                "and some hundreds for a small loss"
+            )
+        threshold = learned.threshold
+        found[signal] = {
+            **asdict(learned),
+            "threshold": None if threshold is None else sureness_of_value(signal, threshold),
+        }
+    signal = (
+        gate.signal if gate else max(found, key=lambda name: found[name]["held_out"]["skipped"])
+    )
+    return {
+        "run_id": run.run_id,
+        "measure": measure,
+        "judged": len(judged),
+        "max_loss": max_loss,
+        "confidence": confidence,
+        "means": _means(comparison, measure),
+        "pairs_per_query": run.finished()["pairs"] / max(run.finished()["queries"], 1),
+        "signals": found,
+        "signal": chosen,
+        "snippet": _snippet(chosen, found[chosen]["threshold"], max_loss),
+    }
+
+
+def show(summary: Mapping[str, Any], console: Console) -> None:
+    """Print what each signal would skip, and what to write into the configuration."""
+    percent = f"{summary['confidence']:.0%}"
+    table = Table(
+        title=f"{summary['judged']:,} judged queries, {summary['measure']} may fall by "
+        f"{summary['max_loss']:g}",
+        title_justify="left",
+    )
+    table.add_column("signal")
+    for column in ("threshold", "skipped", "loss", "held out", "loss", f"at most ({percent})"):
+        table.add_column(column, justify="right")
+    for signal, found in summary["signals"].items():
+        held = found["held_out"]
+        table.add_row(
+            signal,
+            "–" if found["threshold"] is None else f"{found['threshold']:.4f}",
+            f"{found['skipped']:.1%}",
+            f"{found['loss']:+.4f}",
+            f"{held['skipped']:.1%}",
+            f"{held['loss']:+.4f}",
+            f"{held['bound']:+.4f}",
+        )
+    chosen = summary["signals"][summary["signal"]]
+    console.result(
+        dict(summary),
+        table,
+        facts_table("Gate", {"run": summary["run_id"], "in words": _in_words(summary, chosen)}),
+        summary["snippet"] or "",
+    )
+
+
+def _in_words(summary: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
+    signal, measure, limit = summary["signal"], summary["measure"], summary["max_loss"]
+    if chosen["threshold"] is None:
+        return (
+            f"no threshold of {signal} keeps the loss under {limit:g} with "
+            f"{summary['confidence']:.0%} confidence on so many queries: rerank them all, judge "
+            "more, or allow more"
+        )
+    held = chosen["held_out"]
+    pairs = summary["pairs_per_query"]
+    told = (
+        f"on queries it was not learned on {signal} skips {held['skipped']:.1%}, "
+        f"{held['skipped'] * pairs:,.1f} of {pairs:,.1f} pairs a query, and {measure} falls by "
+        f"{held['loss']:.4f}"
+    )
+    if held["bound"] > limit:
+        told += (
+            f", which could be {held['bound']:.4f}: more than the limit, so these queries do not "
+            "prove it"
+        )
+    return told
+
+
+def _snippet(signal: str, threshold: float | None, max_loss: float) -> str | None:
+    if threshold is None:
+        return None
+    # Rounded to where fewer queries are skipped, so that what was shown to hold still does.
+    up = np.floor if signal == "entropy" else np.ceil
+    gate = {"signal": signal, "threshold": float(up(threshold * 1e6) / 1e6), "max_loss": max_loss}
+    return str(yaml.safe_dump({"reranker": {"gate": gate}}, sort_keys=False))
+
+
+def _refuse_gated(run: Run) -> None:
+    reranker = run.spec["config"]["reranker"]
+    if reranker is None or reranker["gate"] is not None:
+        raise ConfigError(
+            f"run {run.run_id} had {'no reranker' if reranker is None else 'a gate'}: what the "
+            "reranker would have gained on every query is not known from it"
+        )
+
+
+def _retrieval_scores(run: Run) -> dict[str, Any]:
+    found = {}
+    for path in run.results_paths():
+        table = pq.read_table(open_file(path), columns=["query_id", "candidates"])
+        for query, listed in zip(
+            table.column("query_id").to_pylist(),
+            table.column("candidates").to_pylist(),
+            strict=True,
+        ):
+            found[query] = np.array([hit["retrieval_score"] for hit in listed], np.float32)
+    return found
+
+
+def _means(comparison: Comparison, measure: str) -> dict[str, float]:
+    return {system: means[measure] for system, means in comparison.means().items()}
