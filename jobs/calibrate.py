@@ -51,11 +51,8 @@ def calibrate_gate(
     gains = np.array(
         [comparison.reranked[q][measure] - comparison.retrieval[q][measure] for q in judged]
     )
-    signals = (
-        (gate.signal, *(name for name in _SIGNALS if name != gate.signal)) if gate else _SIGNALS
-    )
     found = {}
-    for signal in signals:
+    for signal in dict.fromkeys([*([gate.signal] if gate else []), *_SIGNALS]):
         sure = np.array([sureness(signal, scores[query]) for query in judged], np.float64)
         learned = calibrate(sure, gains, max_loss, confidence)
         if learned is None:
@@ -68,9 +65,8 @@ def calibrate_gate(
             **asdict(learned),
             "threshold": None if threshold is None else sureness_of_value(signal, threshold),
         }
-    signal = (
-        gate.signal if gate else max(found, key=lambda name: found[name]["held_out"]["skipped"])
-    )
+    most = max(found, key=lambda name: found[name]["held_out"]["skipped"])
+    chosen = gate.signal if gate else most
     return {
         "run_id": run.run_id,
         "measure": measure,
