@@ -388,7 +388,8 @@ class Config(Section):
         if self.reranker is not None:
             settings["reranker"] = {
                 "top_k": self.reranker.top_k,
-                "gate": settings["reranker"]["gate"],
+                "gate": self.reranker.gate
+                and self.reranker.gate.model_dump(mode="json", exclude={"max_loss"}),
                 "stages": [
                     {**stage.model_dump(mode="json", exclude={"service"}), "model": family}
                     for stage in self.reranker.cascade

@@ -51,7 +51,8 @@ def result_row(
     """A row of `schema.results` from (doc_id, retrieval score, reranker score) in any order."""
     first = sorted(candidates, key=lambda hit: (-hit[1], hit[0]))
     rank = {doc_id: number for number, (doc_id, _, _) in enumerate(first, start=1)}
-    best = sorted(candidates, key=lambda hit: (-hit[2], hit[0]))[:top_k]
+    best = sorted(candidates, key=lambda hit: (-hit[2], hit[0]))
+    place = {doc_id: number for number, (doc_id, _, _) in enumerate(best, start=1)}
     return {
         **plan_row(qidx, query_ids),
         "results": [
@@ -62,10 +63,15 @@ def result_row(
                 "retrieval_rank": rank[doc_id],
                 "retrieval_score": before,
             }
-            for number, (doc_id, before, score) in enumerate(best, start=1)
+            for number, (doc_id, before, score) in enumerate(best[:top_k], start=1)
         ],
         "candidates": [
-            {"doc_id": doc_id, "retrieval_score": before, "score": score}
+            {
+                "doc_id": doc_id,
+                "retrieval_score": before,
+                "rank": place[doc_id],
+                "score": score,
+            }
             for doc_id, before, score in first
         ],
         "metrics": None,

@@ -42,11 +42,17 @@ def _own_events() -> None:
     events.drain()
 
 
-def night(root: Root, tmp_path: Path, run_id: str, queries: Any, lists: Any) -> Any:
+def night(
+    root: Root, tmp_path: Path, run_id: str, queries: Any, lists: Any, listwise: bool = False
+) -> Any:
     """A run that scores these lists in two blocks and adds what is new: results, pairs, notes."""
     cache, counting = ScoreCache(root, "scope"), Counting()
     use = CacheUse(
-        root, NodeCache(tmp_path / "node", 1 << 30), cache.snapshot().segments, f"runs/{run_id}/"
+        root,
+        NodeCache(tmp_path / "node", 1 << 30),
+        cache.snapshot().segments,
+        f"runs/{run_id}/",
+        listwise=listwise,
     )
     scorer = CachedScorer(counting, use)
     halves = [scorer.score(queries[part], lists[part]) for part in (slice(0, 2), slice(2, None))]
@@ -63,12 +69,12 @@ def night(root: Root, tmp_path: Path, run_id: str, queries: Any, lists: Any) -> 
 def test_the_second_night_scores_what_is_new_and_gives_the_same(root, tmp_path):
     values, truncated, asked, noted = night(root, tmp_path, "one", QUERIES, LISTS)
     assert sorted(asked) == sorted((q, d) for q, ds in zip(QUERIES, LISTS, strict=True) for d in ds)
-    assert noted.sums[KNOWN] == 0
-    assert noted.sums[SCORED] == 9
+    assert noted.sums[f"{KNOWN}.1"] == 0
+    assert noted.sums[f"{SCORED}.1"] == 9
 
     again, cut, asked, noted = night(root, tmp_path, "two", QUERIES, LISTS)
     assert asked == []
-    assert noted.sums == {KNOWN: 9}
+    assert noted.sums == {f"{KNOWN}.1": 9}
     assert noted.scores == []
     for one, other in zip([*values, *truncated], [*again, *cut], strict=True):
         assert one.tobytes() == other.tobytes()
@@ -81,6 +87,41 @@ def test_the_second_night_scores_what_is_new_and_gives_the_same(root, tmp_path):
         [*values, *truncated], [*expected.values, *expected.truncated], strict=True
     ):
         np.testing.assert_array_equal(one, other)
+
+
+def test_scores_of_a_listwise_model_count_for_the_same_list_only(root, tmp_path):
+    lists = [["a", "b", "c"], ["a", "b"], ["a"], []]
+    values, *_ = night(root, tmp_path, "one", QUERIES, lists, listwise=True)
+    again, _, asked, _ = night(root, tmp_path, "two", QUERIES, lists, listwise=True)
+    assert asked == []
+    assert [row.tobytes() for row in again] == [row.tobytes() for row in values]
+    changed = [["a", "c", "b"], ["a", "b"], ["a", "d"], ["a"]]
+    _, _, asked, _ = night(root, tmp_path, "three", QUERIES, changed, listwise=True)
+    new = ((QUERIES[n], changed[n]) for n in (0, 2, 3))
+    assert asked == [(query, document) for query, listed in new for document in listed]
+
+
+@pytest.mark.parametrize("listwise", [False, True])
+def test_a_query_that_fell_back_is_handed_on_and_not_remembered(
+    root, tmp_path, monkeypatch, listwise
+):
+    scored = Counting().score
+
+    def failing(self: Any, queries: Any, documents: Any) -> PairScores:
+        found = scored(queries, documents)
+        failed = frozenset(n for n, query in enumerate(queries) if query == "stone")
+        return PairScores(found.values, found.truncated, failed)
+
+    use = CacheUse(root, NodeCache(tmp_path / "x", 1 << 30), (), "runs/x/", listwise=listwise)
+    with monkeypatch.context() as context:
+        context.setattr(Counting, "score", failing)
+        found = CachedScorer(Counting(), use).score(["river", "stone"], [["a", "b"], ["b", "c"]])
+        assert found.fell_back == {1}
+        events.drain()
+        night(root, tmp_path, "one", ["river", "stone"], [["a", "b"], ["b", "c"]], listwise)
+    lists = [["a", "b"], ["b", "c"]]
+    _, _, asked, _ = night(root, tmp_path, "two", ["river", "stone"], lists, listwise)
+    assert asked == [("stone", "b"), ("stone", "c")]
 
 
 def test_a_score_that_is_not_finite_is_handed_on_and_not_remembered(root, tmp_path, monkeypatch):

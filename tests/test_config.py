@@ -353,6 +353,15 @@ def identity(raw: dict[str, Any]) -> str:
         ("reranker.top_k", 5),
         ("reranker.max_length", 128),
         ("reranker.precision", "bf16"),
+        ("reranker.depth", 20),
+        ("reranker.layer", 4),
+        ("reranker.instruction", "find the answer"),
+        ("reranker.max_chars", 800),
+        ("reranker.method", "listwise"),
+        ("reranker.window", 10),
+        ("reranker.step", 5),
+        ("reranker.gate", {"threshold": 0.1}),
+        ("reranker", {"stages": [{"model": "cross-encoder:a"}, {"model": "cohere:b"}]}),
         ("evaluation.measures", ["AP"]),
         ("compute.block_rows", 256),
         ("reranker", None),
@@ -382,6 +391,8 @@ def test_what_changes_results_changes_the_identity(key: str, value: Any) -> None
         ("storage.cache_gb", 1.5),
         ("storage.lease_seconds", 60),
         ("limits.max_rejects", 7),
+        ("cost", {"per_hour": 2, "cap": 5, "prices": {"cohere": {"search_unit": 0.002}}}),
+        ("reranker.service", {"concurrency": 4, "requests_per_minute": 60}),
         ("reranker.model", "cross-encoder:/moved/to/small"),
         ("reranker.model", "cross-encoder:package:small"),
         ("index.encoder", "sentence-transformers:/moved/to/minilm"),
@@ -389,6 +400,42 @@ def test_what_changes_results_changes_the_identity(key: str, value: Any) -> None
 )
 def test_where_and_how_fast_is_not_part_of_the_identity(key: str, value: Any) -> None:
     assert identity(with_value(key, value)) == identity(BASE)
+
+
+def test_one_model_is_a_cascade_of_one_with_the_same_settings() -> None:
+    alone = parse_config(with_value("reranker.depth", 30))
+    staged = with_value("reranker", {"stages": [{**BASE["reranker"], "depth": 30}]})
+    assert parse_config(staged).reranker is not None
+    assert parse_config(staged).results_settings() == alone.results_settings()
+
+
+@pytest.mark.parametrize(
+    ("reranker", "told"),
+    [
+        ({"top_k": 5}, "give either model, or stages"),
+        ({"model": "a:b", "stages": [{"model": "a:b"}]}, "give either model, or stages"),
+        ({"stages": [{"model": "a:b"}], "max_length": 64}, "max_length: with stages"),
+        (
+            {"stages": [{"model": "a:b", "depth": 10}, {"model": "a:c", "depth": 20}]},
+            "must not grow",
+        ),
+        ({"stages": [{"model": "a:b"}, {"model": "a:c", "depth": 9}]}, "top_k (10) is larger"),
+        ({"model": "a:b", "depth": 51}, "depth (51) is larger than retrieval.depth"),
+        ({"model": "a:b", "gate": {"signal": "margin@1"}}, "is no signal: margin, margin@k"),
+        ({"model": "a:b", "gate": {"max_loss": 0}}, "gate.max_loss"),
+    ],
+)
+def test_a_reranker_that_makes_no_sense_is_refused(reranker: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse_config(with_value("reranker", reranker))
+    assert told in str(refused.value)
+
+
+def test_the_price_of_a_model_goes_before_that_of_its_family() -> None:
+    prices = {"cohere": {"search_unit": 2}, "cohere:small": {"search_unit": 1}}
+    cost = parse_config(with_value("cost", {"prices": prices})).cost
+    found = [cost.price(name) for name in ("cohere:small", "cohere:large", "voyage:x")]
+    assert [price and price.search_unit for price in found] == [1, 2, None]
 
 
 def test_a_quoted_date_is_the_same_setting_as_a_bare_one(tmp_path: Path) -> None:

@@ -217,12 +217,12 @@ def test_the_real_reranking_stage_can_be_isolated(
 ) -> None:
     """Rejected rows and the others must fit together, down to which columns may be null."""
     monkeypatch.setattr("rerank_batch.rerankers.load_scorer", lambda *_: Fixed())
-    monkeypatch.setattr(stages, "model_folder", Path)
-    stage = stages.Rerank(ModelName("cross-encoder", "x"), ScorerOptions(), index)
+    use = stages.ScorerUse(1, ModelName("cross-encoder", "x"), ScorerOptions())
+    stage = stages.Rerank((use,), index)
     table = retrieved(["a", POISON, "b"])
     out = isolated(stage, table)
     assert out.column("reject").to_pylist() == [None, "rerank_failed:ValueError", None]
-    assert out.column("rerank_scores").to_pylist() == [[0, 1], [], [0, 1]]
+    assert out.column("rerank_scores").to_pylist() == [[[0, 1]], [], [[0, 1]]]
     assembled = stages.AssembleResults(index, 5, ("RR@10",), {"q1": {"d1": 1}})(out)
     assert [len(hits) for hits in assembled.column("results").to_pylist()] == [2, 0, 2]
     assert assembled.column("metrics")[1].as_py()["reranked"]["RR@10"] == 0.0

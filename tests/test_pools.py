@@ -7,7 +7,7 @@ import pytest
 
 from rerank_batch.config import ComputeConfig
 from rerank_batch.errors import ComputeError
-from rerank_batch.pools import LIGHT_CPUS, Pool, plan_encoding, plan_pools
+from rerank_batch.pools import LIGHT_CPUS, Pool, plan_encoding, plan_pools, shared
 
 CPUS = (1, 1.5, 2, 4, 8, 64)
 GPUS = (0, 1, 2)
@@ -29,7 +29,7 @@ def test_all_pools_fit_together_with_reading_and_writing(
     cpus: float, gpus: int, scorers: Any
 ) -> None:
     pools = plan_pools(ComputeConfig(scorers=scorers), cpus, gpus)
-    all_pools = (pools.encoders, pools.retrievers, pools.scorers, pools.assemblers)
+    all_pools = (pools.encoders, pools.retrievers, pools.scorers, pools.assemblers, pools.callers)
     assert cpus_of(*all_pools) + READ_AND_WRITE <= cpus + ROUNDING
     assert all(pool.num_cpus > 0 and pool.size >= 1 and pool.threads >= 1 for pool in all_pools)
 
@@ -37,7 +37,7 @@ def test_all_pools_fit_together_with_reading_and_writing(
 @pytest.mark.parametrize(("cpus", "light"), product(CPUS, (3, 16)))
 def test_many_encoders_and_retrievers_fit_as_well(cpus: float, light: int) -> None:
     pools = plan_pools(ComputeConfig(encoders=light, retrievers=light), cpus, 0)
-    all_pools = (pools.encoders, pools.retrievers, pools.scorers, pools.assemblers)
+    all_pools = (pools.encoders, pools.retrievers, pools.scorers, pools.assemblers, pools.callers)
     assert cpus_of(*all_pools) + READ_AND_WRITE <= cpus + ROUNDING
     assert all(pool.num_cpus > 0 for pool in all_pools)
 
@@ -77,6 +77,16 @@ def test_scoring_gets_nearly_all_cores(cpus: int) -> None:
     scorers = plan_pools(ComputeConfig(), cpus, 0).scorers
     assert cpus_of(scorers) >= 0.75 * cpus
     assert scorers.size * scorers.threads == cpus
+
+
+@pytest.mark.parametrize("stages", [1, 2, 3])
+def test_stages_that_share_a_pool_take_no_more_than_it_has(stages: int) -> None:
+    """A cascade with a service in its middle scores here before it and after it."""
+    pool = plan_pools(ComputeConfig(), 8, 2).scorers
+    each = shared(pool, stages)
+    assert cpus_of(*[each] * stages) == pytest.approx(cpus_of(pool))
+    assert each.num_gpus * stages == pytest.approx(pool.num_gpus)
+    assert each.threads >= 1
 
 
 def test_less_than_a_cpu_is_refused() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_batch.ranking import PAD, merge, order, top_k
+from rerank_batch.ranking import PAD, cascade_order, deepest, merge, order, top_k
 
 # Few values, so that ties abound; both zeros are the same score.
 SCORES = st.sampled_from([-np.inf, -1.5, -0.0, 0.0, 0.25, 2.0])
@@ -44,6 +44,23 @@ def test_order_is_score_descending_then_document_ascending(
     scores = np.array([score for _, score in listed], dtype=np.float32)
     documents = np.array([document for document, _ in listed], dtype=np.int64)
     assert documents[order(scores, documents)].tolist() == [d for d, _ in best(hits, len(hits))]
+
+
+@given(st.data(), st.integers(1, 3))
+def test_a_cascade_puts_what_was_read_longer_first(data: st.DataObject, stages: int) -> None:
+    """Checked against a sort of tuples: how many stages read it, its last score, its document."""
+    score = st.sampled_from([-1.5, 0.0, 0.25, 2.0])
+    listed = [
+        (document, data.draw(st.lists(score, min_size=1, max_size=1 + stages)))
+        for document in data.draw(st.sets(st.integers(0, 30), max_size=12))
+    ]
+    scores = np.full((1 + stages, len(listed)), np.nan, dtype=np.float32)
+    for place, (_, read) in enumerate(listed):
+        scores[: len(read), place] = read
+    documents = np.array([document for document, _ in listed], dtype=np.int64)
+    expected = sorted(listed, key=lambda each: (-len(each[1]), -each[1][-1], each[0]))
+    assert documents[cascade_order(scores, documents)].tolist() == [d for d, _ in expected]
+    assert deepest(scores).tolist() == [read[-1] for _, read in listed]
 
 
 @given(st.data(), st.integers(1, 4), st.integers(1, 12))
