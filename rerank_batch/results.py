@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from rerank_batch import schema
-from rerank_batch.config import Config
 from rerank_batch.errors import RunConflict
 from rerank_batch.run import Run, latest_run
 from rerank_batch.storage import open_dataset, open_root
@@ -58,9 +57,9 @@ class Results:
 
     def _none(self) -> pa.Table:
         """The result of a run that rejected every query: no file, and still a table."""
-        config = Config.model_validate(self.run.spec["config"])
-        stages = len(config.reranker.cascade) if config.reranker else 1
-        return schema.results(config.evaluation.measures, stages).empty_table()
+        config = self.run.spec["config"]
+        stages = len((config.get("reranker") or {}).get("stages") or [None])
+        return schema.results(tuple(config["evaluation"]["measures"]), stages).empty_table()
 
 
 def open_results(root: str, job: str, run_id: str | None = None) -> Results:

@@ -57,8 +57,9 @@ class Scoring:
         texts = table.column("query").to_pylist()
         if self.fails(texts):
             raise ValueError(f"cannot tokenize {texts} {SECRET}")
-        scores = [[float(len(text)), float(number)] for number, text in _numbered(table)]
-        return table.append_column("rerank_scores", pa.array(scores, pa.list_(pa.float32())))
+        scores = [[[float(len(text)), float(number)]] for number, text in _numbered(table)]
+        column = pa.array(scores, schema.RERANKED.field("rerank_scores").type)
+        return table.append_column("rerank_scores", column)
 
 
 def _numbered(table: pa.Table) -> Iterator[tuple[int, str]]:

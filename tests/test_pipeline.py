@@ -183,7 +183,9 @@ def test_a_block_that_lost_or_doubled_a_query_is_not_committed(run, numbers):
 
 
 def row(qidx, reject, value):
-    candidates = [] if reject else [{"doc_id": "d", "retrieval_score": 1.0, "score": 1.0}]
+    candidates = (
+        [] if reject else [{"doc_id": "d", "retrieval_score": 1.0, "rank": 1, "score": 1.0}]
+    )
     metrics = None
     if value is not None:
         metrics = {system: {"RR@10": value} for system in schema.SYSTEMS}

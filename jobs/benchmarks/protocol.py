@@ -116,18 +116,23 @@ def _write_blocks(folder: Path, bounds: list[tuple[int, int]], depth: int) -> li
 def _row(qidx: int, rng: np.random.Generator, depth: int) -> dict[str, Any]:
     scores = np.sort(rng.normal(size=depth))[::-1].tolist()
     candidates = [
-        {"doc_id": f"document-{rng.integers(1_000_000):07d}", "retrieval_score": s, "score": s}
-        for s in scores
+        {
+            "doc_id": f"document-{rng.integers(1_000_000):07d}",
+            "retrieval_score": score,
+            "rank": rank,
+            "score": score,
+        }
+        for rank, score in enumerate(scores, start=1)
     ]
     results = [
         {
             "doc_id": hit["doc_id"],
-            "rank": rank,
+            "rank": hit["rank"],
             "score": hit["score"],
-            "retrieval_rank": rank,
+            "retrieval_rank": hit["rank"],
             "retrieval_score": hit["score"],
         }
-        for rank, hit in enumerate(candidates[:10], start=1)
+        for hit in candidates[:10]
     ]
     return {
         "qidx": qidx,

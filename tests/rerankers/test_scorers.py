@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from rerank_batch.errors import ModelError
@@ -136,6 +137,7 @@ def test_a_family_measures_its_modes_and_runs_in_the_one_it_chose(family, folder
 
 def test_a_folder_with_another_kind_of_model_is_refused(tmp_path, family):
     (tmp_path / "config.json").write_text('{"model_type": "nonsense"}')
+    save_file({"weight": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(ModelError, match="does not load"):
         load_scorer(ModelName(family, str(tmp_path)), OPTIONS)
 
