@@ -65,8 +65,7 @@ def calibrate_gate(
             **asdict(learned),
             "threshold": None if threshold is None else sureness_of_value(signal, threshold),
         }
-    most = max(found, key=lambda name: found[name]["held_out"]["skipped"])
-    chosen = gate.signal if gate else most
+    chosen = gate.signal if gate else _best(found, max_loss)
     return {
         "run_id": run.run_id,
         "measure": measure,
@@ -112,6 +111,16 @@ def show(summary: Mapping[str, Any], console: Console) -> None:
     )
 
 
+def _best(found: Mapping[str, Any], max_loss: float) -> str:
+    """The signal that skips most of the queries it was not learned on, and keeps the limit there."""
+
+    def merit(signal: str) -> tuple[bool, float]:
+        held = found[signal]["held_out"]
+        return held["bound"] <= max_loss, held["skipped"]
+
+    return max(found, key=merit)
+
+
 def _in_words(summary: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
     signal, measure, limit = summary["signal"], summary["measure"], summary["max_loss"]
     if chosen["threshold"] is None:
@@ -124,12 +133,12 @@ def _in_words(summary: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
     pairs = summary["pairs_per_query"]
     told = (
         f"on queries it was not learned on {signal} skips {held['skipped']:.1%}, "
-        f"{held['skipped'] * pairs:,.1f} of {pairs:,.1f} pairs a query, and {measure} falls by "
-        f"{held['loss']:.4f}"
+        f"{held['skipped'] * pairs:,.1f} of {pairs:,.1f} pairs a query, and {measure} "
+        f"{'falls' if held['loss'] > 0 else 'rises'} by {abs(held['loss']):.4f}"
     )
     if held["bound"] > limit:
         told += (
-            f", which could be {held['bound']:.4f}: more than the limit, so these queries do not "
+            f"; it could fall by {held['bound']:.4f}, more than the limit, so these queries do not "
             "prove it"
         )
     return told
