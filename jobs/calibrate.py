@@ -112,7 +112,7 @@ def show(summary: Mapping[str, Any], console: Console) -> None:
 
 
 def _best(found: Mapping[str, Any], max_loss: float) -> str:
-    """The signal that skips most of the queries it was not learned on, and keeps the limit there."""
+    """The signal that skips most queries it was not learned on, and keeps the limit there."""
 
     def merit(signal: str) -> tuple[bool, float]:
         held = found[signal]["held_out"]
