@@ -29,7 +29,7 @@ def folders(tiny_cross_encoder, tiny_bi_encoder):
     return {"cross-encoder": tiny_cross_encoder, "late-interaction": tiny_bi_encoder}
 
 
-@pytest.fixture(scope="module", params=sorted(FAMILIES))
+@pytest.fixture(scope="module", params=[n for n in sorted(FAMILIES) if not FAMILIES[n].service])
 def family(request):
     return request.param
 
