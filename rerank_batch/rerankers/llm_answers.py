@@ -1,6 +1,6 @@
 """What an LLM answered, read strictly: a score, a grade, or an order of all documents.
 
-An answer that is not exactly in the form the prompt asks for is `Malformed`, however easily one
+An answer that is not exactly in the form the prompt asks for is `NotInForm`, however easily one
 could guess what it means: what could be guessed could also be planted by a document. Knows nothing
 of prompts, calls and retries.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 
-class Malformed(Exception):
+class NotInForm(Exception):
     """The answer is not in the form that was asked for."""
 
 
@@ -41,17 +41,17 @@ def read_reply(choice: Any) -> Reply:
     """One of the ``choices`` of a chat completion.
 
     Raises:
-        Malformed: there is no text, as with a refusal, or the log-probabilities make no sense.
+        NotInForm: there is no text, as with a refusal, or the log-probabilities make no sense.
     """
     try:
         text = choice["message"]["content"]
         listed = (choice.get("logprobs") or {}).get("content") or []
         places = [Place(str(at["token"]), _top(at)) for at in listed]
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
-        raise Malformed from None
+        raise NotInForm from None
     listed_all = (logprob for place in places for _, logprob in place.top)
     if not isinstance(text, str) or not all(map(math.isfinite, listed_all)):
-        raise Malformed
+        raise NotInForm
     return Reply(text, places)
 
 
@@ -66,14 +66,14 @@ def yes_over_no(reply: Reply) -> float:
     more it cannot be.
 
     Raises:
-        Malformed: neither is listed.
+        NotInForm: neither is listed.
     """
     if not reply.places:
-        raise Malformed
+        raise NotInForm
     first = reply.places[0]
     yes, no = first.logprob("yes"), first.logprob("no")
     if max(yes, no) == -math.inf:
-        raise Malformed
+        raise NotInForm
     least = min(logprob for _, logprob in first.top)
     return max(yes, least) - max(no, least)
 
@@ -85,11 +85,11 @@ def grade(reply: Reply) -> float:
     """The mean of the grades 0 to 3 under the model's probabilities, else the grade it wrote.
 
     Raises:
-        Malformed: the text is not one digit from 0 to 3.
+        NotInForm: the text is not one digit from 0 to 3.
     """
     written = _DIGIT.match(reply.text)
     if not written:
-        raise Malformed
+        raise NotInForm
     for place in reply.places:
         if place.token.strip() == written[1]:
             logprobs = [place.logprob(str(digit)) for digit in range(4)]
@@ -108,11 +108,11 @@ def order(reply: Reply, count: int) -> list[int]:
     """The documents from the best to the worst, by their places from 0.
 
     Raises:
-        Malformed: the text is not ``[2] > [1] > …`` with each number from 1 to ``count`` once.
+        NotInForm: the text is not ``[2] > [1] > …`` with each number from 1 to ``count`` once.
     """
     if not _ORDER.match(reply.text):
-        raise Malformed
+        raise NotInForm
     numbers = [int(number) - 1 for number in re.findall("[0-9]+", reply.text)]
     if sorted(numbers) != list(range(count)):
-        raise Malformed
+        raise NotInForm
     return numbers

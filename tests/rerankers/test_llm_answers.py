@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_batch.rerankers.llm_answers import (
-    Malformed,
+    NotInForm,
     Place,
     Reply,
     grade,
@@ -44,7 +44,7 @@ def test_a_side_that_is_not_listed_is_bounded_by_the_least_likely_token(shares, 
 
 @pytest.mark.parametrize("places", [[], [("yes", {})], [("a", {"a": 1.0}), ("yes", {"yes": 1.0})]])
 def test_a_first_token_that_is_neither_yes_nor_no_is_malformed(places):
-    with pytest.raises(Malformed):
+    with pytest.raises(NotInForm):
         yes_over_no(reply("yes", *places))
 
 
@@ -73,7 +73,7 @@ def test_without_probabilities_of_the_digit_a_grade_is_the_digit(places):
     ["", "4", "9", "-1", "2.5", "22", "2 3", "2.", "[2]", "two", "²", "٢", "Grade: 2", "2/3"],
 )
 def test_a_grade_in_any_other_form_is_malformed(text):
-    with pytest.raises(Malformed):
+    with pytest.raises(NotInForm):
         grade(reply(text, ("2", {"2": 1.0})))
 
 
@@ -82,7 +82,7 @@ def test_no_text_but_a_digit_from_0_to_3_is_a_grade(text):
     if text.strip() in {"0", "1", "2", "3"}:
         assert grade(Reply(text, [])) == float(text)
     else:
-        with pytest.raises(Malformed):
+        with pytest.raises(NotInForm):
             grade(Reply(text, []))
 
 
@@ -103,13 +103,13 @@ def test_every_text_that_is_not_a_permutation_is_refused(parts):
     if sorted(bare) == ["[1]", "[2]", "[3]"]:
         assert [f"[{number + 1}]" for number in order(Reply(text, []), 3)] == bare
     else:
-        with pytest.raises(Malformed):
+        with pytest.raises(NotInForm):
             order(Reply(text, []), 3)
 
 
 @given(st.text())
 def test_arbitrary_text_is_refused(text):
-    with pytest.raises(Malformed):
+    with pytest.raises(NotInForm):
         order(Reply(text, []), 2)
 
 
@@ -118,7 +118,7 @@ def test_one_wrong_number_spoils_a_permutation(numbers, data):
     place = data.draw(st.integers(0, 3))
     wrong = data.draw(st.integers(0, 10**5).filter(lambda number: number != numbers[place]))
     numbers[place] = wrong
-    with pytest.raises(Malformed):
+    with pytest.raises(NotInForm):
         order(Reply(" > ".join(f"[{number}]" for number in numbers), []), 4)
 
 
@@ -137,7 +137,7 @@ def test_a_choice_is_read_with_and_without_logprobs():
 @pytest.mark.parametrize("logprob", [math.nan, math.inf, -math.inf, 10**400, None, "x", [], {}])
 def test_a_log_probability_that_is_no_number_is_malformed(logprob):
     place = {"token": "2", "top_logprobs": [{"token": "2", "logprob": logprob}]}
-    with pytest.raises(Malformed):
+    with pytest.raises(NotInForm):
         read_reply(GOOD | {"logprobs": {"content": [place]}})
 
 
@@ -159,5 +159,5 @@ def test_a_log_probability_that_is_no_number_is_malformed(logprob):
     ],
 )
 def test_a_choice_of_another_shape_is_malformed(choice):
-    with pytest.raises(Malformed):
+    with pytest.raises(NotInForm):
         read_reply(choice)
