@@ -2,13 +2,16 @@
 
 An answer that is not exactly in the form the prompt asks for is `NotInForm`, however easily one
 could guess what it means: what could be guessed could also be planted by a document. Knows nothing
-of prompts, calls and retries.
+of prompts and tries.
 """
 
 import math
 import re
 from dataclasses import dataclass
 from typing import Any
+
+from rerank_batch.services.client import Malformed
+from rerank_batch.services.spending import Usage
 
 
 class NotInForm(Exception):
@@ -35,6 +38,29 @@ class Reply:
 
     text: str
     places: list[Place]
+
+
+def read_completion(response: Any, expected: Usage) -> tuple[Any, Usage]:
+    """The first choice of a chat completion, for `read_reply`, and what was billed for it.
+
+    A service that sends no bill is taken to have charged what was expected.
+
+    Raises:
+        Malformed: this is no chat completion.
+    """
+    if not isinstance(response, dict) or not isinstance(response.get("choices"), list):
+        raise Malformed("an answer that is no chat completion")
+    used = _bill(response.get("usage"))
+    return next(iter(response["choices"]), None), expected if used is None else used
+
+
+def _bill(usage: Any) -> Usage | None:
+    if not isinstance(usage, dict):
+        return None
+    read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if not (isinstance(read, int) and isinstance(written, int) and min(read, written) >= 0):
+        return None
+    return Usage(tokens=read, output_tokens=written)
 
 
 def read_reply(choice: Any) -> Reply:
