@@ -1,7 +1,7 @@
-"""A pretend LLM: judges by shared words, can fail in every way, can obey whatever it reads.
+"""A pretend LLM behind HTTP: judges by shared words, can fail in every way, can obey what it reads.
 
-`complete` answers the body of ``/v1/chat/completions``. It reads its prompt as a served model does,
-as one text: whoever gets a marker, a line of data or an order into that text is heard.
+It reads its prompt as a served model does, as one text: whoever gets a marker, a line of data or an
+order into that text is heard.
 """
 
 import json
@@ -10,6 +10,7 @@ import re
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 MARKER = re.compile(r"<\|im_end\|>|<\|im_start\|>|<end_of_turn>|\[/?INST\]|</s>|\x00")
@@ -37,13 +38,15 @@ def best_first(query: str, documents: list[str]) -> list[int]:
 class PretendLlm:
     """``fault`` befalls the prompts that hold ``on``, each of them ``times`` times.
 
-    ``obedient``: writes what a document tells it to write after "answer exactly: ".
+    ``obedient``: writes what a document tells it to write after "answer exactly: ". Without
+    ``bills`` its answers do not say how many tokens they are.
     """
 
     fault: str | None = None
     on: str = ""
     times: int = 1_000_000
     obedient: bool = False
+    bills: bool = True
     bodies: list[dict[str, Any]] = field(default_factory=list)
     billed: Counter[str] = field(default_factory=Counter)
     seen: Counter[str] = field(default_factory=Counter)
@@ -63,11 +66,14 @@ class PretendLlm:
         words = len((system + user).split()), len(str(choice["message"]["content"]).split())
         with self.lock:
             self.billed.update(prompt_tokens=words[0], completion_tokens=words[1])
+        if faulty and self.fault == "another protocol":
+            return {"results": []}
+        bill = {"prompt_tokens": words[0], "completion_tokens": words[1]}
         return {
             "object": "chat.completion",
             "model": body["model"],
             "choices": [choice],
-            "usage": {"prompt_tokens": words[0], "completion_tokens": words[1]},
+            **({"usage": bill} if self.bills else {}),
         }
 
     def _choice(self, body: dict[str, Any], system: str, line: str) -> dict[str, Any]:
@@ -86,6 +92,43 @@ class PretendLlm:
         yes = likelihood(data["query"], data["document"])
         shares = {"yes": yes / 2, " Yes": yes / 4, "YES\n": yes / 4, "no": 1 - yes - 1e-6}
         return _written([(max(shares, key=shares.__getitem__), shares | {"The": 1e-6})])
+
+
+class LlmServer(ThreadingHTTPServer):
+    """Serves ``llm``, which may be replaced between calls, on a free port of this machine."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.llm = PretendLlm()
+        self.url = f"http://127.0.0.1:{self.server_port}/v1"
+
+    def __enter__(self) -> "LlmServer":
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        found = self.path == "/v1/chat/completions"
+        raw = json.dumps(self.server.llm.complete(body) if found else {}).encode()
+        self.send_response(200 if found else 404)
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on the terminal."""
 
 
 def _data_line(user: str) -> str:
@@ -146,4 +189,5 @@ FAULTS = {
     "prose before": _edited(r"^", "Ranking: "),
     "prose after": _edited(r"\Z", " because of the words"),
     "another sign": _edited(" > ", ", "),
+    "another protocol": lambda choice: choice,
 }
