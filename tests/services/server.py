@@ -203,6 +203,7 @@ class Call:
     path: str
     status: int
     fault: str | None
+    host: str
     body: Any
 
 
@@ -228,7 +229,7 @@ class ServiceServer:
         *families: str,
         faults: Mapping[str, float] | None = None,
         seed: int = 0,
-        rate: Rate = Rate(),  # noqa: B008
+        rate: Rate = Rate(),
         key: str | None = KEY,
     ) -> None:
         self.routes = {ROUTES[family].path: ROUTES[family] for family in families}
@@ -286,7 +287,7 @@ class ServiceServer:
             reply, used = self._reply(route, headers, body, arrived, fault)
             self.billed += used
             status = 0 if fault == "reset" else reply.status
-            self.calls.append(Call(arrived, path, status, fault, body))
+            self.calls.append(Call(arrived, path, status, fault, headers["Host"], body))
         return reply, fault
 
     def _draw(self) -> str | None:
