@@ -28,6 +28,12 @@ class Family:
 FAMILIES: dict[str, Family] = {
     "cross-encoder": Family("rerank_batch.rerankers.cross_encoder:CrossEncoderScorer"),
     "late-interaction": Family("rerank_batch.rerankers.late_interaction:LateInteractionScorer"),
+    "cohere": Family("rerank_batch.rerankers.cohere:CohereScorer", service=True),
+    "voyage": Family("rerank_batch.rerankers.voyage:VoyageScorer", service=True),
+    "jina": Family("rerank_batch.rerankers.jina:JinaScorer", service=True),
+    "tei": Family("rerank_batch.rerankers.tei:TeiScorer", service=True),
+    "vllm": Family("rerank_batch.rerankers.vllm:VllmScorer", service=True),
+    "infinity": Family("rerank_batch.rerankers.infinity:InfinityScorer", service=True),
     "llm": Family("rerank_batch.rerankers.llm:LlmScorer", service=True, prompted=True),
 }
 
