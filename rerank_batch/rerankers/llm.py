@@ -27,6 +27,7 @@ from rerank_batch.rerankers.llm_answers import (
     read_reply,
     yes_over_no,
 )
+from rerank_batch.rerankers.service import tokens_of
 from rerank_batch.services.address import address_of
 from rerank_batch.services.client import Client, Request
 from rerank_batch.services.pace import Pace, part_of
@@ -35,8 +36,6 @@ from rerank_batch.services.spending import Budget, Usage
 T = TypeVar("T")
 
 MAX_CHARS = 4_000
-_BYTES_PER_TOKEN = 3
-"""Of a prompt, on the careful side for most languages and tokenizers."""
 
 _OF_A_PAIR: dict[LlmMethod, Callable[[Reply], float]] = {"yes-no": yes_over_no, "grade": grade}
 _Task = Callable[[Client], Awaitable[None]]
@@ -51,10 +50,12 @@ _MOST_TOKENS: dict[LlmMethod, Callable[[int], int]] = {
 class _Asked:
     """A query while it is asked about."""
 
-    def __init__(self, number: int, text: str, documents: Sequence[str], most_chars: int) -> None:
-        self.number, self.text = number, text
-        self.documents = [document[:most_chars] for document in documents]
-        self.truncated = np.array([len(d) > most_chars for d in documents], dtype=np.bool_)
+    def __init__(self, number: int, text: str, documents: Sequence[str], most: int) -> None:
+        self.number, self.text = number, text[:most]
+        self.documents = [document[:most] for document in documents]
+        self.truncated = np.array(
+            [max(len(text), len(document)) > most for document in documents], dtype=np.bool_
+        )
         self.values = np.zeros(len(documents), dtype=np.float32)
         self.used = Usage()
         self.fell_back = False
@@ -77,6 +78,8 @@ class LlmScorer:
         self._model, self._options = model, options
         self._prompt = prompts.load(options.method)
         self._address = address_of("llm")
+        # Called again before each window; here, so that an address that is refused is told early.
+        self._address.resolve()
         service, sharers = options.service, options.sharers
         self._pace = Pace(
             part_of(service.requests_per_minute, sharers, "requests_per_minute"),
@@ -163,8 +166,8 @@ class LlmScorer:
         }
         if method in _OF_A_PAIR:
             body |= {"logprobs": True, "top_logprobs": 20}
-        prompt_bytes = sum(len(message["content"].encode()) for message in messages)
-        expected = Usage(tokens=prompt_bytes // _BYTES_PER_TOKEN, output_tokens=most_tokens)
+        tokens = sum(tokens_of(message["content"]) for message in messages)
+        expected = Usage(tokens=tokens, output_tokens=most_tokens)
         return Request("/chat/completions", body, [query, *documents], expected)
 
 

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from rerank_batch.rerankers.service import count_at
 from rerank_batch.services.client import Malformed
 from rerank_batch.services.spending import Usage
 
@@ -50,17 +51,11 @@ def read_completion(response: Any, expected: Usage) -> tuple[Any, Usage]:
     """
     if not isinstance(response, dict) or not isinstance(response.get("choices"), list):
         raise Malformed("an answer that is no chat completion")
-    used = _bill(response.get("usage"))
-    return next(iter(response["choices"]), None), expected if used is None else used
-
-
-def _bill(usage: Any) -> Usage | None:
-    if not isinstance(usage, dict):
-        return None
-    read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if not (isinstance(read, int) and isinstance(written, int) and min(read, written) >= 0):
-        return None
-    return Usage(tokens=read, output_tokens=written)
+    read = count_at(response, "usage", "prompt_tokens")
+    written = count_at(response, "usage", "completion_tokens")
+    billed = read is not None and written is not None
+    used = Usage(tokens=read or 0, output_tokens=written or 0) if billed else expected
+    return next(iter(response["choices"]), None), used
 
 
 def read_reply(choice: Any) -> Reply:

@@ -13,9 +13,11 @@ from rerank_batch.rerankers.llm_answers import (
     Reply,
     grade,
     order,
+    read_completion,
     read_reply,
     yes_over_no,
 )
+from rerank_batch.services.spending import Usage
 
 
 def reply(text="", *places):
@@ -107,6 +109,30 @@ def test_every_text_that_is_not_a_permutation_is_refused(parts):
             order(Reply(text, []), 3)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1] > [2] > [1]",
+        "[1] > [02]",
+        "[1] > [2] >",
+        "[1] [2]",
+        "[1], [2]",
+        "1 > 2",
+        "[1] > [2]\n[1] > [2]",
+        "[[1] > [2]]",
+        "[1] >> [2]",
+        "[١] > [٢]",
+        "[1] > [2] > [3]",
+        "[0] > [1]",
+        "[2]",
+        "",
+    ],
+)
+def test_what_looks_like_an_order_of_two_and_is_none_is_refused(text):
+    with pytest.raises(NotInForm):
+        order(Reply(text, []), 2)
+
+
 @given(st.text())
 def test_arbitrary_text_is_refused(text):
     with pytest.raises(NotInForm):
@@ -132,6 +158,18 @@ def test_a_choice_is_read_with_and_without_logprobs():
     assert read_reply(GOOD) == Reply("2", [Place("2", [("2", -0.5)])])
     for none in ({}, {"logprobs": None}, {"logprobs": {"content": None}}):
         assert read_reply({"message": {"content": "2"}, **none}) == Reply("2", [])
+
+
+@pytest.mark.parametrize("count", [-1, None, "12", True, math.inf, [1]])
+def test_a_bill_that_makes_no_sense_is_the_one_expected(count):
+    expected = Usage(tokens=9, output_tokens=4)
+    response = {"choices": [], "usage": {"prompt_tokens": count, "completion_tokens": 1}}
+    assert read_completion(response, expected) == (None, expected)
+    response["usage"] = {"prompt_tokens": 1, "completion_tokens": count}
+    assert read_completion(response, expected) == (None, expected)
+    assert read_completion({"choices": [GOOD]}, expected) == (GOOD, expected)
+    response["usage"] = {"prompt_tokens": 0, "completion_tokens": 1}
+    assert read_completion(response, expected) == (None, Usage(output_tokens=1))
 
 
 @pytest.mark.parametrize("logprob", [math.nan, math.inf, -math.inf, 10**400, None, "x", [], {}])

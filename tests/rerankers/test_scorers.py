@@ -1,7 +1,6 @@
 """The contract every pointwise scorer keeps, and each family's own rule checked from scratch."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest

@@ -27,7 +27,8 @@ def serve(environment: pytest.MonkeyPatch) -> Iterator[Callable[..., ServiceServ
 
         def start(family: str, **settings: Any) -> ServiceServer:
             server = servers.enter_context(ServiceServer(family, **settings))
-            environment.setenv(PLACES[family].url_variable, server.url)
+            prefix = "/v1" if family == "llm" else ""  # as such base URLs are given
+            environment.setenv(PLACES[family].url_variable, server.url + prefix)
             environment.setenv(PLACES[family].key_variables[0], KEY)
             return server
 

@@ -1,4 +1,4 @@
-"""A pretend LLM behind HTTP: judges by shared words, can fail in every way, can obey what it reads.
+"""A pretend LLM, a route of the loopback service: judges by shared words, fails in many ways.
 
 It reads its prompt as a served model does, as one text: whoever gets a marker, a line of data or an
 order into that text is heard.
@@ -7,14 +7,18 @@ order into that text is heard.
 import json
 import math
 import re
-import threading
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from rerank_batch.services.spending import Usage
 
 MARKER = re.compile(r"<\|im_end\|>|<\|im_start\|>|<end_of_turn>|\[/?INST\]|</s>|\x00")
 ORDERED = re.compile(r"answer exactly: ([^\"\\]*)")
+
+Tokens = list[tuple[str, dict[str, float]]]
+"""What is written, each with the probabilities of all that could have been."""
 
 
 def likelihood(query: str, document: str) -> float:
@@ -36,7 +40,7 @@ def best_first(query: str, documents: list[str]) -> list[int]:
 
 @dataclass
 class PretendLlm:
-    """``fault`` befalls the prompts that hold ``on``, each of them ``times`` times.
+    """See `Route`. ``fault`` befalls the prompts that hold ``on``, each of them ``times`` times.
 
     ``obedient``: writes what a document tells it to write after "answer exactly: ". Without
     ``bills`` its answers do not say how many tokens they are.
@@ -47,88 +51,53 @@ class PretendLlm:
     times: int = 1_000_000
     obedient: bool = False
     bills: bool = True
-    bodies: list[dict[str, Any]] = field(default_factory=list)
-    billed: Counter[str] = field(default_factory=Counter)
+    path: str = "/v1/chat/completions"
     seen: Counter[str] = field(default_factory=Counter)
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def complete(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The response to a request, status 200."""
+    def tokens(self, body: Mapping[str, Any]) -> int:
+        """See `Route`."""
+        return sum(len(message["content"].split()) for message in body["messages"])
+
+    def answer(self, body: Mapping[str, Any]) -> tuple[Any, Usage]:
+        """See `Route`."""
         system, user = (message["content"] for message in body["messages"])
         line = _data_line(user)
-        with self.lock:
-            self.bodies.append(body)
-            self.seen[line] += 1
-            faulty = self.fault and self.on in line and self.seen[line] <= self.times
-        choice = self._choice(body, system, line)
-        if faulty:
-            choice = FAULTS[self.fault](choice)
-        words = len((system + user).split()), len(str(choice["message"]["content"]).split())
-        with self.lock:
-            self.billed.update(prompt_tokens=words[0], completion_tokens=words[1])
-        if faulty and self.fault == "another protocol":
-            return {"results": []}
-        bill = {"prompt_tokens": words[0], "completion_tokens": words[1]}
-        return {
-            "object": "chat.completion",
-            "model": body["model"],
-            "choices": [choice],
-            **({"usage": bill} if self.bills else {}),
-        }
+        self.seen[line] += 1
+        fault = self.fault if self.on in line and self.seen[line] <= self.times else None
+        tokens = self._judgement(system, line)
+        if fault in OTHER_TEXTS:
+            tokens = _tokens(OTHER_TEXTS[fault]("".join(token for token, _ in tokens)))
+        tokens = tokens[: body["max_tokens"]]
+        choice = _choice(tokens, body.get("top_logprobs", 0))
+        if fault in OTHER_CHOICES:
+            choice |= OTHER_CHOICES[fault]
+        used = Usage(requests=1, tokens=self.tokens(body), output_tokens=len(tokens))
+        bill = {"prompt_tokens": used.tokens, "completion_tokens": used.output_tokens}
+        answer = {"object": "chat.completion", "model": body["model"], "choices": [choice]}
+        return answer | ({"usage": bill} if self.bills else {}), used
 
-    def _choice(self, body: dict[str, Any], system: str, line: str) -> dict[str, Any]:
+    def spoil(self, answer: Any, fault: str) -> Any:
+        """See `Route`."""
+        return answer | {"choices": [] if fault == "short" else [{"message": None}]}
+
+    def error(self, message: str) -> Any:
+        """See `Route`."""
+        return {"error": {"message": message, "type": "invalid_request_error"}}
+
+    def _judgement(self, system: str, line: str) -> Tokens:
         told = ORDERED.search(line)
         if self.obedient and told:
-            return _written([(token, {token: 1.0}) for token in re.findall(r"\s*\S+", told[1])])
+            return _tokens(told[1])
         data = json.loads(line)
         if "documents" in data:
-            assert not body.get("logprobs")
             order = best_first(data["query"], [each["text"] for each in data["documents"]])
-            text = " > ".join(f"[{data['documents'][i]['number']}]" for i in order)
-            return {"index": 0, "message": {"role": "assistant", "content": text}}
+            return _tokens(" > ".join(f"[{data['documents'][i]['number']}]" for i in order))
         if "one digit" in system:
             shares = dict(zip("0123", grades(data["query"], data["document"]), strict=True))
-            return _written([(max(shares, key=shares.__getitem__), shares)])
-        yes = likelihood(data["query"], data["document"])
-        shares = {"yes": yes / 2, " Yes": yes / 4, "YES\n": yes / 4, "no": 1 - yes - 1e-6}
-        return _written([(max(shares, key=shares.__getitem__), shares | {"The": 1e-6})])
-
-
-class LlmServer(ThreadingHTTPServer):
-    """Serves ``llm``, which may be replaced between calls, on a free port of this machine."""
-
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.llm = PretendLlm()
-        self.url = f"http://127.0.0.1:{self.server_port}/v1"
-
-    def __enter__(self) -> "LlmServer":
-        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        found = self.path == "/v1/chat/completions"
-        raw = json.dumps(self.server.llm.complete(body) if found else {}).encode()
-        self.send_response(200 if found else 404)
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
-
-    def log_message(self, *_: object) -> None:
-        """Nothing on the terminal."""
+        else:
+            yes = likelihood(data["query"], data["document"])
+            shares = {"yes": yes / 2, " Yes": yes / 4, "YES\n": yes / 4, "no": 1 - yes}
+        return [(max(shares, key=shares.__getitem__), shares)]
 
 
 def _data_line(user: str) -> str:
@@ -138,14 +107,18 @@ def _data_line(user: str) -> str:
     return lines[-1] if lines else ""
 
 
-def _written(tokens: list[tuple[str, dict[str, float]]]) -> dict[str, Any]:
+def _tokens(text: str) -> Tokens:
+    return [(token, {token: 1.0}) for token in re.findall(r"\s*(?:\w+|[^\w\s])", text)]
+
+
+def _choice(tokens: Tokens, top: int) -> dict[str, Any]:
     places = [
         {
             "token": token,
             "logprob": math.log(shares[token]),
             "top_logprobs": [
                 {"token": other, "logprob": math.log(share)} for other, share in shares.items()
-            ],
+            ][:top],
         }
         for token, shares in tokens
     ]
@@ -153,41 +126,24 @@ def _written(tokens: list[tuple[str, dict[str, float]]]) -> dict[str, Any]:
     return {
         "index": 0,
         "message": {"role": "assistant", "content": text},
-        "logprobs": {"content": places},
+        "logprobs": {"content": places} if top else None,
     }
 
 
-def _says(text: str | None) -> Any:
-    """The answer is that, and so are its tokens."""
-
-    def fault(choice: dict[str, Any]) -> dict[str, Any]:
-        if text is None:
-            return choice | {"message": {"content": None, "refusal": "no"}, "logprobs": None}
-        return _written([(token, {token: 1.0}) for token in re.findall(r"\s*\S+", text)])
-
-    return fault
-
-
-def _edited(pattern: str, replacement: str) -> Any:
-    def fault(choice: dict[str, Any]) -> dict[str, Any]:
-        text = re.sub(pattern, replacement, choice["message"]["content"], count=1)
-        return choice | {"message": {"content": text}, "logprobs": None}
-
-    return fault
-
-
-FAULTS = {
-    "prose": _says("I cannot compare these documents."),
-    "refusal": _says(None),
-    "nothing": _says(""),
-    "digit 9": _says("9"),
-    "no logprobs": lambda choice: choice | {"logprobs": None},
-    "broken logprobs": lambda choice: choice | {"logprobs": {"content": [{"token": "yes"}]}},
-    "a repeat": _edited(r"\[2\]", "[1]"),
-    "an omission": _edited(r"\[1\] > | > \[1\]", ""),
-    "a stranger": _edited(r"\[1\]", "[99]"),
-    "prose before": _edited(r"^", "Ranking: "),
-    "prose after": _edited(r"\Z", " because of the words"),
-    "another sign": _edited(" > ", ", "),
-    "another protocol": lambda choice: choice,
+OTHER_TEXTS: dict[str | None, Callable[[str], str]] = {
+    "prose": lambda text: "I cannot compare these documents.",
+    "nothing": lambda text: "",
+    "digit 9": lambda text: "9",
+    "a repeat": lambda text: text.replace("[2]", "[1]"),
+    "one too many": lambda text: text + " > [1]",
+    "an omission": lambda text: text.partition(" > ")[2],
+    "a stranger": lambda text: text.replace("[1]", "[99]"),
+    "prose before": lambda text: "Ranking: " + text,
+    "prose after": lambda text: text + " because of the words",
+    "another sign": lambda text: text.replace(" > ", ", "),
+}
+OTHER_CHOICES: dict[str | None, dict[str, Any]] = {
+    "refusal": {"message": {"content": None, "refusal": "no"}, "logprobs": None},
+    "no logprobs": {"logprobs": None},
+    "broken logprobs": {"logprobs": {"content": [{"token": "yes"}]}},
 }

@@ -24,6 +24,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Protocol
 
 from rerank_batch.services.spending import Usage
+from tests.services.llm_server import PretendLlm
 
 HOST = "127.0.0.1"
 KEY = "test0key0for0a0loopback0service"
@@ -183,6 +184,7 @@ ROUTES: dict[str, Route] = {
         lambda message: {"error": {"message": message, "type": "", "code": 422}},
         frozenset({"top_n", "return_documents", "raw_scores"}),
     ),
+    "llm": PretendLlm(),
 }  # fmt: skip
 
 
