@@ -154,8 +154,9 @@ class ScorerSettings(Section):
     ``truncation`` says what loses tokens where a pair is longer than ``max_length``: the longer of
     the two, or the document alone. Of the rest each family reads what concerns it: ``layer`` is the
     last one that bge-layerwise computes, ``instruction`` the task that qwen3-reranker and mxbai-v2
-    are told, ``max_chars`` where documents are cut before a service gets them, ``method`` how an
-    LLM ranks, ``window`` and ``step`` the sliding window of its listwise method.
+    are told or the criterion of an LLM, ``max_chars`` where documents are cut before a service gets
+    them (for an LLM by default at 4,000), ``method`` how an LLM ranks, ``window`` and ``step`` the
+    sliding window of its listwise method.
     """
 
     depth: int | None = Field(default=None, ge=1)
@@ -172,6 +173,15 @@ class ScorerSettings(Section):
     window: int = Field(default=20, ge=2)
     step: int = Field(default=10, ge=1)
     service: ServiceConfig = ServiceConfig()
+
+    @model_validator(mode="after")
+    def _windows_overlap(self) -> "ScorerSettings":
+        if self.step >= self.window:
+            raise ValueError(
+                f"step ({self.step}) must be smaller than window ({self.window}): what they share "
+                "is what a document moves up by"
+            )
+        return self
 
 
 class ScorerConfig(ScorerSettings):

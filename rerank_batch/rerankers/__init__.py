@@ -4,8 +4,10 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
+from rerank_batch.config import LlmMethod
 from rerank_batch.errors import ModelError
 from rerank_batch.models import ModelName, model_folder
+from rerank_batch.rerankers import prompts
 from rerank_batch.rerankers.base import PairScorer, ScorerOptions, ServiceScorer
 from rerank_batch.scoring.modes import Choice
 
@@ -15,15 +17,24 @@ class Family:
     """``scorer`` is ``module:class``, imported when it is needed: the driver loads no model.
 
     Of a ``service`` the location names a model there, of any other family a folder of weights.
+    A ``prompted`` family ranks as ``method`` says, by a prompt that is a part of this project.
     """
 
     scorer: str
     service: bool = False
+    prompted: bool = False
 
 
 FAMILIES: dict[str, Family] = {
     "cross-encoder": Family("rerank_batch.rerankers.cross_encoder:CrossEncoderScorer"),
     "late-interaction": Family("rerank_batch.rerankers.late_interaction:LateInteractionScorer"),
+    "cohere": Family("rerank_batch.rerankers.cohere:CohereScorer", service=True),
+    "voyage": Family("rerank_batch.rerankers.voyage:VoyageScorer", service=True),
+    "jina": Family("rerank_batch.rerankers.jina:JinaScorer", service=True),
+    "tei": Family("rerank_batch.rerankers.tei:TeiScorer", service=True),
+    "vllm": Family("rerank_batch.rerankers.vllm:VllmScorer", service=True),
+    "infinity": Family("rerank_batch.rerankers.infinity:InfinityScorer", service=True),
+    "llm": Family("rerank_batch.rerankers.llm:LlmScorer", service=True, prompted=True),
 }
 
 
@@ -65,14 +76,22 @@ def family_of(name: ModelName) -> Family:
     return FAMILIES[name.family]
 
 
-def is_listwise(name: ModelName, method: str) -> bool:
-    """Whether a score depends on the whole list of candidates, not on its own pair alone."""
-    return False
+def is_listwise(name: ModelName, method: LlmMethod) -> bool:
+    """Whether a score depends on the whole list, so that it belongs to no pair alone.
+
+    Raises:
+        ModelError: there is no such family.
+    """
+    return family_of(name).prompted and method == "listwise"
 
 
-def prompt_fingerprint(name: ModelName, method: str) -> str | None:
-    """sha256 of the prompt that a model is asked with; None where there is none."""
-    return None
+def prompt_fingerprint(name: ModelName, method: LlmMethod) -> str | None:
+    """sha256 of the prompt by which the model ranks; None where it needs none.
+
+    Raises:
+        ModelError: there is no such family.
+    """
+    return prompts.fingerprint(method) if family_of(name).prompted else None
 
 
 def _scorer_class(name: ModelName) -> Any:

@@ -29,7 +29,10 @@ def folders(tiny_cross_encoder, tiny_bi_encoder):
     return {"cross-encoder": tiny_cross_encoder, "late-interaction": tiny_bi_encoder}
 
 
-@pytest.fixture(scope="module", params=sorted(FAMILIES))
+WEIGHTS = sorted(name for name, family in FAMILIES.items() if not family.service)
+
+
+@pytest.fixture(scope="module", params=WEIGHTS)
 def family(request):
     return request.param
 

@@ -1,0 +1,38 @@
+"""Jina's reranker: https://api.jina.ai/redoc.
+
+Scores are as the model gives them; there is no choice. Billed by tokens, as at Voyage. Of
+the listwise jina-reranker-v3 a score depends on the other documents of the call.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rerank_batch.rerankers.service import HttpScorer, Limits, count_at, pair_tokens
+from rerank_batch.services.spending import Usage
+
+
+class JinaScorer(HttpScorer):
+    """``POST /v1/rerank``; a blank is sent for an empty document, as some services refuse those."""
+
+    family = "jina"
+    path = "/v1/rerank"
+    limits = Limits(documents=1000, characters=10_000, requests_per_minute=500)
+    empty = " "
+
+    def body(self, query: str, documents: Sequence[str]) -> Mapping[str, Any]:
+        """See `HttpScorer.body`."""
+        return {
+            "model": self.model,
+            "query": query,
+            "documents": documents,
+            "return_documents": False,
+        }
+
+    def expected(self, query: str, documents: Sequence[str]) -> Usage:
+        """See `HttpScorer.expected`."""
+        return Usage(tokens=pair_tokens(query, documents))
+
+    def billed(self, answer: Any) -> Usage | None:
+        """See `HttpScorer.billed`."""
+        tokens = count_at(answer, "usage", "total_tokens")
+        return None if tokens is None else Usage(tokens=tokens)
