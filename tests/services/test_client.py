@@ -122,8 +122,7 @@ def test_tries_of_one_call_wait_longer_and_longer(serve):
 
 
 @pytest.mark.usefixtures("no_waits")
-@pytest.mark.parametrize("status", [429, 503])
-@pytest.mark.parametrize("form", ["seconds", "date"])
+@pytest.mark.parametrize(("status", "form"), [(429, "seconds"), (503, "date")])
 def test_retry_after_is_waited_for_by_all_calls(serve, status, form):
     server = serve("cohere")
     wait = "0.6" if form == "seconds" else formatdate(time.time() + 2, usegmt=True)
@@ -216,7 +215,7 @@ def test_a_refusal_ends_at_once_with_the_words_of_the_service(serve, status):
         {"message": f"the key {KEY} is not known"},
         {"message": f"document '{DOCUMENTS[0]}' is too short"},
         {"input": QUERY},
-        {"message": "x" * 300 + QUERY},
+        {"message": "x" * 190 + " " * 5000 + QUERY},
         QUERY,
     ],
 )
@@ -238,6 +237,26 @@ def test_a_quotation_is_found_in_any_script(serve):
     with pytest.raises(ServiceError) as failure:
         list(ask(opened(), request=request))
     assert str(failure.value).endswith("with HTTP 400")
+
+
+@pytest.mark.usefixtures("no_waits")
+def test_what_is_no_http_is_not_repeated(serve, environment):
+    serve("cohere")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def quote():
+            for _ in range(2):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(1 << 16)
+                    connection.sendall(f"{QUERY}\r\n\r\n".encode())
+
+        thread = threading.Thread(target=quote)
+        thread.start()
+        environment.setenv("COHERE_BASE_URL", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        with pytest.raises(ServiceError, match=r"the last one: RemoteProtocolError$"):
+            list(ask(opened(attempts=2)))
+        thread.join()
 
 
 def test_a_long_refusal_is_cut(serve):
@@ -350,6 +369,7 @@ def test_the_certificate_must_be_that_of_the_name(serve, environment, tmp_path, 
     context.load_cert_chain(certificate, key)
     server.speak_tls(context)
     environment.setenv("SSL_CERT_FILE", str(certificate))
+    environment.setattr(client_module, "_tls", client_module._tls.__wrapped__)
     port = int(server.url.rpartition(":")[2])
     environment.setenv("COHERE_BASE_URL", f"https://service.test:{port}")
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
