@@ -47,7 +47,7 @@ def test_own_services_need_an_address_and_may_have_a_key(family, environment):
 @pytest.mark.parametrize(
     ("url", "origin"),
     [
-        ("https://flüsse.example", "xn--flsse-kva.example"),
+        ("https://flüsse.example", "xn--flsse-lva.example"),
         ("https://host:443", "host"),
         ("http://host:443", "host:443"),
         ("https://[fd00::7]:8443", "[fd00::7]:8443"),
