@@ -178,8 +178,8 @@ class ScorerSettings(Section):
     def _windows_overlap(self) -> "ScorerSettings":
         if self.step >= self.window:
             raise ValueError(
-                f"step ({self.step}) must be smaller than window ({self.window}): what they share "
-                "is what a document moves up by"
+                f"step ({self.step}) must be smaller than window ({self.window}): a document moves "
+                "up through what two windows share"
             )
         return self
 

@@ -77,12 +77,12 @@ class HttpScorer(ABC):
         """What is asked of the service."""
 
     def expected(self, query: str, documents: Sequence[str]) -> Usage:
-        """What a call is thought to be billed with."""
+        """What a call is thought to be billed with; nothing, unless a family says otherwise."""
         return Usage()
 
     def billed(self, answer: Any) -> Usage | None:
-        """The bill in an answer; None where it holds none."""
-        return None
+        """The bill in an answer; None where one is missing."""
+        return Usage()
 
     def answers(
         self, queries: Sequence[str], documents: Sequence[Sequence[str]], budget: Budget

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from rerank_batch.errors import ConfigError, ServiceError
 
+_STANDARD_PORTS = {"https": 443, "http": 80}
 _Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -60,8 +61,7 @@ class Address:
     def origin(self) -> str:
         """What the Host header says, whatever address is called."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        standard = {"https": 443, "http": 80}[self.scheme]
-        return host if self.port == standard else f"{host}:{self.port}"
+        return host if self.port == _STANDARD_PORTS[self.scheme] else f"{host}:{self.port}"
 
     def url(self, ip: str, path: str) -> str:
         """The URL of a path at one of the addresses that `resolve` gave."""
@@ -133,12 +133,16 @@ def _parsed(family: str, url: str, key: str | None, source: str) -> Address:
             f"{source}: credentials in a URL are refused; "
             f"give the key as {PLACES[family].key_variables[0]}"
         )
-    if parts.scheme not in ("https", "http") or not parts.hostname:
+    if parts.scheme not in _STANDARD_PORTS or not parts.hostname:
         raise ConfigError(f"{source}: {url!r} is no https:// URL")
     if parts.query or parts.fragment:
         raise ConfigError(f"{source}: {url!r} must end with its path")
-    port = port or {"https": 443, "http": 80}[parts.scheme]
-    return Address(family, parts.scheme, parts.hostname, port, parts.path.rstrip("/"), key)
+    try:
+        host = parts.hostname.encode("idna").decode()
+    except UnicodeError:
+        raise ConfigError(f"{source}: {parts.hostname!r} is no name of a host") from None
+    port = port or _STANDARD_PORTS[parts.scheme]
+    return Address(family, parts.scheme, host, port, parts.path.rstrip("/"), key)
 
 
 _METADATA: frozenset[_Ip] = frozenset(

@@ -7,7 +7,9 @@ certificates are checked, against SSL_CERT_FILE where it is set.
 
 import asyncio
 import email.utils
+import functools
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -156,9 +158,11 @@ class Client:
         try:
             async with asyncio.timeout(self._settings.timeout_seconds):
                 return await self._reach(request)
+        except httpx2.ConnectError as error:
+            raise _TryAgain(f"ConnectError: {error}") from None
         except (httpx2.RequestError, TimeoutError) as error:
-            name = type(error).__name__
-            raise _TryAgain(f"{name}: {error}" if str(error) else name) from None
+            # No more than its name: it may quote what the service sent, and that may be anything.
+            raise _TryAgain(type(error).__name__) from None
         finally:
             self._pace.end(request.tokens)
 
@@ -245,7 +249,7 @@ class Client:
             headers=headers,
             follow_redirects=False,
             trust_env=False,
-            verify=httpx2.create_ssl_context() if self._address.scheme == "https" else False,
+            verify=_tls(),
             limits=httpx2.Limits(max_connections=self._settings.concurrency),
             timeout=httpx2.Timeout(None, connect=_CONNECT_SECONDS),
         )
@@ -257,6 +261,12 @@ class _TryAgain(Exception):
     def __init__(self, reason: str, used: Usage = _NOTHING) -> None:
         super().__init__(reason)
         self.used = used
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """Reading all the certificates takes a fifth of a second, so it is done once per process."""
+    return httpx2.create_ssl_context()
 
 
 async def _next(results: AsyncIterator[T]) -> tuple[T] | None:

@@ -19,9 +19,8 @@ def said(raw: bytes, private: Iterable[str]) -> str:
     except (ValueError, RecursionError):
         return ""
     plain = "".join(c if c.isprintable() else " " for c in message)
-    if any(_quotes(plain, text) for text in private):
-        return ""
-    return " ".join(plain.split())[:MOST_CHARACTERS]
+    shown = " ".join(plain.split())[: MOST_CHARACTERS + _TELLING]
+    return "" if any(_quotes(shown, text) for text in private) else shown[:MOST_CHARACTERS]
 
 
 def _message(body: Any) -> str:
@@ -41,7 +40,7 @@ def _message(body: Any) -> str:
 def _quotes(message: str, text: str) -> bool:
     """Whether the text stands in the message: all of a short one, or a run of a longer one."""
     spoken = _bare(message)
-    for form in (text, json.dumps(text)[1:-1]):
+    for form in (text,) if text.isascii() else (text, json.dumps(text)):
         bare = _bare(form)
         if len(bare) <= _TELLING:
             if bare and bare in spoken:

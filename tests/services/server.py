@@ -14,6 +14,7 @@ import json
 import math
 import random
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -250,7 +251,7 @@ class ServiceServer:
         self._server = _Server((HOST, 0), _Handler)
         self._server.service = self
         self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="service-server"
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, name="service-server"
         )
 
     @property
@@ -265,6 +266,10 @@ class ServiceServer:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+    def speak_tls(self, context: ssl.SSLContext) -> None:
+        """From now on; the URL is still the one of plain http."""
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
 
     def summary(self) -> dict[str, Any]:
         """What was counted."""

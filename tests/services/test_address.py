@@ -44,6 +44,20 @@ def test_own_services_need_an_address_and_may_have_a_key(family, environment):
     assert address.url("10.0.0.7", "/rerank") == "https://10.0.0.7:8443/models/rerank"
 
 
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://flüsse.example", "xn--flsse-lva.example"),
+        ("https://host:443", "host"),
+        ("http://host:443", "host:443"),
+        ("https://[fd00::7]:8443", "[fd00::7]:8443"),
+    ],
+)
+def test_the_host_header_is_that_of_the_url(environment, url, origin):
+    environment.setenv("TEI_BASE_URL", url)
+    assert address_of("tei").origin == origin
+
+
 def test_an_llm_at_another_address_needs_no_key(environment):
     environment.setenv("OPENAI_BASE_URL", "http://localhost:8000/v1")
     assert address_of("llm").key is None
@@ -59,6 +73,7 @@ def test_an_llm_at_another_address_needs_no_key(environment):
         ("https://", "no https:// URL"),
         ("https://host/path?model=x", "must end with its path"),
         ("https://host:port", "TEI_BASE_URL is not a URL"),
+        ("https://a..b", "no name of a host"),
     ],
 )
 def test_a_url_that_cannot_be_used_names_its_variable_and_no_secret(environment, url, said):
