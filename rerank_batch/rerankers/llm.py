@@ -10,12 +10,14 @@ scores of a query must be of one kind. Knows nothing of HTTP, nor what a prompt 
 
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 
 from rerank_batch.config import LlmMethod
+from rerank_batch.errors import ServiceError
 from rerank_batch.rerankers import prompts
 from rerank_batch.rerankers.base import Answer, ScorerOptions
 from rerank_batch.rerankers.llm_answers import (
@@ -29,13 +31,16 @@ from rerank_batch.rerankers.llm_answers import (
 )
 from rerank_batch.rerankers.service import tokens_of
 from rerank_batch.services.address import address_of
-from rerank_batch.services.client import Client, Request
+from rerank_batch.services.client import Client, Declined, Request
 from rerank_batch.services.pace import Pace, part_of
 from rerank_batch.services.spending import Budget, Usage
 
 T = TypeVar("T")
 
 MAX_CHARS = 4_000
+
+_TRIED = 10
+"""If so many queries all fall back, the model or the endpoint is the cause."""
 
 _OF_A_PAIR: dict[LlmMethod, Callable[[Reply], float]] = {"yes-no": yes_over_no, "grade": grade}
 _Task = Callable[[Client], Awaitable[None]]
@@ -60,6 +65,8 @@ class _Asked:
         self.used = Usage()
         self.fell_back = False
         self.to_do = 0
+        self.budget: Budget | None = None
+        self.set_aside = ExitStack()
 
     def answer(self) -> Answer:
         """When there is nothing left to do."""
@@ -70,8 +77,10 @@ class _Asked:
 class LlmScorer:
     """Scores by asking; see `ServiceScorer`.
 
-    What was paid for a query that an error leaves unfinished is lost: of as many queries as there
-    are calls at a time, at most.
+    The budget allows a query as a whole, so that at the cap no half of one was paid for.
+
+    Raises:
+        ServiceError: none of the first queries got an answer that could be used.
     """
 
     def __init__(self, model: str, options: ScorerOptions) -> None:
@@ -85,6 +94,8 @@ class LlmScorer:
             part_of(service.requests_per_minute, sharers, "requests_per_minute"),
             part_of(service.tokens_per_minute, sharers, "tokens_per_minute"),
         )
+        self._answered = self._useless = 0
+        self._last_refusal = "answers are not in the form"
 
     def answers(
         self, queries: Sequence[str], documents: Sequence[Sequence[str]], budget: Budget
@@ -103,19 +114,51 @@ class LlmScorer:
 
         async def one(number: int) -> _Asked:
             query, task = tasks[number]
+            if query.budget is None:
+                expected = self._expected(query)
+                query.budget = query.set_aside.enter_context(budget.part(expected))
             await task(client)
             return query
 
-        for query in client.in_parallel(len(tasks), one):
-            query.to_do -= 1
-            if not query.to_do:
-                yield query.answer()
+        try:
+            for query in client.in_parallel(len(tasks), one):
+                query.to_do -= 1
+                if not query.to_do:
+                    query.set_aside.close()
+                    yield query.answer()
+                    self._refuse_useless(query)
+        finally:
+            for query in asked:
+                query.set_aside.close()
+
+    def _refuse_useless(self, query: _Asked) -> None:
+        """End a run that pays for answers of which none can be used."""
+        self._answered += 1
+        self._useless += query.fell_back
+        if self._answered == self._useless == _TRIED:
+            raise ServiceError(
+                f"llm: none of the first {_TRIED} queries got an answer that can be used with "
+                f"method {self._options.method} ({self._last_refusal}); try another method or model"
+            )
 
     def _tasks(self, query: _Asked) -> list[_Task]:
         """What can be done of a query at the same time."""
         if self._options.method == "listwise":
             return [partial(self._rank, query)] if len(query.documents) > 1 else []
         return [partial(self._judge, query, place) for place in range(len(query.documents))]
+
+    def _expected(self, query: _Asked) -> Usage:
+        """What all calls of a query are thought to be billed with."""
+        count = len(query.documents)
+        shown: list[Sequence[int]] = [[place] for place in range(count)]
+        if self._options.method == "listwise":
+            spans = windows(count, self._options.window, self._options.step)
+            shown = [range(start, end) for start, end in spans]
+        requests = [
+            self._request(query.text, [query.documents[place] for place in places], False)
+            for places in shown
+        ]
+        return sum((request.expected for request in requests), Usage(requests=len(requests)))
 
     async def _judge(self, query: _Asked, place: int, client: Client) -> None:
         if query.fell_back:
@@ -145,9 +188,13 @@ class LlmScorer:
         documents = [query.documents[place] for place in places]
         for again in (False, True):
             request = self._request(query.text, documents, again)
-            choice, used = await client.call(
-                request, partial(read_completion, expected=request.expected)
-            )
+            reader = partial(read_completion, expected=request.expected)
+            try:
+                choice, used = await client.call(request, reader, query.budget)
+            except Declined as error:
+                # A filter for content, or a text too long: about this query, not about the others.
+                self._last_refusal = str(error)
+                break
             query.used += used
             with contextlib.suppress(NotInForm):
                 return read(read_reply(choice))

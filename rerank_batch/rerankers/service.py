@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -91,30 +92,36 @@ class HttpScorer(ABC):
         client = Client(self._address, self._pace, self._options.service, budget)
 
         async def one(number: int) -> Answer:
-            return await self._answer(client, number, queries[number], documents[number])
+            query, listed = queries[number], documents[number]
+            return await self._answer(client, budget, number, query, listed)
 
         return client.in_parallel(len(queries), one)
 
     async def _answer(
-        self, client: Client, number: int, query: str, documents: Sequence[str]
+        self, client: Client, budget: Budget, number: int, query: str, documents: Sequence[str]
     ) -> Answer:
         most = self._options.max_chars or self.limits.characters
         cut = np.array([len(text) > most or len(query) > most for text in documents], bool)
         query, sent = query[:most], [text[:most] or self.empty for text in documents]
+        requests = self._requests(query, sent)
+        expected = sum((request.expected for _, request in requests), Usage(requests=len(requests)))
         values, used = np.zeros(len(sent), np.float32), Usage()
-        for start, end in self._calls(query, sent):
-            part = sent[start:end]
-            expected = self.expected(query, part)
-            request = Request(self.path, self.body(query, part), (query, *part), expected)
-
-            def read(
-                answer: Any, count: int = len(part), expected: Usage = expected
-            ) -> tuple[NDArray[np.float32], Usage]:
-                return self._read(answer, count, expected)
-
-            values[start:end], spent = await client.call(request, read)
-            used += spent
+        # A query that is begun is paid for to its end: half of one is worth nothing.
+        with budget.part(expected) as mine:
+            for place, request in requests:
+                read = partial(self._read, count=len(values[place]), expected=request.expected)
+                values[place], spent = await client.call(request, read, mine)
+                used += spent
         return Answer(number, values, cut, used)
+
+    def _requests(self, query: str, documents: Sequence[str]) -> list[tuple[slice, Request]]:
+        """The calls of one query, and which of its documents each is about."""
+        requests = []
+        for start, end in self._calls(query, documents):
+            part = documents[start:end]
+            body, expected = self.body(query, part), self.expected(query, part)
+            requests.append((slice(start, end), Request(self.path, body, (query, *part), expected)))
+        return requests
 
     def _calls(self, query: str, documents: Sequence[str]) -> Iterator[tuple[int, int]]:
         """From where to where the documents of each call go; every call takes at least one."""

@@ -31,6 +31,7 @@ MOST_BYTES = 64 << 20
 LONGEST_WAIT = 300.0
 """A service that asks for more seconds of patience than this is taken to refuse."""
 
+_ABOUT_THE_CONTENT = (400, 413, 422)
 _CONNECT_SECONDS = 10.0
 _NOTHING = Usage()
 
@@ -60,6 +61,10 @@ class Malformed(ValueError):
     def __init__(self, reason: str, used: Usage | None = None) -> None:
         super().__init__(reason)
         self.used = used
+
+
+class Declined(ServiceError):
+    """The service does not take this request, perhaps for what it holds; it may take the next."""
 
 
 class Client:
@@ -94,9 +99,14 @@ class Client:
                 yield found[0]
 
     async def call(
-        self, request: Request, read: Callable[[Any], tuple[T, Usage]]
+        self,
+        request: Request,
+        read: Callable[[Any], tuple[T, Usage]],
+        budget: Budget | None = None,
     ) -> tuple[T, Usage]:
         """What ``read`` makes of the parsed answer, and all that was billed for it.
+
+        ``budget`` is a part of the client's own, for calls that belong together.
 
         ``read`` raises ValueError for an answer that cannot be right, `Malformed` if it could read
         the bill. Such answers, 429, 5xx and failures of the network are tried again; every try
@@ -104,6 +114,7 @@ class Client:
 
         Raises:
             SpendCapReached: the budget allows no further try.
+            Declined: the service does not take this request.
             ServiceError: the service refuses, or no try came to anything.
         """
         used = Usage()
@@ -118,7 +129,7 @@ class Client:
             async for attempt in retries:
                 with attempt:
                     try:
-                        made, billed = await self._try(request, read)
+                        made, billed = await self._try(request, read, budget or self._budget)
                     except _TryAgain as failure:
                         used += failure.used
                         raise
@@ -130,10 +141,10 @@ class Client:
         return made, used + billed
 
     async def _try(
-        self, request: Request, read: Callable[[Any], tuple[T, Usage]]
+        self, request: Request, read: Callable[[Any], tuple[T, Usage]], budget: Budget
     ) -> tuple[T, Usage]:
         expected = request.expected + Usage(requests=1)
-        self._budget.reserve(expected)
+        budget.reserve(expected)
         used = Usage()
         try:
             status, headers, raw = await self._post(request)
@@ -150,7 +161,7 @@ class Client:
             used = billed + Usage(requests=1)
             return made, used
         finally:
-            self._budget.settle(expected, used)
+            budget.settle(expected, used)
 
     async def _post(self, request: Request) -> tuple[int, httpx2.Headers, bytes]:
         async with self._turns:
@@ -200,7 +211,8 @@ class Client:
         if status != 429 and status < 500:
             redirect = ", a redirect, and none is followed" if 300 <= status < 400 else ""
             where = f"{self._address.family} at {self._address.origin}"
-            return ServiceError(f"{where} answered POST {request.path} with {what}{redirect}")
+            kind = Declined if status in _ABOUT_THE_CONTENT else ServiceError
+            return kind(f"{where} answered POST {request.path} with {what}{redirect}")
         wait = _retry_after(headers)
         if wait is not None and wait > LONGEST_WAIT:
             return ServiceError(f"{self._address.family} asks to wait {wait:.0f} s: {what}")

@@ -4,6 +4,8 @@ Knows numbers only: who calls what is not its business.
 """
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from rerank_batch.config import PriceConfig
@@ -64,15 +66,7 @@ class Budget:
         Raises:
             SpendCapReached: the call could go beyond the cap.
         """
-        cost = expected.cost(self._price)
-        with self._lock:
-            if self._cap is not None and self._spent + self._under_way + cost > self._cap:
-                raise SpendCapReached(
-                    f"the next call would cost about {cost:.6g} beyond the {self._spent:.6g} that "
-                    f"are spent, and cost.cap is {self._cap:g}. What was paid for is kept; go on "
-                    "with --resume and a higher --set cost.cap=…"
-                )
-            self._under_way += cost
+        self._hold(expected.cost(self._price))
 
     def settle(self, expected: Usage, used: Usage) -> None:
         """The call is over: count what it really used instead."""
@@ -84,3 +78,61 @@ class Budget:
         """Add what others have spent."""
         with self._lock:
             self._spent += cost
+
+    @contextmanager
+    def part(self, expected: Usage) -> Iterator["Budget"]:
+        """A budget for several calls that are worth something together only: all or none.
+
+        So much is set aside for them at once, and what they need beyond it is asked for as usual.
+
+        Raises:
+            SpendCapReached: as a whole they could go beyond the cap.
+        """
+        part = _Part(self, self._price, expected.cost(self._price))
+        try:
+            yield part
+        finally:
+            part.close()
+
+    def _hold(self, cost: float) -> None:
+        with self._lock:
+            if self._cap is not None and self._spent + self._under_way + cost > self._cap:
+                raise SpendCapReached(
+                    f"what comes next would cost about {cost:.6g} beyond the {self._spent:.6g} "
+                    f"that are spent, and cost.cap is {self._cap:g}. What was paid for is kept; go "
+                    "on with --resume and a higher --set cost.cap=…"
+                )
+            self._under_way += cost
+
+    def _release(self, cost: float, spent: float) -> None:
+        with self._lock:
+            self._under_way -= cost
+            self._spent += spent
+
+
+class _Part(Budget):
+    """See `Budget.part`; ``left`` is set aside and under way in the whole."""
+
+    def __init__(self, whole: Budget, price: PriceConfig, left: float) -> None:
+        super().__init__(price)
+        whole._hold(left)
+        self._whole, self._left = whole, left
+
+    def reserve(self, expected: Usage) -> None:
+        """See `Budget.reserve`."""
+        beyond = expected.cost(self._price) - self._left
+        if beyond > 0:
+            self._whole._hold(beyond)
+        self._left = max(-beyond, 0.0)
+
+    def settle(self, expected: Usage, used: Usage) -> None:
+        """What a try did not use stays set aside for the next one."""
+        cost, spent = expected.cost(self._price), used.cost(self._price)
+        kept = max(cost - spent, 0.0)
+        self._left += kept
+        self._whole._release(cost - kept, spent)
+
+    def close(self) -> None:
+        """Hand back what is left."""
+        self._whole._release(self._left, 0.0)
+        self._left = 0.0
