@@ -192,3 +192,94 @@ def _pieces(special: list[str]) -> dict[str, Any]:
     merges += [("▁", "Y"), ("▁Y", "es"), ("e", "s")]
     pieces = [*special, *BYTES, "▁", "\n", *LETTERS, *("".join(merge) for merge in merges)]
     return {"vocab": {piece: n for n, piece in enumerate(dict.fromkeys(pieces))}, "merges": merges}
+
+
+def write_colbert(folder: Path) -> Path:
+    """As colbert-ai saves it: the projection beside the transformer's weights."""
+    from safetensors.torch import save_file
+
+    tokenizer, model, projection = _colbert_parts()
+    tokenizer.save_pretrained(folder)
+    config = {**model.config.to_dict(), "architectures": ["HF_ColBERT"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = {f"bert.{name}": tensor for name, tensor in model.state_dict().items()}
+    save_file(
+        {**weights, "linear.weight": projection},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    metadata = {
+        "query_token_id": "[unused0]",
+        "doc_token_id": "[unused1]",
+        "query_maxlen": 16,
+        "doc_maxlen": 40,
+        "mask_punctuation": True,
+        "attend_to_mask_tokens": False,
+        "dim": 12,
+        "similarity": "cosine",
+    }
+    (folder / "artifact.metadata").write_text(json.dumps(metadata))
+    return folder
+
+
+def write_pylate(folder: Path, **settings: Any) -> Path:
+    """As PyLate saves it: a projection of its own folder, markers added to the tokenizer."""
+    from safetensors.torch import save_file
+
+    tokenizer, model, projection = _colbert_parts()
+    tokenizer.add_tokens(["[Q] ", "[D] "])
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    dense = folder / "1_Dense"
+    dense.mkdir()
+    save_file({"linear.weight": projection}, dense / "model.safetensors")
+    files = {
+        "modules.json": [
+            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+            {"idx": 1, "name": "1", "path": "1_Dense", "type": "pylate.models.Dense.Dense"},
+        ],
+        "1_Dense/config.json": {
+            "in_features": 32,
+            "out_features": 12,
+            "bias": False,
+            "activation_function": "torch.nn.modules.linear.Identity",
+        },
+        # PyLate leaves behind the length that it last tokenised to, less its marker.
+        "sentence_bert_config.json": {"max_seq_length": 39, "do_lower_case": False},
+        "config_sentence_transformers.json": {
+            "similarity_fn_name": "MaxSim",
+            "query_prefix": "[Q] ",
+            "document_prefix": "[D] ",
+            "query_length": 16,
+            "document_length": 40,
+            "do_query_expansion": True,
+            "attend_to_expansion_tokens": False,
+            "skiplist_words": [",", ".", "?"],
+            **settings,
+        },
+    }
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+def _colbert_parts() -> tuple[Any, Any, Any]:
+    """A tokenizer with markers and punctuation, a transformer, a projection [12, 32]."""
+    import string
+
+    import torch
+    from transformers import BertModel, BertTokenizerFast
+
+    from tests.conftest import WORDS, bert_config
+
+    letters = [chr(n) for n in range(ord("a"), ord("z") + 1)]
+    tokens = ["[PAD]", "[unused0]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokens += [*string.punctuation, *WORDS, *letters, *(f"##{letter}" for letter in letters)]
+    tokenizer = BertTokenizerFast(
+        vocab={token: number for number, token in enumerate(tokens)}, model_max_length=64
+    )
+    torch.manual_seed(4)
+    config = bert_config(initializer_range=0.5)
+    config.vocab_size = len(tokenizer)
+    return tokenizer, BertModel(config).eval(), torch.randn(12, 32)

@@ -49,9 +49,7 @@ class MxbaiV2Scorer(DecoderScorer):
         )
         after = line + task + end
         positions = model_settings(folder).get("max_position_embeddings")
-        limit = length_limit(
-            options.max_length or _MAX_LENGTH, positions, len(before) + len(after)
-        )
+        limit = length_limit(options.max_length or _MAX_LENGTH, positions, len(before) + len(after))
         told = f"instruction: {options.instruction}\n" if options.instruction else ""
         template = Template(
             before=before,

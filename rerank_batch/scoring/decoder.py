@@ -48,9 +48,7 @@ class Decoder:
     def read(self, prefix: IntArray) -> Cache:
         """The beginning of a prompt, to be given to `score` any number of times."""
         kept = Cache(layer_class_to_replicate=DynamicLayer)
-        self._transformer(
-            input_ids=self._there(prefix[None]), past_key_values=kept, use_cache=True
-        )
+        self._transformer(input_ids=self._there(prefix[None]), past_key_values=kept, use_cache=True)
         return Cache(layers=[_Shared(layer.keys, layer.values) for layer in kept.layers])
 
     @torch.inference_mode()
@@ -67,8 +65,9 @@ class Decoder:
             past_key_values=prefix,
             use_cache=prefix is not None,
         ).last_hidden_state
-        last = hidden[torch.arange(len(rows)), self._there(lengths - 1)]
-        return last.float() @ self._head
+        last = hidden[torch.arange(len(rows), device=self._device), self._there(lengths - 1)]
+        scores: Tensor = last.float() @ self._head
+        return scores
 
     def run(self, batch: TokenBatch) -> Tensor:
         """See `Runtime.run`: whole prompts of one length, for measuring."""

@@ -71,12 +71,12 @@ class PromptTokenizer:
         if not len(template.between):
             self._check_split()
 
-    def prompts(
-        self, queries: Sequence[str], documents: Sequence[Sequence[str]]
-    ) -> list[Prompt]:
+    def prompts(self, queries: Sequence[str], documents: Sequence[Sequence[str]]) -> list[Prompt]:
         """One prompt for each query; every distinct text is encoded once."""
         template = self.template
-        number = {text: n for n, text in enumerate(dict.fromkeys(d for ds in documents for d in ds))}
+        number = {
+            text: n for n, text in enumerate(dict.fromkeys(d for ds in documents for d in ds))
+        }
         bodies = self._encode([template.document + text for text in number])
         first, last = template.query
         asked = self._encode([first + text + last for text in queries])

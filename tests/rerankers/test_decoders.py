@@ -27,7 +27,16 @@ OPTIONS = ScorerOptions(mode=Mode("torch", "fp32"))
 FAMILIES = ("qwen3-reranker", "mxbai-v2", "bge-gemma", "bge-layerwise")
 # Texts that a tokenizer could join with what stands beside them, and of very different lengths.
 QUERIES = ["what is it?", "alpha", "", " river\n", *sentences(2, seed=4, words=30)]
-DOCUMENTS = ["", " ", "\n\nalpha", "a", ":>", "1 river", "日本 naïve", *sentences(5, seed=5, words=60)]
+DOCUMENTS = [
+    "",
+    " ",
+    "\n\nalpha",
+    "a",
+    ":>",
+    "1 river",
+    "日本 naïve",
+    *sentences(5, seed=5, words=60),
+]
 
 
 @pytest.fixture(scope="module")
@@ -324,9 +333,7 @@ def test_layerwise_scores_are_those_of_the_layer_and_none_above_is_computed(
     monkeypatch.setattr(LlamaDecoderLayer, "forward", watched)
     scored = scorer.score(["a river"], [DOCUMENTS])
     assert computed == set(range(layer))
-    theirs = expected(
-        folders["bge-layerwise"], "bge-layerwise", "a river", DOCUMENTS, layer=layer
-    )
+    theirs = expected(folders["bge-layerwise"], "bge-layerwise", "a river", DOCUMENTS, layer=layer)
     np.testing.assert_allclose(scored.values[0], theirs, rtol=1e-4, atol=1e-4)
 
 
