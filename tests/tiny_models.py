@@ -29,10 +29,12 @@ def write_mxbai_v2(folder: Path) -> Path:
 
 
 def write_bge_gemma(folder: Path) -> Path:
-    from transformers import GemmaConfig, GemmaForCausalLM, GemmaTokenizer
+    from transformers import AddedToken, GemmaConfig, GemmaForCausalLM, GemmaTokenizer
 
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
     tokenizer = GemmaTokenizer(**_pieces(special))
+    # As Gemma has them for runs of white space: added, but part of every text.
+    tokenizer.add_tokens([AddedToken("\n\n", normalized=False, special=False)])
     config = GemmaConfig(vocab_size=len(tokenizer), head_dim=8, **_SHAPE)
     return _write(folder, GemmaForCausalLM, config, tokenizer)
 
