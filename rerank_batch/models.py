@@ -18,7 +18,8 @@ from rerank_batch.config import digest
 from rerank_batch.errors import ModelError
 from rerank_batch.storage import sha256_file
 
-_MODEL_FILES = (".json", ".safetensors", ".txt", ".model", ".tiktoken", ".jinja")
+# ColBERT's settings are in artifact.metadata.
+_MODEL_FILES = (".json", ".safetensors", ".txt", ".model", ".tiktoken", ".jinja", ".metadata")
 _UNSAFE_FILES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -84,7 +85,15 @@ def model_fingerprint(folder: Path) -> str:
 
 def model_settings(folder: Path) -> dict[str, Any]:
     """The transformer's config.json, for sizes; empty where the model has none at its top."""
-    file = folder / "config.json"
+    return json_file(folder / "config.json")
+
+
+def json_file(file: Path) -> dict[str, Any]:
+    """What one of a model's JSON files says; empty where there is none.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
     try:
         return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

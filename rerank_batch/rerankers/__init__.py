@@ -28,6 +28,10 @@ class Family:
 FAMILIES: dict[str, Family] = {
     "cross-encoder": Family("rerank_batch.rerankers.cross_encoder:CrossEncoderScorer"),
     "late-interaction": Family("rerank_batch.rerankers.late_interaction:LateInteractionScorer"),
+    "qwen3-reranker": Family("rerank_batch.rerankers.qwen3_reranker:Qwen3RerankerScorer"),
+    "mxbai-v2": Family("rerank_batch.rerankers.mxbai_v2:MxbaiV2Scorer"),
+    "bge-gemma": Family("rerank_batch.rerankers.bge_gemma:BgeGemmaScorer"),
+    "bge-layerwise": Family("rerank_batch.rerankers.bge_layerwise:BgeLayerwiseScorer"),
     "cohere": Family("rerank_batch.rerankers.cohere:CohereScorer", service=True),
     "voyage": Family("rerank_batch.rerankers.voyage:VoyageScorer", service=True),
     "jina": Family("rerank_batch.rerankers.jina:JinaScorer", service=True),

@@ -1,24 +1,26 @@
 """Late interaction: every query token looks for its best match among the document's tokens.
 
-The score is the mean over the query's tokens, without the special ones, of the maximum cosine with
-any token of the document: MaxSim (Khattab and Zaharia, "ColBERT", SIGIR 2020,
-https://doi.org/10.1145/3397271.3401075) with a mean in place of the sum, so that scores of short
-and long queries share a scale. It needs a bi-encoder and no training.
+The score is MaxSim (Khattab and Zaharia, "ColBERT", SIGIR 2020,
+https://doi.org/10.1145/3397271.3401075): for each query token the maximum cosine with any token of
+the document. Of a plain bi-encoder, which needs no training for it, it is their mean over the
+query's tokens without the special ones, so that scores of short and long queries share a scale; of
+a ColBERT checkpoint their sum over all vectors that `colbert` gives, as it was trained.
 
 Each distinct document of a window is encoded once, whatever the number of queries that have it as
 a candidate, and its token vectors are dropped as soon as those queries are scored: memory does not
 grow with the window.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from rerank_batch.rerankers.base import PairScores, ScorerOptions, split
+from rerank_batch.rerankers.colbert import ColbertEncoder, is_colbert
 from rerank_batch.scoring.bi_encoder import load_bi_encoder, text_engine, unit
 from rerank_batch.scoring.choice import choose
 from rerank_batch.scoring.device import first_pass, pick_device
@@ -28,23 +30,78 @@ from rerank_batch.scoring.packing import TokenBudget
 from rerank_batch.scoring.tokens import TokenBatch
 
 FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+Take = Callable[[IntArray, Sequence[FloatArray]], None]
 
 _PROBES = ("what is it?", "Ünïcode, 東京 and\ttabs ", "word " * 700, "")
 
 
+class TokenEncoder(Protocol):
+    """Texts to the unit vectors [tokens, width] of the tokens that count in the score."""
+
+    def queries(self, texts: Sequence[str]) -> tuple[list[FloatArray], NDArray[np.bool_]]:
+        """The vectors of each query, and which were cut."""
+
+    def documents(self, texts: Sequence[str], take: Take) -> NDArray[np.bool_]:
+        """Hand ``take`` numbers of documents and their vectors; returns which were cut."""
+
+
 class LateInteractionScorer:
-    """Scores are mean maximum cosines, within -1 and 1; a pair without tokens scores 0.
+    """Scores are mean maximum cosines, within -1 and 1, or their sums for a ColBERT checkpoint.
+
+    A pair without tokens scores 0.
 
     Raises:
-        UnknownShape, NotSpliceable: the model is none that our engine knows.
+        UnknownShape, NotSpliceable: the bi-encoder is none that our engine knows.
     """
 
     def __init__(self, folder: Path, options: ScorerOptions) -> None:
         self.mode = options.mode or self.choose(folder, options).mode
+        colbert = is_colbert(folder)
+        kind = ColbertEncoder if colbert else BiEncoder
+        self._encoder: TokenEncoder = kind(folder, options, self.mode)
+        self._combine: Callable[[FloatArray], np.float32] = np.sum if colbert else np.mean
+
+    @staticmethod
+    def choose(folder: Path, options: ScorerOptions) -> Choice:
+        """Measure which mode is the fastest that the options allow."""
+        return (ColbertEncoder if is_colbert(folder) else BiEncoder).choose(folder, options)
+
+    def score(self, queries: Sequence[str], documents: Sequence[Sequence[str]]) -> PairScores:
+        """See `PairScorer.score`."""
+        pairs = [(i, d) for i, listed in enumerate(documents) for d in listed]
+        texts, which = np.unique(np.array([d for _, d in pairs], dtype=object), return_inverse=True)
+        query_of = np.array([i for i, _ in pairs], dtype=np.int64)
+        query_tokens, query_cut = self._encoder.queries(queries)
+        flat = np.zeros(len(pairs), dtype=np.float32)
+        by_text = np.argsort(which, kind="stable")
+        ends = np.searchsorted(which[by_text], np.arange(len(texts) + 1))
+
+        def score_documents(numbers: IntArray, vectors: Sequence[FloatArray]) -> None:
+            for text, tokens in zip(numbers, vectors, strict=True):
+                mine = by_text[ends[text] : ends[text + 1]]
+                flat[mine] = [self._max_cosines(query_tokens[q], tokens) for q in query_of[mine]]
+
+        document_cut = self._encoder.documents(list(texts), score_documents)
+        return PairScores(
+            split(flat, documents), split(document_cut[which] | query_cut[query_of], documents)
+        )
+
+    def _max_cosines(self, query: FloatArray, document: FloatArray) -> float:
+        """The score of one pair's token vectors, computed apart from any other pair's."""
+        if not len(query) or not len(document):
+            return 0.0
+        return float(self._combine((query @ document.T).max(axis=1)))
+
+
+class BiEncoder:
+    """A sentence-transformers model by our own engine: queries without their special tokens."""
+
+    def __init__(self, folder: Path, options: ScorerOptions, mode: Mode) -> None:
         model = load_bi_encoder(folder, options.max_length)
         marks = (model.tokenizer.cls_token_id, model.tokenizer.sep_token_id)
         self._marks = np.array([mark for mark in marks if mark is not None])
-        self._engine = _engine(model, options, self.mode)
+        self._engine = _engine(model, options, mode)
 
     @staticmethod
     def choose(folder: Path, options: ScorerOptions) -> Choice:
@@ -56,34 +113,11 @@ class LateInteractionScorer:
         modes = modes_for(options.precision, options.allow, options.runtime, pick_device())
         return choose(modes, opened)
 
-    def score(self, queries: Sequence[str], documents: Sequence[Sequence[str]]) -> PairScores:
-        """See `PairScorer.score`."""
-        pairs = [(i, d) for i, listed in enumerate(documents) for d in listed]
-        texts, which = np.unique(np.array([d for _, d in pairs], dtype=object), return_inverse=True)
-        query_of = np.array([i for i, _ in pairs], dtype=np.int64)
-        query_tokens, query_cut = self._query_tokens(queries)
-        flat = np.zeros(len(pairs), dtype=np.float32)
-        by_text = np.argsort(which, kind="stable")
-        ends = np.searchsorted(which[by_text], np.arange(len(texts) + 1))
+    def queries(self, texts: Sequence[str]) -> tuple[list[FloatArray], NDArray[np.bool_]]:
+        """See `TokenEncoder.queries`."""
+        found = [np.empty((0, 0), np.float32)] * len(texts)
 
-        def score_documents(
-            numbers: NDArray[np.int64], batch: TokenBatch, vectors: FloatArray
-        ) -> None:
-            parts = np.split(unit(vectors), np.cumsum(batch.lengths)[:-1])
-            for text, tokens in zip(numbers, parts, strict=True):
-                mine = by_text[ends[text] : ends[text + 1]]
-                flat[mine] = [_mean_max_cosine(query_tokens[q], tokens) for q in query_of[mine]]
-
-        document_cut = self._engine.tokens(list(texts), score_documents)
-        return PairScores(
-            split(flat, documents), split(document_cut[which] | query_cut[query_of], documents)
-        )
-
-    def _query_tokens(self, queries: Sequence[str]) -> tuple[list[FloatArray], NDArray[np.bool_]]:
-        """Per query its unit token vectors [tokens, width] without the special tokens."""
-        found = [np.empty((0, 0), np.float32)] * len(queries)
-
-        def keep(numbers: NDArray[np.int64], batch: TokenBatch, vectors: FloatArray) -> None:
+        def keep(numbers: IntArray, batch: TokenBatch, vectors: FloatArray) -> None:
             ends = np.cumsum(batch.lengths)[:-1]
             words = np.split(~np.isin(batch.ids, self._marks), ends)
             for query, tokens, word in zip(
@@ -91,7 +125,15 @@ class LateInteractionScorer:
             ):
                 found[query] = tokens[word]
 
-        return found, self._engine.tokens(queries, keep)
+        return found, self._engine.tokens(texts, keep)
+
+    def documents(self, texts: Sequence[str], take: Take) -> NDArray[np.bool_]:
+        """See `TokenEncoder.documents`."""
+
+        def cut_up(numbers: IntArray, batch: TokenBatch, vectors: FloatArray) -> None:
+            take(numbers, np.split(unit(vectors), np.cumsum(batch.lengths)[:-1]))
+
+        return self._engine.tokens(texts, cut_up)
 
 
 def _engine(model: Any, options: ScorerOptions, mode: Mode) -> TextEngine:
@@ -105,14 +147,9 @@ def _engine(model: Any, options: ScorerOptions, mode: Mode) -> TextEngine:
     budget = TokenBudget(options.batch_tokens, model.device.type)
     engine = text_engine(model, "tokens", mode, options.threads, options.graphs, budget)
 
-    def check(numbers: NDArray[np.int64], batch: TokenBatch, vectors: FloatArray) -> None:
+    def check(numbers: IntArray, batch: TokenBatch, vectors: FloatArray) -> None:
         truth = torch.cat([theirs[number] for number in numbers]).float().cpu().numpy()
         check_same(unit(vectors), unit(truth), mode.format)
 
     first_pass(lambda: engine.tokens(_PROBES, check), options.threads)
     return engine
-
-
-def _mean_max_cosine(query: FloatArray, document: FloatArray) -> float:
-    """The score of one pair's token vectors, computed apart from any other pair's."""
-    return float((query @ document.T).max(axis=1).mean()) if len(query) and len(document) else 0.0

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.numpy import save_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from rerank_batch.errors import ModelError
@@ -17,6 +17,7 @@ from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.scoring.modes import Mode
 from rerank_batch.scoring.packing import TokenBudget
 from rerank_batch.scoring.torch_runtime import TorchRuntime
+from tests import tiny_models
 from tests.conftest import sentences
 
 OPTIONS = ScorerOptions(mode=Mode("torch", "fp32"))
@@ -24,22 +25,47 @@ QUERIES = sentences(6, seed=10)
 LISTS = [sentences(n, seed=20 + n, words=60) for n in (7, 0, 1, 12, 3, 5)]
 
 
+# These run a `TorchRuntime` or what was measured to be faster; the others run torch themselves.
+WITH_RUNTIMES = ("cross-encoder", "late-interaction")
+
+
 @pytest.fixture(scope="module")
-def folders(tiny_cross_encoder, tiny_bi_encoder):
-    return {"cross-encoder": tiny_cross_encoder, "late-interaction": tiny_bi_encoder}
+def folders(tiny_cross_encoder, tiny_bi_encoder, tmp_path_factory):
+    found = {"cross-encoder": tiny_cross_encoder, "late-interaction": tiny_bi_encoder}
+    written = {
+        "late-interaction colbert": tiny_models.write_colbert,
+        "qwen3-reranker": tiny_models.write_qwen3_reranker,
+        "mxbai-v2": tiny_models.write_mxbai_v2,
+        "bge-gemma": tiny_models.write_bge_gemma,
+        "bge-layerwise": tiny_models.write_bge_layerwise,
+    }
+    for model, write in written.items():
+        found[model] = write(tmp_path_factory.mktemp(model.replace(" ", "-")))
+    return found
 
 
-WEIGHTS = sorted(name for name, family in FAMILIES.items() if not family.service)
-
-
-@pytest.fixture(scope="module", params=WEIGHTS)
-def family(request):
+@pytest.fixture(
+    scope="module",
+    params=[
+        *sorted(name for name, family in FAMILIES.items() if not family.service),
+        "late-interaction colbert",
+    ],
+)
+def model(request):
+    """A family, or a kind of model within it."""
     return request.param
 
 
 @pytest.fixture(scope="module")
-def scorer(family, folders):
-    return load_scorer(ModelName(family, str(folders[family])), OPTIONS)
+def load(model, folders):
+    """Loads the model's scorer with such options."""
+    name = ModelName(model.partition(" ")[0], str(folders[model]))
+    return lambda **options: load_scorer(name, replace(OPTIONS, **options))
+
+
+@pytest.fixture(scope="module")
+def scorer(load):
+    return load()
 
 
 def test_one_score_for_each_document_in_the_order_given(scorer):
@@ -53,11 +79,10 @@ def test_one_score_for_each_document_in_the_order_given(scorer):
 
 @settings(max_examples=15, deadline=None)
 @given(budget=st.integers(64, 4096), seed=st.integers(0, 1000))
-def test_scores_do_not_depend_on_batch_size_or_company(family, folders, scorer, budget, seed):
+def test_scores_do_not_depend_on_batch_size_or_company(load, scorer, budget, seed):
     """The same pairs in other batches, in another order, beside other queries."""
     alone = [scorer.score([q], [d]).values[0] for q, d in zip(QUERIES, LISTS, strict=True)]
-    options = replace(OPTIONS, batch_tokens=budget)
-    other = load_scorer(ModelName(family, str(folders[family])), options)
+    other = load(batch_tokens=budget)
     order = np.random.default_rng(seed).permutation(len(QUERIES))
     mixed = other.score([QUERIES[i] for i in order], [LISTS[i] for i in order])
     for position, i in enumerate(order):
@@ -83,15 +108,16 @@ def test_no_queries_and_no_documents_are_fine(scorer):
 
 
 def test_truncation_is_flagged_for_the_pairs_it_touches(scorer):
-    long = " ".join(["river"] * 200)
+    long = " ".join(["river"] * 300)
     scored = scorer.score(["alpha", "alpha", long], [["beta"], ["beta", long], ["beta"]])
     assert [pairs.tolist() for pairs in scored.truncated] == [[False], [False, True], [True]]
 
 
-def test_scores_stay_what_they_are_where_memory_runs_out(scorer, family, folders, monkeypatch):
+@pytest.mark.parametrize("model", WITH_RUNTIMES, indirect=True)
+def test_scores_stay_what_they_are_where_memory_runs_out(scorer, load, monkeypatch):
     """Every forward pass of more than one text fails, as it would on a smaller machine."""
     expected = scorer.score(QUERIES, LISTS)
-    other = load_scorer(ModelName(family, str(folders[family])), OPTIONS)
+    other = load()
     run, failed = TorchRuntime.run, []
 
     def short_of_memory(runtime, batch):
@@ -110,22 +136,23 @@ def test_scores_stay_what_they_are_where_memory_runs_out(scorer, family, folders
         np.testing.assert_allclose(values, known, atol=2e-5)
 
 
-def test_the_first_pass_of_a_model_is_made_by_one_thread(family, folders, monkeypatch):
+def test_the_first_pass_of_a_model_is_made_by_one_thread(load, monkeypatch):
     """Two threads that call MKL's vector functions for the first time can get other digits."""
     each, threads = TokenBudget.each, []
 
-    def watched(budget, lengths, forward, even):
+    def watched(budget, lengths, forward, even=False):
         threads.append(torch.get_num_threads())
         each(budget, lengths, forward, even)
 
     monkeypatch.setattr(TokenBudget, "each", watched)
-    scorer = load_scorer(ModelName(family, str(folders[family])), replace(OPTIONS, threads=2))
+    scorer = load(threads=2)
     assert set(threads) == {1}
     threads.clear()
     scorer.score(["river"], [["stone"]])
     assert set(threads) == {2}
 
 
+@pytest.mark.parametrize("family", WITH_RUNTIMES)
 def test_a_family_measures_its_modes_and_runs_in_the_one_it_chose(family, folders):
     options = replace(OPTIONS, mode=None, precision="auto", allow=("int8",))
     choice = choose_mode(ModelName(family, str(folders[family])), options)
@@ -138,11 +165,11 @@ def test_a_family_measures_its_modes_and_runs_in_the_one_it_chose(family, folder
     )
 
 
-def test_a_folder_with_another_kind_of_model_is_refused(tmp_path, family):
+def test_a_folder_with_another_kind_of_model_is_refused(tmp_path, model):
     (tmp_path / "config.json").write_text('{"model_type": "nonsense"}')
-    save_file({"weight": torch.zeros(1)}, tmp_path / "model.safetensors")
+    save_file({}, tmp_path / "model.safetensors")
     with pytest.raises(ModelError, match="does not load"):
-        load_scorer(ModelName(family, str(tmp_path)), OPTIONS)
+        load_scorer(ModelName(model.partition(" ")[0], str(tmp_path)), OPTIONS)
 
 
 def test_an_unknown_family_names_those_there_are():
