@@ -1,13 +1,10 @@
-"""The contract every pointwise scorer keeps, and each family's own rule checked from scratch."""
+"""Scorers with weights: their own rules checked from scratch, memory, threads, modes."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from safetensors.numpy import save_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from rerank_batch.errors import ModelError
@@ -17,7 +14,6 @@ from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.scoring.modes import Mode
 from rerank_batch.scoring.packing import TokenBudget
 from rerank_batch.scoring.torch_runtime import TorchRuntime
-from tests import tiny_models
 from tests.conftest import sentences
 
 OPTIONS = ScorerOptions(mode=Mode("torch", "fp32"))
@@ -29,95 +25,12 @@ LISTS = [sentences(n, seed=20 + n, words=60) for n in (7, 0, 1, 12, 3, 5)]
 WITH_RUNTIMES = ("cross-encoder", "late-interaction")
 
 
-@pytest.fixture(scope="module")
-def folders(tiny_cross_encoder, tiny_bi_encoder, tmp_path_factory):
-    found = {"cross-encoder": tiny_cross_encoder, "late-interaction": tiny_bi_encoder}
-    written = {
-        "late-interaction colbert": tiny_models.write_colbert,
-        "qwen3-reranker": tiny_models.write_qwen3_reranker,
-        "mxbai-v2": tiny_models.write_mxbai_v2,
-        "bge-gemma": tiny_models.write_bge_gemma,
-        "bge-layerwise": tiny_models.write_bge_layerwise,
-    }
-    for model, write in written.items():
-        found[model] = write(tmp_path_factory.mktemp(model.replace(" ", "-")))
-    return found
-
-
-@pytest.fixture(
-    scope="module",
-    params=[
-        *sorted(name for name, family in FAMILIES.items() if not family.service),
-        "late-interaction colbert",
-    ],
-)
-def model(request):
-    """A family, or a kind of model within it."""
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def load(model, folders):
-    """Loads the model's scorer with such options."""
-    name = ModelName(model.partition(" ")[0], str(folders[model]))
-    return lambda **options: load_scorer(name, replace(OPTIONS, **options))
-
-
-@pytest.fixture(scope="module")
-def scorer(load):
-    return load()
-
-
-def test_one_score_for_each_document_in_the_order_given(scorer):
-    scored = scorer.score(QUERIES, LISTS)
-    assert [len(values) for values in scored.values] == [len(listed) for listed in LISTS]
-    backwards = scorer.score(QUERIES, [listed[::-1] for listed in LISTS])
-    for values, turned in zip(scored.values, backwards.values, strict=True):
-        assert values.dtype == np.float32
-        np.testing.assert_allclose(values, turned[::-1], atol=2e-5)
-
-
-@settings(max_examples=15, deadline=None)
-@given(budget=st.integers(64, 4096), seed=st.integers(0, 1000))
-def test_scores_do_not_depend_on_batch_size_or_company(load, scorer, budget, seed):
-    """The same pairs in other batches, in another order, beside other queries."""
-    alone = [scorer.score([q], [d]).values[0] for q, d in zip(QUERIES, LISTS, strict=True)]
-    other = load(batch_tokens=budget)
-    order = np.random.default_rng(seed).permutation(len(QUERIES))
-    mixed = other.score([QUERIES[i] for i in order], [LISTS[i] for i in order])
-    for position, i in enumerate(order):
-        np.testing.assert_allclose(mixed.values[position], alone[i], atol=2e-5)
-
-
-def test_a_pair_scores_the_same_wherever_and_however_often_it_stands(scorer):
-    scored = scorer.score(["river stone"] * 2, [["cloud", "paper", "cloud"], ["paper", "cloud"]])
-    first, second = scored.values
-    np.testing.assert_allclose([first[0], first[1]], [first[2], second[0]], atol=2e-5)
-    np.testing.assert_allclose(first[0], second[1], atol=2e-5)
-
-
-@pytest.mark.parametrize("text", ["", "   ", "日本語 naïve Ω\u200b", "x" * 5000, "\x00\ufffd"])
-def test_odd_documents_and_queries_get_finite_scores(scorer, text):
-    scored = scorer.score([text, "alpha"], [["alpha", text], [text]])
-    assert all(np.isfinite(values).all() for values in scored.values)
-
-
-def test_no_queries_and_no_documents_are_fine(scorer):
-    assert scorer.score([], []).values == []
-    assert [len(v) for v in scorer.score(["alpha"], [[]]).values] == [0]
-
-
-def test_truncation_is_flagged_for_the_pairs_it_touches(scorer):
-    long = " ".join(["river"] * 300)
-    scored = scorer.score(["alpha", "alpha", long], [["beta"], ["beta", long], ["beta"]])
-    assert [pairs.tolist() for pairs in scored.truncated] == [[False], [False, True], [True]]
-
-
-@pytest.mark.parametrize("model", WITH_RUNTIMES, indirect=True)
-def test_scores_stay_what_they_are_where_memory_runs_out(scorer, load, monkeypatch):
+@pytest.mark.parametrize("family", WITH_RUNTIMES)
+def test_scores_stay_what_they_are_where_memory_runs_out(family, folders, monkeypatch):
     """Every forward pass of more than one text fails, as it would on a smaller machine."""
-    expected = scorer.score(QUERIES, LISTS)
-    other = load()
+    name = ModelName(family, str(folders[family]))
+    expected = load_scorer(name, OPTIONS).score(QUERIES, LISTS)
+    other = load_scorer(name, OPTIONS)
     run, failed = TorchRuntime.run, []
 
     def short_of_memory(runtime, batch):
@@ -136,7 +49,8 @@ def test_scores_stay_what_they_are_where_memory_runs_out(scorer, load, monkeypat
         np.testing.assert_allclose(values, known, atol=2e-5)
 
 
-def test_the_first_pass_of_a_model_is_made_by_one_thread(load, monkeypatch):
+@pytest.mark.parametrize("family", [name for name, each in FAMILIES.items() if not each.service])
+def test_the_first_pass_of_a_model_is_made_by_one_thread(family, folders, monkeypatch):
     """Two threads that call MKL's vector functions for the first time can get other digits."""
     each, threads = TokenBudget.each, []
 
@@ -145,7 +59,8 @@ def test_the_first_pass_of_a_model_is_made_by_one_thread(load, monkeypatch):
         each(budget, lengths, forward, even)
 
     monkeypatch.setattr(TokenBudget, "each", watched)
-    scorer = load(threads=2)
+    name = ModelName(family, str(folders[family]))
+    scorer = load_scorer(name, replace(OPTIONS, threads=2))
     assert set(threads) == {1}
     threads.clear()
     scorer.score(["river"], [["stone"]])
@@ -163,13 +78,6 @@ def test_a_family_measures_its_modes_and_runs_in_the_one_it_chose(family, folder
         "fp32",
         "int8",
     )
-
-
-def test_a_folder_with_another_kind_of_model_is_refused(tmp_path, model):
-    (tmp_path / "config.json").write_text('{"model_type": "nonsense"}')
-    save_file({}, tmp_path / "model.safetensors")
-    with pytest.raises(ModelError, match="does not load"):
-        load_scorer(ModelName(model.partition(" ")[0], str(tmp_path)), OPTIONS)
 
 
 def test_an_unknown_family_names_those_there_are():
