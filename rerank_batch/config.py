@@ -371,10 +371,7 @@ class Config(Section):
         if self.reranker is None:
             return self
         depths = [stage.depth for stage in self.reranker.cascade if stage.depth is not None]
-        for name, number in (
-            ("reranker.top_k", self.reranker.top_k),
-            *(("depth", d) for d in depths),
-        ):
+        for name, number in (("reranker.top_k", self.reranker.top_k), *(("depth", d) for d in depths)):
             if number > self.retrieval.depth:
                 raise ValueError(
                     f"{name} ({number}) is larger than retrieval.depth "
