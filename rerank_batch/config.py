@@ -370,8 +370,8 @@ class Config(Section):
     def _results_fit_the_candidates(self) -> "Config":
         if self.reranker is None:
             return self
-        depths = [stage.depth for stage in self.reranker.cascade if stage.depth is not None]
-        for name, number in (("reranker.top_k", self.reranker.top_k), *(("depth", d) for d in depths)):
+        depths = [("depth", each.depth) for each in self.reranker.cascade if each.depth is not None]
+        for name, number in (("reranker.top_k", self.reranker.top_k), *depths):
             if number > self.retrieval.depth:
                 raise ValueError(
                     f"{name} ({number}) is larger than retrieval.depth "
