@@ -50,6 +50,7 @@ def estimate(config: Config, queries: int, console: Console) -> dict[str, Any]:
         "start_seconds": round(fixed, 1),
         "hours": hours,
         "services": book["services"],
+        "sample_billed": book["billed"],
         "billed": billed,
         "cost": None if price is None and not book["services"] else hours * (price or 0) + billed,
         "currency": config.cost.currency,
@@ -61,7 +62,8 @@ def show(summary: dict[str, Any], console: Console) -> None:
     hours = summary["hours"]
     facts: dict[str, object] = {
         "tried": f"{summary['sample_queries']:,} of {summary['queries']:,} queries in "
-        f"{summary['sample_seconds']:.0f} s",
+        f"{summary['sample_seconds']:.0f} s"
+        + (f", which cost {summary['sample_billed']:,.4f}" if summary["services"] else ""),
         "pairs": f"{summary['pairs']:,}, {summary['hit_rate']:.1%} of them known",
         "time": f"{hours * 60:,.1f} minutes" if hours < 2 else f"{hours:,.1f} hours",
         "of it": f"{summary['start_seconds']:.0f} s of starting; then the busiest stage is "

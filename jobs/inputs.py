@@ -32,6 +32,7 @@ from rerank_batch.retrieval.index import (
     verify_files,
 )
 from rerank_batch.scoring.modes import Graphs
+from rerank_batch.services.address import address_of
 from rerank_batch.storage import NodeCache, open_root
 from rerank_batch.tables import fingerprint_files
 
@@ -180,6 +181,7 @@ def scorer_names(config: Config) -> list[ModelName]:
 
 def _scorer(number: int, model: ModelName, settings: ScorerConfig) -> ScorerInput:
     if family_of(model).service:
+        address_of(model.family)  # so that a missing key is told before anything is started
         made_of = digest([str(model), prompt_fingerprint(model, settings.method)])
         return ScorerInput(number, model, settings, made_of, {})
     folder = model_folder(model.location)

@@ -175,6 +175,7 @@ def test_killing_a_scorer_changes_nothing(root, built_config, tmp_path):
     assert content_of(root, "killed") == content_of(root, "left-alone")
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_load_stop_the_job_with_the_code_of_models(
     built_config, tiny_cross_encoder, tmp_path
 ):

@@ -10,6 +10,8 @@ import yaml
 from rerank_batch import open_results
 from tests.conftest import run_json, sentences
 
+pytestmark = pytest.mark.slow  # the scorer with a memory itself is in tests/test_cached_scorer.py
+
 
 def write_night(folder: Path, texts: dict[str, str], asked: dict[str, str]) -> None:
     """Corpus and log of a night."""
@@ -120,7 +122,6 @@ def test_the_files_of_new_scores_are_gone_once_they_are_in_the_cache(nights):
     assert len(list((root / "scores").glob("*/segments/*.arrow"))) > 0
 
 
-@pytest.mark.slow
 def test_a_damaged_cache_costs_time_and_no_result(nights):
     """A manifest that cannot be read, and a segment that is not what it was."""
     place, config = nights["first"]["root"], nights["config"]
@@ -144,7 +145,6 @@ def test_a_damaged_cache_costs_time_and_no_result(nights):
         manifest.write_bytes(whole)
 
 
-@pytest.mark.slow
 def test_the_cache_is_kept_within_its_bytes(nights):
     summary = run_json("rerank", nights["config"], "--set", "cache.max_bytes=1")
     assert summary["cache"]["cached_pairs"] == 0

