@@ -90,7 +90,13 @@ def _services(run: Run, config: Config, inputs: Inputs) -> dict[str, dict[str, A
 
 def cost_lines(book: Mapping[str, Any]) -> dict[str, object]:
     """The lines of the summary."""
-    lines: dict[str, object] = {}
+    cpu, gpu = (
+        sum(pool[f"{kind}_seconds"] for pool in book["pools"].values()) for kind in ("cpu", "gpu")
+    )
+    lines: dict[str, object] = {
+        "work": f"{book['tokens']:,} tokens read in {cpu:,.0f} CPU s"
+        + (f" and {gpu:,.0f} GPU s" if gpu else "")
+    }
     if len(book["models"]) > 1:
         lines["cascade"] = "\n".join(
             f"{each['model']}: {each['pairs']:,} pairs in {each['seconds']:,} s"

@@ -18,7 +18,8 @@ def estimate(config: Config, queries: int, console: Console) -> dict[str, Any]:
 
     The stages work side by side, so a run takes as long as the busiest of them: its seconds for a
     query, over its actors, times the queries, and the start once. Cached scores are used where
-    there are any, and none are added, so that trying again finds the same.
+    there are any, and none are added, so that trying again finds the same; of a service that means
+    that the sample is paid for and its answers are not kept.
     """
     inputs = read_inputs(config)
     planned = inputs.plan.queries

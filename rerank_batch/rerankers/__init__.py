@@ -83,10 +83,16 @@ def family_of(name: ModelName) -> Family:
 def is_listwise(name: ModelName, method: LlmMethod) -> bool:
     """Whether a score depends on the whole list, so that it belongs to no pair alone.
 
+    Jina's third reranker lets documents attend to those before them, whoever serves it
+    (https://huggingface.co/jinaai/jina-reranker-v3).
+
     Raises:
         ModelError: there is no such family.
     """
-    return family_of(name).prompted and method == "listwise"
+    family = family_of(name)
+    if family.prompted:
+        return method == "listwise"
+    return family.service and "jina-reranker-v3" in name.location
 
 
 def prompt_fingerprint(name: ModelName, method: LlmMethod) -> str | None:

@@ -122,4 +122,7 @@ def test_only_the_listwise_llm_depends_on_the_list_and_only_an_llm_on_a_prompt()
     llm, other = ModelName("llm", "some-model"), ModelName("cross-encoder", "folder")
     assert [is_listwise(llm, method) for method in prompts.FILES] == [False, False, True]
     assert not is_listwise(other, "listwise")
+    assert is_listwise(ModelName("jina", "jina-reranker-v3"), "yes-no")
+    assert is_listwise(ModelName("vllm", "jinaai/jina-reranker-v3"), "yes-no")
+    assert not is_listwise(ModelName("jina", "jina-reranker-v2-base-multilingual"), "yes-no")
     assert prompt_fingerprint(other, "listwise") is None
