@@ -118,7 +118,7 @@ def test_the_fingerprint_changes_with_the_file_and_with_nothing_else(tmp_path, m
     assert changed == ["grade"]
 
 
-def test_only_the_listwise_llm_depends_on_the_list_and_only_an_llm_on_a_prompt():
+def test_which_models_depend_on_the_whole_list_or_on_a_prompt():
     llm, other = ModelName("llm", "some-model"), ModelName("cross-encoder", "folder")
     assert [is_listwise(llm, method) for method in prompts.FILES] == [False, False, True]
     assert not is_listwise(other, "listwise")
