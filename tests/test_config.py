@@ -358,7 +358,7 @@ def identity(raw: dict[str, Any]) -> str:
         ("reranker.instruction", "find the answer"),
         ("reranker.max_chars", 800),
         ("reranker.method", "listwise"),
-        ("reranker.window", 10),
+        ("reranker.window", 15),
         ("reranker.step", 5),
         ("reranker.gate", {"threshold": 0.1}),
         ("reranker", {"stages": [{"model": "cross-encoder:a"}, {"model": "cohere:b"}]}),

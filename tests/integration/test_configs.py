@@ -21,7 +21,15 @@ def test_every_configuration_is_here():
     assert {config.stem for config in CONFIGS} == set(COMMAND)
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.stem)
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(
+            config, id=config.stem, marks=[] if config.stem == "quickstart" else pytest.mark.slow
+        )
+        for config in CONFIGS
+    ],
+)
 def test_it_runs_and_reranking_keeps_the_relevant_documents_on_top(config, sample):
     paths = {
         "root": sample / "runs",

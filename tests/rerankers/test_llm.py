@@ -233,14 +233,65 @@ def test_what_is_no_chat_completion_is_an_error_of_the_service(body, serve):
         ask("grade", service=ServiceConfig(attempts=1))
 
 
-def test_a_refusal_of_the_service_repeats_no_text(serve):
-    service = serve()
-    service.canned = lambda body: Canned(
-        400, json.dumps({"error": {"message": body["messages"][1]["content"]}}).encode()
+def refuse(service, status, of=""):
+    """The service refuses prompts that hold a text, and repeats them."""
+    service.canned = lambda body: (
+        Canned(status, json.dumps({"error": {"message": text}}).encode())
+        if of in (text := body["messages"][1]["content"])
+        else None
     )
-    with pytest.raises(ServiceError, match="HTTP 400") as error:
+
+
+def test_a_refusal_of_the_service_repeats_no_text(serve):
+    refuse(serve(), 401)
+    with pytest.raises(ServiceError, match="HTTP 401") as error:
         ask("grade", ["river stone cloud"], [["garden winter paper"]])
     assert "river" not in str(error.value) and "garden" not in str(error.value)
+
+
+def test_a_prompt_that_is_refused_for_its_content_is_no_end_of_the_others(serve):
+    """As content filters do, and models that are given more than they read."""
+    service = serve()
+    expected = ask("grade")
+    refuse(service, 400, of="paper")
+    found = ask("grade")
+    fell_back = {number for number, answer in found.items() if answer.fell_back}
+    asked = {number for number, listed in enumerate(LISTS) if listed}
+    with_paper = {n for n in asked if any("paper" in text for text in (QUERIES[n], *LISTS[n]))}
+    assert fell_back == with_paper
+    assert fell_back < asked
+    for number in asked - fell_back:
+        np.testing.assert_allclose(found[number].values, expected[number].values, **CLOSE)
+
+
+@pytest.mark.parametrize("how", ["declined", "prose"])
+def test_a_model_of_which_no_answer_can_be_used_ends_the_run(serve, how):
+    """Ten queries tell; whoever asks for a million would pay for nothing."""
+    service = serve(fault=None if how == "declined" else "prose")
+    if how == "declined":
+        refuse(service, 400)
+    with pytest.raises(ServiceError, match="none of the first 10 queries"):
+        ask("grade", [f"river {n}" for n in range(100)], [["stone", "cloud"]] * 100)
+    assert len(service.calls) < 100
+
+
+def test_at_the_cap_no_query_was_paid_for_in_part(serve):
+    """Five pairs a query, some of them asked for again: whole queries, and the cap holds."""
+    service = serve()
+    queries, lists = [f"river {n}" for n in range(20)], [sentences(5, seed=n) for n in range(20)]
+    price = PriceConfig(million_tokens=1e6, million_output_tokens=1e6)
+    whole = sum(answer.used.cost(price) for answer in ask("grade", queries, lists).values())
+    service.calls, service.billed = [], Usage()
+    budget = Budget(price, cap=whole / 2)
+    scorer = open_service(NAME, ScorerOptions(method="grade"))
+    answers = []
+    with pytest.raises(SpendCapReached):
+        for answer in scorer.answers(queries, lists, budget):
+            answers.append(answer)
+    assert 0 < len(answers) < 20
+    assert sum((answer.used for answer in answers), Usage()) == service.billed
+    assert budget.spent == pytest.approx(service.billed.cost(price))
+    assert budget.spent <= whole / 2
 
 
 @pytest.mark.parametrize("limit", ["requests_per_minute", "tokens_per_minute"])
