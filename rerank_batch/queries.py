@@ -111,8 +111,8 @@ def _raw_batches(config: QueriesConfig) -> Iterator[pa.RecordBatch]:
         return
     table = ParquetTable(config.path, "queries")
     columns = {
-        "query_id": table.column(config.id, "query_id"),
-        "query": table.column(config.text, "query"),
+        "query_id": table.column(config.id, "query_id", "_id"),
+        "query": table.column(config.text, "query", "text"),
         "ts": table.column(config.time, "ts", required=False),
         "weight": table.column(config.weight, "count", required=False),
     }

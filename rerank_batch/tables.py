@@ -64,19 +64,20 @@ class ParquetTable:
         """The columns there are, partition columns included."""
         return list(self._dataset.schema.names)
 
-    def column(self, named: str | None, default: str, required: bool = True) -> str | None:
-        """The column to read: the one the user named, else the default where it exists.
+    def column(self, named: str | None, *defaults: str, required: bool = True) -> str | None:
+        """The column to read: the one the user named, else the first default that exists.
 
         Raises:
             InputError: a named or required column is missing; the message lists what there is.
         """
-        wanted = named or default
-        if wanted in self.columns:
-            return wanted
+        wanted = (named,) if named else defaults
+        for name in wanted:
+            if name in self.columns:
+                return name
         if named is None and not required:
             return None
         raise InputError(
-            f"{self.what}: {self.path} has no column {wanted!r}; "
+            f"{self.what}: {self.path} has no column {' or '.join(map(repr, wanted))}; "
             f"it has {', '.join(self.columns)}. Name the right one in the configuration"
         )
 
