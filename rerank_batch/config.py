@@ -89,7 +89,7 @@ class QueriesConfig(Section):
     """
 
     path: Location
-    format: Literal["auto", "parquet", "beir"] = "auto"
+    format: Literal["auto", "parquet", "beir", "trec-topics", "tsv"] = "auto"
     id: str | None = None
     text: str | None = None
     time: str | None = None

@@ -3,11 +3,12 @@
 Knows files, columns and filters; not what a corpus or a query log is.
 """
 
+import codecs
 import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.storage import InputFile, input_files, open_dataset, reading_failed
 
 _BATCH_ROWS = 65_536
+_MARK = codecs.BOM_UTF8
 _OPERATORS = {
     "==": lambda field, value: field == value,
     "!=": lambda field, value: field != value,
@@ -135,10 +137,30 @@ def read_jsonl(file: InputFile, what: str) -> Iterator[dict[str, Any]]:
         raise InputError(f"{what}: {file} is damaged near line {number}: {error}") from None
 
 
+def read_lines(file: InputFile, what: str) -> Iterator[tuple[int, bytes]]:
+    """The lines of a text or gzipped text file, without their ends, and their numbers.
+
+    Raises:
+        InputError: the file cannot be read or unpacked to its end.
+    """
+    number = 0
+    try:
+        with file.open() as raw, _opener(file)(raw) as stream:
+            for number, line in enumerate(stream, start=1):
+                yield number, line.removeprefix(_MARK if number == 1 else b"").rstrip(b"\r\n")
+    except (EOFError, OSError, zlib.error, pa.ArrowException) as error:
+        cause = f"{what}: {file} is damaged after line {number}"
+        raise reading_failed(cause, error) from None
+
+
 def _lines(file: InputFile) -> Iterator[str]:
-    opener = gzip.open if file.name.endswith(".gz") else io.BufferedReader
+    opener = _opener(file)
     with file.open() as raw, opener(raw) as stream, io.TextIOWrapper(stream, "utf-8") as lines:
         yield from lines
+
+
+def _opener(file: InputFile) -> Callable[[Any], io.BufferedReader | gzip.GzipFile]:
+    return gzip.open if file.name.endswith(".gz") else io.BufferedReader
 
 
 def as_strings(values: pa.Array) -> tuple[pa.Array, pa.Array]:
