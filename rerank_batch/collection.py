@@ -1,15 +1,17 @@
 """One folder that holds a corpus, queries and judgements: which path of it is which.
 
-Knows the layouts that collections come in, by the names of their files; opens none of them.
+Knows the layouts that collections come in, by the names of their files, and opens none of them; of
+ir_datasets only that it becomes such a folder.
 """
 
 import glob
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
-from rerank_batch.config import OF_COLLECTION, Config
+from rerank_batch.config import OF_COLLECTION, Config, StorageConfig
 from rerank_batch.errors import ConfigError, InputError
+from rerank_batch.ir_datasets_copy import PREFIX, copied
 from rerank_batch.storage import input_files
 
 _STEMS = {"corpus": ("corpus",), "queries": ("queries", "query_log"), "qrels": ("qrels",)}
@@ -29,8 +31,8 @@ def located(config: Config) -> Config:
 
     Raises:
         ConfigError: a split is named where no judgements are looked for.
-        InputError: the collection lacks a part or has it twice; the message says what was looked
-            for and what is there.
+        InputError: the collection cannot be read, lacks a part or has it twice; the message says
+            what was looked for and what is there.
     """
     sections = {name: getattr(config, name) for name in _STEMS}
     left = [name for name, part in sections.items() if part and part.path == OF_COLLECTION]
@@ -41,18 +43,24 @@ def located(config: Config) -> Config:
         )
     if config.collection is None or not left:
         return config
-    names = _names(config.collection)
+    folder = _folder(config.collection, config.storage)
+    names = _names(folder)
     paths = {}
     for part in left:
-        stems = _STEMS[part]
-        if part == "qrels":
-            stems = _stems_of_split(config.collection, names, config.split)
-        paths[part] = _only_form(config.collection, part, stems, names)
+        stems = _STEMS[part] if part != "qrels" else _stems_of_split(folder, names, config.split)
+        paths[part] = _only_form(folder, part, stems, names)
     return config.model_copy(
         update={
             part: sections[part].model_copy(update={"path": path}) for part, path in paths.items()
         }
     )
+
+
+def _folder(collection: str, storage: StorageConfig) -> str:
+    if collection.startswith(PREFIX):
+        cache = Path(storage.cache).expanduser().absolute()
+        return str(copied(collection.removeprefix(PREFIX), cache))
+    return collection
 
 
 def _names(collection: str) -> list[str]:

@@ -93,7 +93,7 @@ def detect_format(file: InputFile) -> str:
         InputError: it is none of them.
     """
     lines = (line for _, line in read_lines(file, "queries") if line.strip())
-    first = next(lines, b"{").lstrip()
+    first = next(lines, b"{").lstrip(b" ")
     if first.startswith(b"{"):
         return "beir"
     if first.startswith(b"<"):
