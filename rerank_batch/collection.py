@@ -17,7 +17,7 @@ from rerank_batch.storage import input_files
 _STEMS = {"corpus": ("corpus",), "queries": ("queries", "query_log"), "qrels": ("qrels",)}
 _SUFFIXES = {
     "corpus": (".jsonl", ".jsonl.gz", ".parquet"),
-    "queries": (".jsonl", ".jsonl.gz", ".tsv", ".parquet"),
+    "queries": (".jsonl", ".jsonl.gz", ".parquet"),
     "qrels": (".tsv", ".qrels", ".txt", ".parquet"),
 }
 _ANY_SUFFIX = tuple(sorted({suffix for suffixes in _SUFFIXES.values() for suffix in suffixes}))

@@ -192,7 +192,8 @@ def test_a_run_is_what_its_files_are_and_not_how_they_were_named(tmp_path: Path)
         (["qrels/train.tsv", "qrels/test.tsv"], "train", "qrels/train.tsv"),
         (["qrels/test.tsv", "qrels/test-2020.tsv"], "test-2020", "qrels/test-2020.tsv"),
         (["qrels/test/a.parquet", "qrels/test/b.parquet"], None, "qrels/test"),
-        (["qrels/test.tsv", "qrels/test.jsonl"], None, "qrels/test.tsv"),
+        (["qrels/dev.tsv", "qrels/train.jsonl"], None, "qrels/dev.tsv"),
+        (["qrels/dl-2019.parquet"], "dl-2019", "qrels/dl-2019.parquet"),
         (["qrels/test-0-of-1.parquet"], "test", "qrels/test-*-of-*.parquet"),
         (["qrels.txt"], None, "qrels.txt"),
     ],
@@ -247,6 +248,13 @@ def test_a_part_that_is_missing_is_told_with_what_was_looked_for_and_found(tmp_p
         "corpus.parquet, corpus-*.parquet, corpus/; found documents.jsonl, qrels/, queries.jsonl. "
         "Name it with --set corpus.path=…"
     )
+
+
+@pytest.mark.parametrize("name", ["corpus-old.jsonl", "corpus2/a.parquet", "old/corpus.jsonl"])
+def test_a_file_with_a_name_much_alike_is_not_the_part(tmp_path: Path, name: str) -> None:
+    beir(tmp_path)
+    write(tmp_path / name, b"something else")
+    assert read(located(configured(tmp_path))) == EXPECTED
 
 
 def test_a_part_that_is_there_twice_is_refused(tmp_path: Path) -> None:
