@@ -76,16 +76,14 @@ def _stems_of_split(collection: str, names: Sequence[str], wanted: str | None) -
     """How the files of the judgements begin: those of a split, or those of a whole collection."""
     readable = [name for name in names if name.endswith(_SUFFIXES["qrels"])]
     splits = sorted({match["split"] for match in map(_SPLIT.fullmatch, readable) if match})
-    unsplit = any(name.startswith(("qrels.", "qrels-")) for name in readable)
+    unsplit = _forms("qrels", "qrels", [name for name in readable if "/" not in name])
     if wanted is None and (unsplit or not splits):
         return ("qrels",)
     split = wanted or (splits[0] if len(splits) == 1 else _DEFAULT_SPLIT)
     if split not in splits:
-        choice = (
-            f"with --set split=… choose among {', '.join(splits)}"
-            if splits
-            else "leave split out: nothing is split"
-        )
+        choice = "nothing is split: leave split out"
+        if splits:
+            choice = f"choose among {', '.join(splits)} (--set split=…)"
         raise InputError(
             f"collection: {collection} has no judgements of the split {split!r}; {choice}"
         )
@@ -104,11 +102,8 @@ def _only_form(collection: str, part: str, stems: tuple[str, ...], names: Sequen
             f"collection: {collection} has several of {part}: {', '.join(forms)}. "
             f"Name one with --set {part}.path=…"
         )
-    looked = [
-        name
-        for stem in stems
-        for name in (*(f"{stem}{end}" for end in _SUFFIXES[part]), f"{stem}-*.parquet", f"{stem}/")
-    ]
+    endings = (*_SUFFIXES[part], "-*-of-*.parquet", "/")
+    looked = [f"{stem}{ending}" for stem in stems for ending in endings]
     tops = sorted({name.partition("/")[0] + "/" * ("/" in name) for name in names})
     more = ", …" if len(tops) > _SHOWN else ""
     without = ", or go without: --set qrels=null" if part == "qrels" else ""
@@ -127,7 +122,7 @@ def _forms(part: str, stem: str, names: Iterable[str]) -> list[str]:
         if name in whole:
             found.add(name)
         elif numbered.fullmatch(name):
-            found.add(f"{glob.escape(stem)}-*-of-*.parquet")
+            found.add(f"{glob.escape(stem)}-[0-9]*-of-*.parquet")
         elif name.startswith(f"{stem}/") and name.endswith(_SUFFIXES[part]):
             found.add(stem)
     return sorted(found)

@@ -59,7 +59,9 @@ def hub_folders(folder: Path) -> None:
     write_parquet(folder / "qrels/test-00001-of-00002.parquet", JUDGED[1:])
     train = [{"query-id": "q0", "corpus-id": "d1", "score": 1}]
     write_parquet(folder / "qrels/train-00000-of-00001.parquet", train)
-    write(folder / "README.txt", b"about it")
+    hard = [{"query-id": "q0", "corpus-id": "d1", "score": 1}]
+    write_parquet(folder / "qrels/test-hard-00000-of-00001.parquet", hard)
+    write(folder / "qrels-notes.txt", b"about it")
 
 
 def hub_files(folder: Path) -> None:
@@ -194,7 +196,7 @@ def test_a_run_is_what_its_files_are_and_not_how_they_were_named(tmp_path: Path)
         (["qrels/test/a.parquet", "qrels/test/b.parquet"], None, "qrels/test"),
         (["qrels/dev.tsv", "qrels/train.jsonl"], None, "qrels/dev.tsv"),
         (["qrels/dl-2019.parquet"], "dl-2019", "qrels/dl-2019.parquet"),
-        (["qrels/test-0-of-1.parquet"], "test", "qrels/test-*-of-*.parquet"),
+        (["qrels/test-0-of-1.parquet"], "test", "qrels/test-[0-9]*-of-*.parquet"),
         (["qrels.txt"], None, "qrels.txt"),
     ],
 )
@@ -211,9 +213,13 @@ def test_a_split_is_chosen(
 @pytest.mark.parametrize(
     ("files", "split", "told"),
     [
-        (["qrels/train.tsv", "qrels/dev.tsv"], None, "'test'; with --set split=… choose among dev"),
-        (["qrels/test.tsv"], "dev", "split 'dev'; with --set split=… choose among test"),
-        (["qrels.tsv"], "dev", "split 'dev'; leave split out"),
+        (
+            ["qrels/train.tsv", "qrels/dev.tsv"],
+            None,
+            "'test'; choose among dev, train (--set",
+        ),
+        (["qrels/test.tsv"], "dev", "split 'dev'; choose among test"),
+        (["qrels.tsv"], "dev", "split 'dev'; nothing is split"),
         (["qrels.tsv", "qrels/test.tsv"], None, "several of qrels: qrels, qrels.tsv"),
         (["qrels/test.tsv", "qrels/test.parquet"], None, "several of qrels: qrels/test.parquet, "),
     ],
@@ -245,8 +251,8 @@ def test_a_part_that_is_missing_is_told_with_what_was_looked_for_and_found(tmp_p
         located(configured(tmp_path))
     assert str(error.value) == (
         f"collection: {tmp_path} has no corpus: looked for corpus.jsonl, corpus.jsonl.gz, "
-        "corpus.parquet, corpus-*.parquet, corpus/; found documents.jsonl, qrels/, queries.jsonl. "
-        "Name it with --set corpus.path=…"
+        "corpus.parquet, corpus-*-of-*.parquet, corpus/; found documents.jsonl, qrels/, "
+        "queries.jsonl. Name it with --set corpus.path=…"
     )
 
 
