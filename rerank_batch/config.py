@@ -58,8 +58,9 @@ _CREDENTIALS = re.compile(r"(?i)^[a-z][a-z0-9+.-]*://([^/]*@|[^/:]+:(?!\d+(/|$))
 Location = Annotated[str, AfterValidator(_refuse_credentials)]
 """A path or URI without credentials in it."""
 
-OF_COLLECTION = ""
-"""The path of a section that ``collection`` is to fill; see `rerank_batch.collection`."""
+OF_COLLECTION = "collection:"
+"""The path of a section that ``collection`` is to fill; see `rerank_batch.collection`. No file has
+this name by chance, so that a path that was not filled is read by nobody."""
 
 
 class CorpusConfig(Section):

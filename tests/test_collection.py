@@ -234,6 +234,13 @@ def test_a_split_that_is_not_plain_is_refused(
     assert told in str(error.value)
 
 
+def test_a_path_that_was_not_filled_is_never_read(tmp_path: Path, monkeypatch: Any) -> None:
+    beir(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="nothing at collection:"):
+        read_corpus(configured(tmp_path).corpus)
+
+
 def test_a_split_of_judgements_that_are_not_looked_for_is_refused(tmp_path: Path) -> None:
     beir(tmp_path)
     for qrels in (None, {"path": "qrels.tsv"}):

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from rerank_batch.config import Config, digest, load_config, parse_config
+from rerank_batch.config import OF_COLLECTION, Config, digest, load_config, parse_config
 from rerank_batch.errors import ConfigError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -45,7 +45,7 @@ def load(tmp_path: Path, *overrides: str, text: str | None = None) -> Config:
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.name)
 def test_every_configuration_that_is_shipped_is_valid(file: Path) -> None:
     config = load_config(file)
-    assert config.corpus.path or config.collection
+    assert (config.corpus.path == OF_COLLECTION) == (config.collection is not None)
 
 
 # --- keys ------------------------------------------------------------------------------------
