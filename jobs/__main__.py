@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs.console import Console
+from rerank_batch.collection import located
 from rerank_batch.config import Config, Lossy, load_config
 from rerank_batch.errors import EXIT_CODES, ConfigError, RerankBatchError
 from rerank_batch.storage import use_endpoint
@@ -513,7 +514,7 @@ def _command(as_json: bool, verbose: bool) -> Iterator[Console]:
 def _load(path: Path, overrides: list[str] | None) -> Config:
     config = load_config(path, overrides)
     use_endpoint(config.storage.endpoint)
-    return config
+    return located(config)
 
 
 def _start(run_id: str | None, resume: str | None, take_over: bool) -> "Start":

@@ -58,12 +58,16 @@ _CREDENTIALS = re.compile(r"(?i)^[a-z][a-z0-9+.-]*://([^/]*@|[^/:]+:(?!\d+(/|$))
 Location = Annotated[str, AfterValidator(_refuse_credentials)]
 """A path or URI without credentials in it."""
 
+OF_COLLECTION = "collection:"
+"""The path of a section that ``collection`` is to fill; see `rerank_batch.collection`. No file has
+this name by chance, so that a path that was not filled is read by nobody."""
+
 
 class CorpusConfig(Section):
     """Where the documents are and what their columns are called.
 
-    ``id``, ``title`` and ``text`` default to doc_id, title, text in Parquet and to _id, title, text
-    in BEIR jsonl. A corpus without a title column needs no setting.
+    ``id``, ``title`` and ``text`` default to doc_id (or _id), title, text in Parquet and to _id,
+    title, text in BEIR jsonl. A corpus without a title column needs no setting.
     """
 
     path: Location
@@ -77,6 +81,8 @@ class CorpusConfig(Section):
 class QueriesConfig(Section):
     """Where the query log is, how its columns are called, which rows count.
 
+    ``id`` and ``text`` default to query_id (or _id) and query (or text) in Parquet, to _id and text
+    in BEIR jsonl; of TREC topics the query is the field that ``text`` names, by default title.
     ``time`` and ``weight`` default to ts and count, used where the log has them. ``filter`` is a
     list of ``[column, operator, value]`` that must all hold; it is pushed down to the Parquet scan.
     Rejects carry ids and reasons; with ``keep_rejected_texts`` the texts of the queries as well,
@@ -84,7 +90,7 @@ class QueriesConfig(Section):
     """
 
     path: Location
-    format: Literal["auto", "parquet", "beir"] = "auto"
+    format: Literal["auto", "parquet", "beir", "trec-topics", "tsv"] = "auto"
     id: str | None = None
     text: str | None = None
     time: str | None = None
@@ -98,7 +104,10 @@ class QueriesConfig(Section):
 
 
 class QrelsConfig(Section):
-    """Judgements: Parquet (query_id, doc_id, relevance), BEIR tsv, or TREC qrels."""
+    """Judgements: Parquet, BEIR tsv, or TREC qrels.
+
+    Parquet has query_id, doc_id, relevance, or query-id, corpus-id, score as on model hubs.
+    """
 
     path: Location
     format: Literal["auto", "parquet", "beir", "trec"] = "auto"
@@ -340,10 +349,16 @@ class LimitsConfig(Section):
 
 
 class Config(Section):
-    """Everything a job needs to know."""
+    """Everything a job needs to know.
+
+    ``collection`` is a folder in the layout of BEIR or of MTEB, or ``ir_datasets:ID``: it gives the
+    corpus, the queries and the judgements of ``split`` where their own paths are not given.
+    """
 
     root: Location = "./.runs"
     job: str = "rerank"
+    collection: Location | None = None
+    split: str | None = None
     corpus: CorpusConfig
     queries: QueriesConfig | None = None
     qrels: QrelsConfig | None = None
@@ -356,6 +371,18 @@ class Config(Section):
     cache: CacheConfig = CacheConfig()
     cost: CostConfig = CostConfig()
     limits: LimitsConfig = LimitsConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _collection_gives_paths(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict) or raw.get("collection") is None:
+            return raw
+        filled = dict(raw)
+        for name in ("corpus", "queries", "qrels"):
+            section = raw.get(name, {})
+            if isinstance(section, dict):
+                filled[name] = {"path": OF_COLLECTION, **section}
+        return filled
 
     @field_validator("job")
     @classmethod
@@ -386,7 +413,7 @@ class Config(Section):
         location, and everything that only changes where or how fast the work is done.
         """
         settings = self.model_dump(mode="json")
-        for key in ("root", "job", "storage", "cache", "cost", "limits"):
+        for key in ("root", "job", "collection", "split", "storage", "cache", "cost", "limits"):
             del settings[key]
         for section in ("corpus", "queries", "qrels", "index"):
             if settings[section] is not None:
@@ -477,7 +504,8 @@ def _explain(problem: Any) -> str:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return f"{where}: unknown key{hint} (valid keys: {', '.join(valid)})"
     if problem["type"] == "missing":
-        return f"{where}: required"
+        choice = ", or a collection that has it" if where in ("corpus", "corpus.path") else ""
+        return f"{where}: required{choice}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{where}: {message}" if where else message

@@ -94,7 +94,7 @@ def _raw_batches(config: CorpusConfig) -> Iterator[tuple[pa.Array, pa.Array, pa.
         return
     table = ParquetTable(config.path, "corpus")
     columns = {
-        "doc_id": table.column(config.id, "doc_id"),
+        "doc_id": table.column(config.id, "doc_id", "_id"),
         "title": table.column(config.title, "title", required=False),
         "text": table.column(config.text, "text"),
     }

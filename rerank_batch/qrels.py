@@ -47,7 +47,7 @@ def _is_parquet(config: QrelsConfig, file: InputFile) -> bool:
 
 def _read_parquet(config: QrelsConfig, qrels: Qrels) -> None:
     table = ParquetTable(config.path, "qrels")
-    columns = {name: table.column(None, name) for name in ("query_id", "doc_id", "relevance")}
+    columns = {name: table.column(None, name, hub) for name, hub in _COLUMNS.items()}
     for batch in table.batches({n: c for n, c in columns.items() if c}, config.filter):
         queries, _ = as_strings(batch.column("query_id"))
         documents, _ = as_strings(batch.column("doc_id"))
@@ -106,4 +106,5 @@ def _is_integer(text: str) -> bool:
     return text.isascii() and text.strip().removeprefix("-").isdigit()
 
 
-_HEADING = ["query-id", "corpus-id", "score"]
+_COLUMNS = {"query_id": "query-id", "doc_id": "corpus-id", "relevance": "score"}
+_HEADING = list(_COLUMNS.values())

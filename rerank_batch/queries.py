@@ -5,7 +5,7 @@ rejects with a reason code. Knows nothing of models, indexes or Ray.
 """
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -18,6 +18,7 @@ from rerank_batch.config import QueriesConfig
 from rerank_batch.errors import InputError
 from rerank_batch.storage import InputFile, input_files
 from rerank_batch.tables import ParquetTable, as_bytes, as_strings, read_jsonl
+from rerank_batch.topics import detect_format, read_topics, read_tsv
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
 
@@ -102,21 +103,29 @@ def normalise(texts: pa.Array) -> pa.Array:
 
 def _raw_batches(config: QueriesConfig) -> Iterator[pa.RecordBatch]:
     files = input_files(config.path, SUFFIXES, "queries")
-    named = files[0].name.endswith(".parquet")
-    if config.format == "beir" or (config.format == "auto" and not named):
+    format = _format(config, files[0])
+    if format != "parquet":
         if config.filter:
-            raise InputError("queries: filter works on Parquet logs, not on BEIR jsonl")
+            raise InputError(f"queries: filter works on Parquet logs, not on {format}")
         for file in files:
-            yield _read_beir(file, config)
+            yield _read_beir(file, config) if format == "beir" else _read_text(file, config, format)
         return
     table = ParquetTable(config.path, "queries")
     columns = {
-        "query_id": table.column(config.id, "query_id"),
-        "query": table.column(config.text, "query"),
+        "query_id": table.column(config.id, "query_id", "_id"),
+        "query": table.column(config.text, "query", "text"),
         "ts": table.column(config.time, "ts", required=False),
         "weight": table.column(config.weight, "count", required=False),
     }
     yield from table.batches({n: c for n, c in columns.items() if c}, config.filter)
+
+
+def _format(config: QueriesConfig, file: InputFile) -> str:
+    if config.format != "auto":
+        return config.format
+    if file.name.endswith(".parquet"):
+        return "parquet"
+    return "beir" if file.name.endswith((".jsonl", ".jsonl.gz")) else detect_format(file)
 
 
 def _read_beir(file: InputFile, config: QueriesConfig) -> pa.RecordBatch:
@@ -131,6 +140,19 @@ def _read_beir(file: InputFile, config: QueriesConfig) -> pa.RecordBatch:
             )
         ids.append(as_bytes(row[id_key]))
         texts.append(as_bytes(row[text_key]))
+    return _batch(ids, texts)
+
+
+def _read_text(file: InputFile, config: QueriesConfig, format: str) -> pa.RecordBatch:
+    topics = format == "trec-topics"
+    if config.id or (config.text and not topics):
+        settings = "queries.id" if topics else "queries.id and queries.text"
+        raise InputError(f"queries: {format} has its place for them; leave out {settings}")
+    rows = list(read_topics(file, config.text or "title") if topics else read_tsv(file))
+    return _batch([row[0] for row in rows], [row[1] for row in rows])
+
+
+def _batch(ids: Sequence[bytes | None], texts: Sequence[bytes | None]) -> pa.RecordBatch:
     columns = {"query_id": pa.array(ids, pa.binary()), "query": pa.array(texts, pa.binary())}
     return pa.RecordBatch.from_pydict(columns)
 

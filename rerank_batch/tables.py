@@ -3,11 +3,12 @@
 Knows files, columns and filters; not what a corpus or a query log is.
 """
 
+import codecs
 import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.storage import InputFile, input_files, open_dataset, reading_failed
 
 _BATCH_ROWS = 65_536
+_MARK = codecs.BOM_UTF8
 _OPERATORS = {
     "==": lambda field, value: field == value,
     "!=": lambda field, value: field != value,
@@ -64,19 +66,20 @@ class ParquetTable:
         """The columns there are, partition columns included."""
         return list(self._dataset.schema.names)
 
-    def column(self, named: str | None, default: str, required: bool = True) -> str | None:
-        """The column to read: the one the user named, else the default where it exists.
+    def column(self, named: str | None, *defaults: str, required: bool = True) -> str | None:
+        """The column to read: the one the user named, else the first default that exists.
 
         Raises:
             InputError: a named or required column is missing; the message lists what there is.
         """
-        wanted = named or default
-        if wanted in self.columns:
-            return wanted
+        wanted = (named,) if named else defaults
+        for name in wanted:
+            if name in self.columns:
+                return name
         if named is None and not required:
             return None
         raise InputError(
-            f"{self.what}: {self.path} has no column {wanted!r}; "
+            f"{self.what}: {self.path} has no column {' or '.join(map(repr, wanted))}; "
             f"it has {', '.join(self.columns)}. Name the right one in the configuration"
         )
 
@@ -134,10 +137,30 @@ def read_jsonl(file: InputFile, what: str) -> Iterator[dict[str, Any]]:
         raise InputError(f"{what}: {file} is damaged near line {number}: {error}") from None
 
 
+def read_lines(file: InputFile, what: str) -> Iterator[tuple[int, bytes]]:
+    """The lines of a text or gzipped text file, without their ends, and their numbers.
+
+    Raises:
+        InputError: the file cannot be read or unpacked to its end.
+    """
+    number = 0
+    try:
+        with file.open() as raw, _opener(file)(raw) as stream:
+            for number, line in enumerate(stream, start=1):
+                yield number, line.removeprefix(_MARK if number == 1 else b"").rstrip(b"\r\n")
+    except (EOFError, OSError, zlib.error, pa.ArrowException) as error:
+        cause = f"{what}: {file} is damaged after line {number}"
+        raise reading_failed(cause, error) from None
+
+
 def _lines(file: InputFile) -> Iterator[str]:
-    opener = gzip.open if file.name.endswith(".gz") else io.BufferedReader
+    opener = _opener(file)
     with file.open() as raw, opener(raw) as stream, io.TextIOWrapper(stream, "utf-8") as lines:
         yield from lines
+
+
+def _opener(file: InputFile) -> Callable[[Any], io.BufferedReader | gzip.GzipFile]:
+    return gzip.open if file.name.endswith(".gz") else io.BufferedReader
 
 
 def as_strings(values: pa.Array) -> tuple[pa.Array, pa.Array]:

@@ -178,6 +178,12 @@ def test_a_run_that_is_not_there(built_config):
     refused(result, RunConflict, "no run nowhere")
 
 
+@pytest.mark.parametrize("job", ["build-index", "rerank", "evaluate"])
+def test_a_collection_that_is_not_there(job):
+    result = CliRunner().invoke(app, [job, "configs/eval.yaml", "--set", "collection=nowhere"])
+    refused(result, InputError, "collection: nothing at nowhere")
+
+
 def test_no_configuration_file():
     result = CliRunner().invoke(app, ["rerank", "nowhere.yaml"])
     refused(result, ConfigError, "no configuration file at nowhere.yaml")

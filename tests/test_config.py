@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from rerank_batch.config import Config, digest, load_config, parse_config
+from rerank_batch.config import OF_COLLECTION, Config, digest, load_config, parse_config
 from rerank_batch.errors import ConfigError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -44,7 +44,8 @@ def load(tmp_path: Path, *overrides: str, text: str | None = None) -> Config:
 
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.name)
 def test_every_configuration_that_is_shipped_is_valid(file: Path) -> None:
-    assert load_config(file).corpus.path
+    config = load_config(file)
+    assert (config.corpus.path == OF_COLLECTION) == (config.collection is not None)
 
 
 # --- keys ------------------------------------------------------------------------------------
@@ -280,7 +281,7 @@ def test_plain_endpoints_are_fine(endpoint: str | None) -> None:
     assert parse_config(with_value("storage.endpoint", endpoint)).storage.endpoint == endpoint
 
 
-PATHS = ["root", "corpus.path", "queries.path", "qrels.path", "index.path"]
+PATHS = ["root", "collection", "corpus.path", "queries.path", "qrels.path", "index.path"]
 
 
 @pytest.mark.parametrize(
@@ -376,6 +377,8 @@ def test_what_changes_results_changes_the_identity(key: str, value: Any) -> None
     [
         ("root", "/elsewhere"),
         ("job", "weekly"),
+        ("collection", "/elsewhere"),
+        ("split", "dev"),
         ("corpus.path", "/elsewhere"),
         ("queries.path", "/elsewhere"),
         ("qrels.path", "/elsewhere"),

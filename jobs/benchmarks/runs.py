@@ -19,6 +19,7 @@ from jobs.console import Console, facts_table
 from jobs.inputs import read_inputs
 from jobs.modes import modes_of
 from jobs.rerank import build_stages, scorer_uses
+from rerank_batch.collection import located
 from rerank_batch.config import Config, Lossy, load_config
 from rerank_batch.errors import ComputeError, ConfigError
 from rerank_batch.pipeline import Cluster
@@ -103,7 +104,7 @@ def nightly(config_file: Path, overrides: list[str], new: float, console: Consol
 
 def overhead(config_file: Path, overrides: list[str], console: Console) -> None:
     """The job, and then its stages in a plain loop in this process: what everything else costs."""
-    config = load_config(config_file, [*overrides, "cache.enabled=false"])
+    config = located(load_config(config_file, [*overrides, "cache.enabled=false"]))
     name = f"bench-{secrets.token_hex(3)}"
     place = f"{config.root.rstrip('/')}/{name}"
     settings = _settings([*overrides, "cache.enabled=false", f"root={place}"])

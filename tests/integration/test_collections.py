@@ -19,9 +19,7 @@ def test_cranfield(tmp_path):
     paths = {
         "root": tmp_path / "runs",
         "index.path": tmp_path / "index",
-        "corpus.path": FOLDER / "corpus.jsonl.gz",
-        "queries.path": FOLDER / "queries.jsonl",
-        "qrels.path": FOLDER / "qrels/test.tsv",
+        "collection": FOLDER,
     }
     overrides = [part for key, path in paths.items() for part in ("--set", f"{key}={path}")]
     run_json("build-index", "configs/eval.yaml", *overrides)

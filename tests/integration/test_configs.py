@@ -8,6 +8,14 @@ from tests.conftest import run_json
 
 CONFIGS = sorted(Path("configs").glob("*.yaml"))
 COMMAND = {"quickstart": "rerank", "eval": "evaluate"}
+PARTS = {
+    "quickstart": {
+        "corpus.path": "sample/corpus.parquet",
+        "queries.path": "sample/query_log",
+        "qrels.path": "sample/qrels.parquet",
+    },
+    "eval": {"collection": "sample"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +41,8 @@ def test_every_configuration_is_here():
 def test_it_runs_and_reranking_keeps_the_relevant_documents_on_top(config, sample):
     paths = {
         "root": sample / "runs",
-        "corpus.path": sample / "sample/corpus.parquet",
-        "queries.path": sample / "sample/query_log",
-        "qrels.path": sample / "sample/qrels.parquet",
         "index.path": sample / "index",
+        **{key: sample / part for key, part in PARTS[config.stem].items()},
     }
     overrides = [part for key, path in paths.items() for part in ("--set", f"{key}={path}")]
     run_json("build-index", config, *overrides)

@@ -1,0 +1,66 @@
+"""TREC run files: the rankings of a system, whoever made them.
+
+Knows lines of ``query Q0 document rank score tag``, not what they are compared with.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from rerank_batch.errors import InputError
+from rerank_batch.storage import input_files
+from rerank_batch.tables import read_lines
+
+SUFFIXES = (".trec", ".trec.gz", ".run", ".run.gz", ".txt", ".txt.gz")
+
+Ranking = list[tuple[str, float]]
+"""Documents with their scores, the best first."""
+
+_NUMBER = re.compile(rb"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+def read_run(path: str | Path) -> dict[str, Ranking]:
+    """Rankings by query, in the order in which trec_eval takes them.
+
+    That is by score, the highest first, and where scores are equal in float32, as trec_eval holds
+    them, by document id, the last in the order of its bytes first. It reads no ranks, and neither
+    does this.
+
+    Raises:
+        InputError: nothing there, a line that is none of a run, a document that stands twice for a
+            query; the message names the line.
+    """
+    scores: dict[str, dict[str, float]] = {}
+    for file in input_files(str(path), SUFFIXES, "run"):
+        for number, line in read_lines(file, "run"):
+            if not line.strip():
+                continue
+            query, document, score = _parse(line, where := f"{file} line {number}")
+            if document in scores.setdefault(query, {}):
+                raise InputError(
+                    f"run: {where} ranks document {document} for query {query} a second time"
+                )
+            scores[query][document] = score
+    if not scores:
+        raise InputError(f"run: {path} holds no ranking")
+    return {
+        query: sorted(found.items(), key=_order, reverse=True) for query, found in scores.items()
+    }
+
+
+def _parse(line: bytes, where: str) -> tuple[str, str, float]:
+    fields = line.split()
+    if len(fields) != 6 or not _NUMBER.fullmatch(fields[4]) or not np.isfinite(float(fields[4])):
+        raise InputError(
+            f"run: {where} is not 'query Q0 document rank score tag': "
+            f"{line[:80].decode('utf-8', 'replace')!r}"
+        )
+    try:
+        return fields[0].decode(), fields[2].decode(), float(fields[4])
+    except UnicodeDecodeError as error:
+        raise InputError(f"run: {where} is not UTF-8 text: {error}") from None
+
+
+def _order(hit: tuple[str, float]) -> tuple[np.float32, bytes]:
+    return np.float32(hit[1]), hit[0].encode()
