@@ -15,6 +15,9 @@ from typing import Literal
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from rerank_batch.errors import ConfigError
+from rerank_batch.evaluation.depth import TOLERANCE, DepthStudy
+from rerank_batch.evaluation.depth_curve import depth_curve
+from rerank_batch.evaluation.failures import TOP, Failures
 
 SIGNIFICANT = 0.05
 MAX_BARS = 400  # more are no longer told apart on a screen, and the page would grow with the log
@@ -59,7 +62,10 @@ class QueryGain:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything the page says; ``gains`` holds every judged query, in any order."""
+    """Everything the page says; ``gains`` holds every judged query, in any order.
+
+    ``depth`` may be a sentence that says why the run cannot tell of other depths.
+    """
 
     title: str
     run_id: str
@@ -72,6 +78,8 @@ class Report:
     rejects: Mapping[str, int]
     seconds: Mapping[str, float]
     facts: Mapping[str, str]
+    depth: DepthStudy | str | None = None
+    failures: Failures | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,9 @@ def render(report: Report) -> str:
         plot=_gain_plot([row.gain for row in ranked]) if ranked else None,
         extremes=[("helped", helped), ("hurt", hurt)],
         max_rows=MAX_ROWS,
+        curve=depth_curve(report.depth) if isinstance(report.depth, DepthStudy) else None,
+        tolerance=TOLERANCE,
+        top=TOP,
     )
 
 
