@@ -149,4 +149,4 @@ def _scored(query: JudgedQuery, depth: int) -> int:
 
 
 def _and_cost(before: DepthRow, after: DepthRow) -> str:
-    return f" and cost by {after.pairs / before.pairs - 1:.0%}" if before.pairs else ""
+    return f" and cost by {100 * after.pairs / before.pairs - 100:.0f} %" if before.pairs else ""
