@@ -9,9 +9,12 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from rerank_batch.errors import ConfigError
+from rerank_batch.evaluation.depth import DepthRow, DepthStudy
+from rerank_batch.evaluation.failures import Case, Failures, Group, Hit, Moved
 from rerank_batch.evaluation.report import MeasureRow, QueryGain, Report, render, verdict
 
 HOSTILE = "<script>alert(1)</script>"
@@ -28,6 +31,41 @@ def gains(count: int) -> tuple[QueryGain, ...]:
     )
 
 
+def study(name: str = "nDCG@10") -> DepthStudy:
+    values = {0: 0.552, 5: 0.5871, 10: 0.6042, 20: 0.6101, 50: 0.611}
+    rows = [
+        DepthRow(depth, {name: value, "RR@10": 0.7}, recall=depth / 60, pairs=200 * depth)
+        for depth, value in values.items()
+    ]
+    return DepthStudy(name, tuple(rows), pa.table({}))
+
+
+def case(number: int, text: str = "how to fail", doc_id: str = "doc") -> Case:
+    return Case(
+        query_id=f"{text}-{number}",
+        text=text,
+        before=0.75,
+        after=0.25,
+        retrieval=(Hit(f"{doc_id}-1", 2, 14), Hit(f"{doc_id}-2", None, 1)),
+        reranked=(Hit(f"{doc_id}-2", None, 2), Hit(f"{doc_id}-3", 0, 31)),
+        relevant=13,
+        never_found=tuple(f"{doc_id}-lost-{n}" for n in range(12)),
+        pushed_down=(Moved(f"{doc_id}-1", 2, 1, 14),),
+    )
+
+
+def failures(count: int = 3, *strange: str) -> Failures:
+    cases = [case(number, *strange) for number in range(count)]
+    return Failures(
+        headline="nDCG@10",
+        helped=tuple(cases),
+        hurt=tuple(cases),
+        never_found=Group(1234, 5678, cases),
+        found_nothing=321,
+        pushed_down=Group(count, count, cases),
+    )
+
+
 REPORT = Report(
     title="Nightly",
     run_id="nightly-0007",
@@ -40,8 +78,10 @@ REPORT = Report(
     rejects={"empty": 12, "duplicate_id": 1207},
     seconds={"retrieve": 48.77, "score": 1834.021},
     facts={"fingerprint": "9c1f4e0b", "reranker": "cross-encoder:models/small"},
+    depth=study(),
+    failures=failures(),
 )
-EMPTY = replace(REPORT, measures=(), gains=(), judged=0)
+EMPTY = replace(REPORT, measures=(), gains=(), judged=0, depth=None, failures=None)
 
 
 def judged_as(**changes: object) -> Report:
@@ -58,7 +98,7 @@ def one_query(query_id: str = "q1", query: str = "one") -> Report:
 class Tags(HTMLParser):
     """Every tag with its attributes, and whether the open ones are closed in order."""
 
-    VOID = ("meta", "line", "rect", "path")
+    VOID = ("meta", "line", "rect", "path", "circle")
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -186,6 +226,58 @@ def test_counts_do_not_break_the_scale_of_shares() -> None:
     assert "full width: 312.0" in page
 
 
+def test_depths_are_drawn_and_every_number_of_the_drawing_is_in_the_table() -> None:
+    page = render(REPORT)
+    table = "|".join(cells(page))
+    for row in (
+        "0|0.5520|0.7000|–|0|0 %",
+        "5|0.5871|0.7000|0.0833|1,000|10 %",
+        "20 (knee)|0.6101|0.7000|0.3333|4,000|40 %",
+        "50|0.6110|0.7000|0.8333|10,000|100 %",
+    ):
+        assert row in table
+    assert "Beyond 20 candidates nDCG@10 rises by less than 0.002 and cost by 150 %." in page
+    drawing = page.split('aria-labelledby="depth-title depth-desc"')[1].split("</figure>")[0]
+    assert drawing.count("<circle") == 5
+    assert ">0.587</text>" in drawing and ">knee</text>" in drawing
+    assert 'd="M0.0 160.0L250.0 64.8L500.0 18.4L750.0 2.4L1000.0 0.0"' in drawing
+    assert 'x1="75.00%"' in drawing
+
+
+def test_a_level_curve_is_drawn_as_well() -> None:
+    rows = tuple(DepthRow(depth, {"nDCG@10": 0.5}, 0.0, 0) for depth in (0, 3))
+    page = render(replace(REPORT, depth=DepthStudy("nDCG@10", rows, pa.table({}))))
+    assert 'd="M0.0 160.0L1000.0 160.0"' in page
+    assert "retrieval alone would do" in page
+
+
+def test_where_depths_are_not_known_it_says_why() -> None:
+    page = render(replace(REPORT, depth="it reranked by a cascade of 2 stages"))
+    assert "Not known from this run: it reranked by a cascade of 2 stages." in page
+    assert "depth-title" not in page
+    assert Tags(page).open == []
+
+
+def test_failures_show_both_lists_side_by_side() -> None:
+    page = render(REPORT)
+    words = " ".join(page.split())
+    assert "5,678 relevant documents (1,234 queries; for 321 of them retrieval found none" in words
+    assert "3 relevant documents (3 queries), from the first 10 of retrieval" in words
+    assert "The worst 3 are listed." in words
+    parsed = Tags(page)
+    cases = [a for tag, a in parsed.tags if tag == "details" and a.get("class") == "case"]
+    assert len(cases) == 4 * 3
+    one = page.split('<details class="case">')[1].split("</details>")[0]
+    assert '<span dir="auto">how to fail</span> 0.750 → 0.250' in one
+    assert "|".join(cells(one)) == (
+        "Place|Document|Grade|Reranked|1|doc-1|2|14|2|doc-2|–|1|"
+        "Place|Document|Grade|Retrieval|1|doc-2|–|2|2|doc-3|0|31"
+    )
+    assert one.count('<tr class="relevant">') == 1
+    assert "12 of 13 relevant" in one and "and 2 more." in one
+    assert "(grade 2) from 1 to 14." in one
+
+
 @pytest.mark.parametrize("report", [REPORT, EMPTY, one_query()], ids=["full", "empty", "one"])
 def test_page_is_well_formed_closed_and_accessible(report: Report) -> None:
     page = render(report)
@@ -220,16 +312,20 @@ def test_hostile_text_stays_text() -> None:
         rejects={HOSTILE: 1},
         seconds={HOSTILE: 1.0},
         facts={HOSTILE: HOSTILE},
+        depth=study(HOSTILE),
+        failures=replace(failures(2, HOSTILE, HOSTILE), headline=HOSTILE),
     )
     page = render(report)
     assert "<script" not in page
-    assert page.count(escape(HOSTILE)) >= 10
+    assert page.count(escape(HOSTILE)) >= 100
     assert Tags(page).open == []
+    assert "<script" not in render(replace(report, depth=HOSTILE))
 
 
 def test_a_huge_query_is_cut() -> None:
-    page = render(one_query(query="x" * 1_000_000))
-    assert len(page) < 50_000
+    huge = replace(one_query(query="x" * 1_000_000), failures=failures(1, "x" * 1_000_000))
+    page = render(huge)
+    assert len(page) < 100_000
     assert "x…" in page
 
 
@@ -243,7 +339,7 @@ def test_without_judgements_it_says_how_to_add_them() -> None:
 
 
 def test_fifty_thousand_queries_make_a_small_page() -> None:
-    page = render(replace(REPORT, gains=gains(50_000), judged=50_000))
+    page = render(replace(REPORT, gains=gains(50_000), judged=50_000, failures=failures(10)))
     assert len(page.encode()) < 500_000
     paths = re.findall(r'<path class="(?:up|down)" d="([^"]*)"', page)
     assert 300 <= sum(path.count("z") for path in paths) <= 400
@@ -271,8 +367,15 @@ def test_fits_a_phone(tmp_path: Path) -> None:
     # A frame of 390 px, because a headless window is never that narrow.
     wrapper, picture = tmp_path / "phone.html", tmp_path / "phone.png"
     long = "no-place-to-break-" * 20
-    report = replace(REPORT, title=long, run_id=long, rejects={long: 1}, facts={long: long})
-    page = render(report).replace("<details>", "<details open>")
+    report = replace(
+        REPORT,
+        title=long,
+        run_id=long,
+        rejects={long: 1},
+        facts={long: long},
+        failures=failures(2, long, long),
+    )
+    page = render(report).replace("<details", "<details open")
     wrapper.write_text(PHONE.format(page=escape(page)), encoding="utf-8")
 
     def browse(*action: str) -> str:
