@@ -26,7 +26,7 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
-_LIMIT = re.compile(r"\s*(?P<measure>.*?)\s*(?P<sign>>=|<=|>|<)\s*(?P<value>[^<>=]+?)\s*")
+_LIMIT = re.compile(r"\s*(?P<measure>[^<>]*?)\s*(?P<sign>>=|<=|>|<)\s*(?P<value>[^<>=]+?)\s*")
 
 
 @dataclass(frozen=True)
