@@ -67,7 +67,7 @@ def _measures(rows: Sequence[MeasureRow]) -> str:
 def _depths(study: DepthStudy) -> str:
     last = study.rows[-1]
     return _table(
-        ("candidates", study.headline, "recall among them", "pairs", "cost", ""),
+        ("candidates", study.headline, "recall ceiling", "pairs", "cost", ""),
         (
             (
                 f"{row.depth:,}",
