@@ -62,7 +62,9 @@ def failures_summary(failures: Failures) -> dict[str, Any]:
         "never_found": {
             **_counts(failures.never_found),
             "found_nothing": failures.found_nothing,
-            "worst": {case.query_id: list(case.never_found) for case in failures.never_found.cases},
+            "worst": {
+                case.query_id: list(case.never_found[:TOP]) for case in failures.never_found.cases
+            },
         },
         "pushed_down": {
             **_counts(failures.pushed_down),
