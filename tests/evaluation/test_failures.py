@@ -107,6 +107,8 @@ def test_of_many_queries_the_worst_are_kept_whatever_block_they_come_in() -> Non
     one = find_failures([queries], MEASURE, before, after)
     several = find_failures([queries[i : i + 7] for i in range(0, many, 7)], MEASURE, before, after)
     assert one == several
+    swapped = find_failures([queries[i : i + 7] for i in range(0, many, 7)], MEASURE, after, before)
+    assert ids(swapped.helped) == ids(one.hurt)
     worst = sorted(after, key=lambda query: after[query])[:MAX_CASES]
     assert ids(one.hurt) == worst
     assert ids(one.pushed_down.cases) == worst

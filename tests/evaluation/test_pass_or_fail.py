@@ -8,9 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
+from jobs.acceptance import Asked, prepare
+from rerank_batch.config import load_config
 from rerank_batch.errors import ConfigError, InputError, NotGoodEnough, RunConflict
 from rerank_batch.evaluation.acceptance import Limit, check_limit, check_no_worse, parse_limit
+from rerank_batch.run import Run
+from rerank_batch.storage import open_root
 from tests.evaluation.finished import DEPTH, evaluate, row, write_config, write_run
+from tests.helpers import spec
 
 MEASURES = ("nDCG@10", "RR@10", "P(rel=2)@5")
 
@@ -159,6 +164,12 @@ def test_what_cannot_be_checked_is_told_before_anything_is_written(
     assert result.exit_code == error.exit_code, result.output
     assert words in " ".join(result.output.split())
     assert not report(config, "good").exists()
+
+
+def test_a_run_that_is_not_finished_is_refused_before_anything_runs(config: Path) -> None:
+    Run.create(open_root(str(config.parent / "runs")), "half", spec())
+    with pytest.raises(RunConflict, match="run half is not finished"):
+        prepare(Asked(no_worse_than="half"), load_config(config))
 
 
 def test_metrics_json_and_parquet_hold_depths_and_failures(config: Path) -> None:
