@@ -101,9 +101,9 @@ def failures_line(failures: Mapping[str, Any]) -> str:
     """Whose failures there are."""
     lost, pushed = failures["never_found"], failures["pushed_down"]
     return (
-        f"failures: {lost['documents']:,} relevant documents of {lost['queries']:,} queries were "
-        f"never retrieved ({lost['found_nothing']:,} queries found none); "
-        f"{pushed['documents']:,} of {pushed['queries']:,} were pushed out of the top {TOP}"
+        f"failures: never retrieved {lost['documents']:,} relevant documents of "
+        f"{lost['queries']:,} queries ({lost['found_nothing']:,} found none); pushed out of the "
+        f"top {TOP} by the reranker {pushed['documents']:,} of {pushed['queries']:,} queries"
     )
 
 

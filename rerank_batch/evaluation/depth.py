@@ -71,12 +71,14 @@ class DepthStudy:
                 "than the run has may raise it further"
             )
         gain = max(row.values[name] for row in self.rows) - knee.values[name]
-        rise = f"rises by less than {TOLERANCE:g}" if gain > 0 else "does not rise"
+        rises = gain > 0
+        rise = f"rises by less than {TOLERANCE:g}" if rises else "does not rise"
         fall = knee.values[name] - last.values[name]
         fallen = f" (at {last.depth} it is {fall:.4f} lower)" if fall >= TOLERANCE else ""
         if knee.depth == 0:
             return f"with the reranker {name} {rise} at any depth{fallen}: retrieval alone would do"
-        return f"beyond {knee.depth} candidates {name} {rise}{fallen}{_and_cost(knee, last)}"
+        cost = _and_cost(knee, last) if rises else f", cost rises{_by(knee, last)}"
+        return f"beyond {knee.depth} candidates {name} {rise}{fallen}{cost}"
 
 
 def study_depths(
@@ -149,4 +151,8 @@ def _scored(query: JudgedQuery, depth: int) -> int:
 
 
 def _and_cost(before: DepthRow, after: DepthRow) -> str:
-    return f" and cost by {100 * after.pairs / before.pairs - 100:.0f} %" if before.pairs else ""
+    return f" and cost{_by(before, after)}" if before.pairs else ""
+
+
+def _by(before: DepthRow, after: DepthRow) -> str:
+    return f" by {100 * after.pairs / before.pairs - 100:.0f} %"
