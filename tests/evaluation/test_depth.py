@@ -150,7 +150,8 @@ def test_the_knee_is_the_least_depth_that_no_larger_one_beats(values, knee) -> N
         ((0.4, 0.5, 0.55, 0.57, 0.58, 0.5815),
          "beyond 30 candidates nDCG@10 rises by less than 0.002 and cost by 67 %"),
         ((0.4, 0.5, 0.58, 0.57, 0.55, 0.5),
-         "beyond 10 candidates nDCG@10 does not rise (at 50 it is 0.0800 lower), cost rises by 400 %"),
+         "beyond 10 candidates nDCG@10 does not rise (at 50 it is 0.0800 lower), "
+         "cost rises by 400 %"),
         ((0.4, 0.5, 0.55, 0.57, 0.58, 0.6),
          "from 30 to 50 candidates nDCG@10 still rises by 0.0200 and cost by 67 %; "
          "more than the run has may raise it further"),
