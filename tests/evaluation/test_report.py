@@ -230,10 +230,11 @@ def test_depths_are_drawn_and_every_number_of_the_drawing_is_in_the_table() -> N
     page = render(REPORT)
     table = "|".join(cells(page))
     for row in (
-        "0|0.5520|0.7000|–|0|0 %",
-        "5|0.5871|0.7000|0.0833|1,000|10 %",
-        "20 (knee)|0.6101|0.7000|0.3333|4,000|40 %",
-        "50|0.6110|0.7000|0.8333|10,000|100 %",
+        "Candidates|nDCG@10|Recall ceiling|Pairs|Cost|RR@10",
+        "0|0.5520|–|0|0 %|0.7000",
+        "5|0.5871|0.0833|1,000|10 %|0.7000",
+        "20 (knee)|0.6101|0.3333|4,000|40 %|0.7000",
+        "50|0.6110|0.8333|10,000|100 %|0.7000",
     ):
         assert row in table
     assert "Beyond 20 candidates nDCG@10 rises by less than 0.002 and cost by 150 %." in page
