@@ -69,7 +69,8 @@ def evaluate(
     _publish_text(root, f"{prefix}report/metrics.json", json.dumps(summary, indent=1))
     _publish_text(root, f"{prefix}report/report.html", render(report))
     if asked.markdown is not None:
-        text = markdown(run.run_id, len(comparison.retrieval), rows, depth, checks)
+        cells = headline_cells(summary)
+        text = markdown(run.run_id, len(comparison.retrieval), cells, depth, checks)
         acceptance.write_markdown(asked.markdown, text)
     return {**summary, "report": root.path(f"{prefix}report/report.html")}
 
@@ -134,20 +135,12 @@ def measure_rows(comparison: Comparison) -> tuple[MeasureRow, ...]:
 def show(summary: dict[str, Any], console: Console) -> None:
     """Print the comparison and where the report is."""
     table = Table(title=f"{summary['judged']:,} judged queries", title_justify="left")
-    table.add_column("measure")
-    for column in ("retrieval", "reranked", "difference", "better", "same", "worse", "p"):
+    (first, *others), *rows = headline_cells(summary)
+    table.add_column(first)
+    for column in others:
         table.add_column(column, justify="right")
-    for row in summary["comparison"]:
-        table.add_row(
-            row["measure"],
-            f"{row['retrieval']:.4f}",
-            f"{row['reranked']:.4f}",
-            f"{row['reranked'] - row['retrieval']:+.4f}",
-            str(row["wins"]),
-            str(row["ties"]),
-            str(row["losses"]),
-            _p_value(row["p_value"]),
-        )
+    for row in rows:
+        table.add_row(*row)
     facts = {"run": summary["run_id"], "report": summary["report"]}
     console.result(
         summary,
@@ -157,6 +150,25 @@ def show(summary: dict[str, Any], console: Console) -> None:
         *acceptance.lines(summary["checks"]),
         facts_table("Evaluation", facts),
     )
+
+
+def headline_cells(summary: dict[str, Any]) -> list[list[str]]:
+    """The headline table as text, its heads first."""
+    heads = ["measure", "retrieval", "reranked", "difference", "better", "same", "worse", "p"]
+    rows = [
+        [
+            row["measure"],
+            f"{row['retrieval']:.4f}",
+            f"{row['reranked']:.4f}",
+            f"{row['reranked'] - row['retrieval']:+.4f}",
+            str(row["wins"]),
+            str(row["ties"]),
+            str(row["losses"]),
+            _p_value(row["p_value"]),
+        ]
+        for row in summary["comparison"]
+    ]
+    return [heads, *rows]
 
 
 def _p_value(value: float | None) -> str:
