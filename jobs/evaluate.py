@@ -11,14 +11,10 @@ from jobs.console import Console, facts_table
 from jobs.rerank import Start, rerank
 from rerank_batch.config import Config
 from rerank_batch.errors import ConfigError, InputError
-from rerank_batch.evaluation.comparison import (
-    Comparison,
-    compare,
-    paired_p_value,
-    wins_ties_losses,
-)
+from rerank_batch.evaluation.comparison import Comparison, compare
 from rerank_batch.evaluation.measures import parse_measures
-from rerank_batch.evaluation.report import MeasureRow, QueryGain, Report, render
+from rerank_batch.evaluation.report import MeasureRow, QueryGain, Report, p_text, render
+from rerank_batch.evaluation.significance import paired_tests
 from rerank_batch.qrels import read_qrels
 from rerank_batch.run import Run, latest_run, publish_parquet
 from rerank_batch.storage import Root, open_root
@@ -40,7 +36,7 @@ def evaluate(
         "root": config.root,
         "judged": len(comparison.retrieval),
         "metrics": comparison.means(),
-        "comparison": [vars(row) for row in rows],
+        "comparison": [_as_json(row) for row in rows],
     }
     report = _report(run, final, comparison, rows)
     prefix = f"runs/{run.run_id}/"
@@ -81,52 +77,56 @@ def compared(
 
 
 def measure_rows(comparison: Comparison) -> tuple[MeasureRow, ...]:
-    """The headline table: means, wins and losses, p-value of every measure."""
+    """The headline table: means of every measure, and what a test of their difference says."""
     means = comparison.means()
-    rows = []
-    for name in comparison.measures:
-        before = comparison.values("retrieval", name)
-        after = comparison.values("reranked", name)
-        wins, ties, losses = wins_ties_losses(before, after)
-        rows.append(
-            MeasureRow(
-                measure=name,
-                retrieval=means["retrieval"][name],
-                reranked=means["reranked"][name],
-                wins=wins,
-                ties=ties,
-                losses=losses,
-                p_value=paired_p_value(before, after),
-            )
-        )
-    return tuple(rows)
+    tests = paired_tests({name: comparison.gains(name) for name in comparison.measures})
+    return tuple(
+        MeasureRow(name, means["retrieval"][name], means["reranked"][name], test)
+        for name, test in tests.items()
+    )
 
 
 def show(summary: dict[str, Any], console: Console) -> None:
-    """Print the comparison and where the report is."""
-    table = Table(title=f"{summary['judged']:,} judged queries", title_justify="left")
+    """Print the comparison, what it cannot decide, and where the report is."""
+    title = f"{summary['judged']:,} judged queries"
+    table = Table(title=title, title_justify="left", pad_edge=False)
     table.add_column("measure")
-    for column in ("retrieval", "reranked", "difference", "better", "same", "worse", "p"):
+    for column in (
+        "retrieval",
+        "reranked",
+        "gain",
+        "95 % interval",
+        "better/\nsame/worse",
+        "p",
+        "result",
+    ):
         table.add_column(column, justify="right")
     for row in summary["comparison"]:
         table.add_row(
             row["measure"],
             f"{row['retrieval']:.4f}",
             f"{row['reranked']:.4f}",
-            f"{row['reranked'] - row['retrieval']:+.4f}",
-            str(row["wins"]),
-            str(row["ties"]),
-            str(row["losses"]),
-            _p_value(row["p_value"]),
+            f"{row['difference']:+.4f}",
+            "–" if row["interval"] is None else "{:+.3f} to {:+.3f}".format(*row["interval"]),
+            f"{row['wins']}/{row['ties']}/{row['losses']}",
+            p_text(row["corrected_p_value"]),
+            row["outcome"],
         )
+    doubts = [f"{row['measure']}: {row['doubt']}" for row in summary["comparison"] if row["doubt"]]
     facts = {"run": summary["run_id"], "report": summary["report"]}
-    console.result(summary, table, facts_table("Evaluation", facts))
+    console.result(
+        summary,
+        table,
+        f"p: randomisation test, corrected for the {len(summary['comparison'])} measures (Holm). "
+        "The intervals are not corrected.",
+        *doubts,
+        facts_table("Evaluation", facts),
+    )
 
 
-def _p_value(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return "<0.001" if value < 0.001 else f"{value:.2g}"
+def _as_json(row: MeasureRow) -> dict[str, Any]:
+    values = {"measure": row.measure, "retrieval": row.retrieval, "reranked": row.reranked}
+    return {**values, **vars(row.test), "outcome": row.test.outcome, "doubt": row.test.doubt}
 
 
 _FROM_FINAL = ("run_id", "job", "queries", "rejects", "pairs", "seconds", "fingerprint")

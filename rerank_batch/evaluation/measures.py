@@ -49,8 +49,8 @@ def per_query(
     A query with an empty ranking scores 0 in every measure.
     """
     judged = {
-        # trec_eval counts a negative grade as not relevant, and its C code fails on -2 and below.
-        query: {document: max(grade, 0) for document, grade in qrels[query].items()}
+        # trec_eval takes -1 for not relevant (Bpref: for not judged) and fails on -2 and below.
+        query: {document: max(grade, -1) for document, grade in qrels[query].items()}
         for query in rankings
         if query in qrels
     }
