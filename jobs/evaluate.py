@@ -107,7 +107,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
             f"{row['retrieval']:.4f}",
             f"{row['reranked']:.4f}",
             f"{row['difference']:+.4f}",
-            "–" if row["interval"] is None else "{:+.3f} to {:+.3f}".format(*row["interval"]),
+            "–" if row["interval"] is None else "{:+.3f} {:+.3f}".format(*row["interval"]),
             f"{row['wins']}/{row['ties']}/{row['losses']}",
             p_text(row["corrected_p_value"]),
             row["outcome"],

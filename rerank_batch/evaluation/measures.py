@@ -70,8 +70,10 @@ def mean(values: Sequence[float], count: int) -> float:
 
 
 def _safe(grades: Mapping[str, int]) -> dict[str, int]:
-    """Grades that trec_eval's code survives: it takes -1, for it not relevant and in Bpref not
-    judged, but fails on -2 and below, and may never return where all grades are negative.
+    """Grades that trec_eval's code survives.
+
+    It takes -1, for it not relevant and in Bpref not judged, but writes out of bounds on -2 and
+    below, and may never return where all grades are negative.
     """
     lowest = -1 if any(grade >= 0 for grade in grades.values()) else 0
     return {document: max(grade, lowest) for document, grade in grades.items()}
