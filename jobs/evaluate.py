@@ -36,7 +36,7 @@ def evaluate(
         "root": config.root,
         "judged": len(comparison.retrieval),
         "metrics": comparison.means(),
-        "comparison": [_as_json(row) for row in rows],
+        "comparison": [as_json(row) for row in rows],
     }
     report = _report(run, final, comparison, rows)
     prefix = f"runs/{run.run_id}/"
@@ -124,7 +124,8 @@ def show(summary: dict[str, Any], console: Console) -> None:
     )
 
 
-def _as_json(row: MeasureRow) -> dict[str, Any]:
+def as_json(row: MeasureRow) -> dict[str, Any]:
+    """A row of metrics.json: the means, everything the test says, the decision and the doubt."""
     values = {"measure": row.measure, "retrieval": row.retrieval, "reranked": row.reranked}
     return {**values, **vars(row.test), "outcome": row.test.outcome, "doubt": row.test.doubt}
 
