@@ -14,16 +14,12 @@ from jobs.console import Console, facts_table
 from jobs.rerank import Start, rerank
 from rerank_batch.config import Config
 from rerank_batch.errors import ConfigError, InputError
-from rerank_batch.evaluation.comparison import (
-    Comparison,
-    compare,
-    paired_p_value,
-    wins_ties_losses,
-)
+from rerank_batch.evaluation.comparison import Comparison, compare
 from rerank_batch.evaluation.depth import DepthStudy
 from rerank_batch.evaluation.markdown import markdown
 from rerank_batch.evaluation.measures import parse_measures
-from rerank_batch.evaluation.report import MeasureRow, QueryGain, Report, render
+from rerank_batch.evaluation.report import MeasureRow, QueryGain, Report, p_text, render
+from rerank_batch.evaluation.significance import paired_tests
 from rerank_batch.qrels import Qrels, read_qrels
 from rerank_batch.run import Run, latest_run, publish_parquet
 from rerank_batch.storage import Root, open_root
@@ -56,7 +52,7 @@ def evaluate(
         "root": config.root,
         "judged": len(comparison.retrieval),
         "metrics": comparison.means(),
-        "comparison": [vars(row) for row in rows],
+        "comparison": [as_json(row) for row in rows],
         "depth": insights.depth_summary(depth),
         "failures": insights.failures_summary(failures),
         "checks": [vars(check) for check in checks],
@@ -111,40 +107,33 @@ def measured(run: Run, qrels: Qrels, config: Config) -> Comparison:
 
 
 def measure_rows(comparison: Comparison) -> tuple[MeasureRow, ...]:
-    """The headline table: means, wins and losses, p-value of every measure."""
+    """The headline table: means of every measure, and what a test of their difference says."""
     means = comparison.means()
-    rows = []
-    for name in comparison.measures:
-        before = comparison.values("retrieval", name)
-        after = comparison.values("reranked", name)
-        wins, ties, losses = wins_ties_losses(before, after)
-        rows.append(
-            MeasureRow(
-                measure=name,
-                retrieval=means["retrieval"][name],
-                reranked=means["reranked"][name],
-                wins=wins,
-                ties=ties,
-                losses=losses,
-                p_value=paired_p_value(before, after),
-            )
-        )
-    return tuple(rows)
+    tests = paired_tests({name: comparison.gains(name) for name in comparison.measures})
+    return tuple(
+        MeasureRow(name, means["retrieval"][name], means["reranked"][name], test)
+        for name, test in tests.items()
+    )
 
 
 def show(summary: dict[str, Any], console: Console) -> None:
-    """Print the comparison and where the report is."""
-    table = Table(title=f"{summary['judged']:,} judged queries", title_justify="left")
+    """Print the comparison, what it cannot decide, and where the report is."""
+    title = f"{summary['judged']:,} judged queries"
+    table = Table(title=title, title_justify="left", pad_edge=False)
     (first, *others), *rows = headline_cells(summary)
     table.add_column(first)
     for column in others:
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(*row)
+    doubts = [f"{row['measure']}: {row['doubt']}" for row in summary["comparison"] if row["doubt"]]
     facts = {"run": summary["run_id"], "report": summary["report"]}
     console.result(
         summary,
         table,
+        f"p: randomisation test, corrected for the {len(summary['comparison'])} measures (Holm). "
+        "The intervals are not corrected.",
+        *doubts,
         *insights.depth_parts(summary["depth"]),
         insights.failures_line(summary["failures"]),
         *acceptance.lines(summary["checks"]),
@@ -154,27 +143,36 @@ def show(summary: dict[str, Any], console: Console) -> None:
 
 def headline_cells(summary: dict[str, Any]) -> list[list[str]]:
     """The headline table as text, its heads first."""
-    heads = ["measure", "retrieval", "reranked", "difference", "better", "same", "worse", "p"]
+    heads = [
+        "measure",
+        "retrieval",
+        "reranked",
+        "gain",
+        "95 % interval",
+        "better/\nsame/worse",
+        "p",
+        "result",
+    ]
     rows = [
         [
             row["measure"],
             f"{row['retrieval']:.4f}",
             f"{row['reranked']:.4f}",
-            f"{row['reranked'] - row['retrieval']:+.4f}",
-            str(row["wins"]),
-            str(row["ties"]),
-            str(row["losses"]),
-            _p_value(row["p_value"]),
+            f"{row['difference']:+.4f}",
+            "–" if row["interval"] is None else "{:+.3f} {:+.3f}".format(*row["interval"]),
+            f"{row['wins']}/{row['ties']}/{row['losses']}",
+            p_text(row["corrected_p_value"]),
+            row["outcome"],
         ]
         for row in summary["comparison"]
     ]
     return [heads, *rows]
 
 
-def _p_value(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return "<0.001" if value < 0.001 else f"{value:.2g}"
+def as_json(row: MeasureRow) -> dict[str, Any]:
+    """A row of metrics.json: the means, everything the test says, the decision and the doubt."""
+    values = {"measure": row.measure, "retrieval": row.retrieval, "reranked": row.reranked}
+    return {**values, **vars(row.test), "outcome": row.test.outcome, "doubt": row.test.doubt}
 
 
 _FROM_FINAL = ("run_id", "job", "queries", "rejects", "pairs", "seconds", "fingerprint")

@@ -16,12 +16,42 @@ from rerank_batch.errors import ConfigError
 from rerank_batch.evaluation.depth import DepthRow, DepthStudy
 from rerank_batch.evaluation.failures import Case, Failures, Group, Hit, Moved
 from rerank_batch.evaluation.report import MeasureRow, QueryGain, Report, render, verdict
+from rerank_batch.evaluation.significance import PairedTest, paired_tests
 
 HOSTILE = "<script>alert(1)</script>"
 
-NDCG = MeasureRow("nDCG@10", 0.552, 0.611, wins=96, ties=71, losses=33, p_value=0.00002)
-MRR = MeasureRow("RR@10", 0.701, 0.672, wins=28, ties=101, losses=74, p_value=0.0497)
-RECALL = MeasureRow("R@50", 0.871, 0.871, wins=0, ties=200, losses=0, p_value=None)
+TEST = PairedTest(
+    queries=200,
+    comparisons=3,
+    difference=0.059,
+    interval=(0.035, 0.083),
+    effect_size=0.34,
+    wins=96,
+    ties=71,
+    losses=33,
+    t_test_p_value=0.00001,
+    p_value=0.00002,
+    corrected_p_value=0.00006,
+    detectable=0.041,
+)
+NDCG = MeasureRow("nDCG@10", 0.552, 0.611, TEST)
+MRR = MeasureRow(
+    "RR@10",
+    0.701,
+    0.672,
+    replace(
+        TEST,
+        difference=-0.029,
+        interval=(-0.061, -0.002),
+        effect_size=-0.12,
+        wins=28,
+        ties=99,
+        losses=73,
+        corrected_p_value=0.0497,
+    ),
+)
+COPIES = paired_tests({"R@50": [0.0] * 200})["R@50"]
+RECALL = MeasureRow("R@50", 0.871, 0.871, replace(COPIES, comparisons=3))
 
 
 def gains(count: int) -> tuple[QueryGain, ...]:
@@ -84,14 +114,19 @@ REPORT = Report(
 EMPTY = replace(REPORT, measures=(), gains=(), judged=0, depth=None, failures=None)
 
 
-def judged_as(**changes: object) -> Report:
-    return replace(REPORT, measures=(replace(NDCG, **changes), MRR))  # type: ignore[arg-type]
+def judged_as(retrieval: float = 0.552, reranked: float = 0.611, **test: object) -> Report:
+    tested = replace(TEST, difference=reranked - retrieval, **test)  # type: ignore[arg-type]
+    return replace(REPORT, measures=(MeasureRow("nDCG@10", retrieval, reranked, tested), MRR))
 
 
-def one_query(query_id: str = "q1", query: str = "one") -> Report:
-    row = MeasureRow("nDCG@10", 0.5, 0.63, wins=1, ties=0, losses=0, p_value=None)
+def one_query(query_id: str = "q1", query: str = "one", measure: str = "nDCG@10") -> Report:
+    row = MeasureRow(measure, 0.5, 0.63, paired_tests({measure: [0.13]})[measure])
     return replace(
-        REPORT, measures=(row,), gains=(QueryGain(query_id, query, 0.5, 0.63),), judged=1
+        REPORT,
+        headline=measure,
+        measures=(row,),
+        gains=(QueryGain(query_id, query, 0.5, 0.63),),
+        judged=1,
     )
 
 
@@ -130,48 +165,61 @@ def test_better_says_by_how_much_and_how_sure() -> None:
     assert result.outcome == "better"
     assert result.text == (
         "Reranking raised nDCG@10 from 0.552 to 0.611 on 200 judged queries "
-        "(+0.059; 96 better, 71 the same, 33 worse; paired t-test p < 0.001)."
+        "(+0.059, 95 % interval +0.035 to +0.083; 96 better, 71 the same, 33 worse; "
+        "randomisation test p < 0.001, corrected for 3 comparisons)."
     )
 
 
 def test_worse_says_so() -> None:
-    result = verdict(judged_as(retrieval=0.611, reranked=0.552, p_value=0.004))
+    result = verdict(judged_as(0.611, 0.552, corrected_p_value=0.004))
     assert result.outcome == "worse"
     assert "lowered nDCG@10 from 0.611 to 0.552" in result.text
-    assert "(−0.059;" in result.text
+    assert "(−0.059," in result.text
     assert "p = 0.004" in result.text
     assert result.text.endswith("retrieval alone ranks better.")
 
 
 @pytest.mark.parametrize("reranked", [0.611, 0.501])
-@pytest.mark.parametrize(
-    ("p_value", "words"),
-    [(0.05, "p = 0.050"), (0.31, "p = 0.310"), (None, "not tested"), (float("nan"), "not tested")],
-)
-def test_undecided_never_claims_more_than_the_test(
-    reranked: float, p_value: float | None, words: str
+@pytest.mark.parametrize(("p_value", "words"), [(0.05, "p = 0.050"), (0.31, "p = 0.310")])
+def test_undecided_says_so_and_what_these_queries_can_tell(
+    reranked: float, p_value: float, words: str
 ) -> None:
-    result = verdict(judged_as(reranked=reranked, p_value=p_value))
+    """However small the p value is before its correction."""
+    result = verdict(judged_as(reranked=reranked, corrected_p_value=p_value))
     assert result.outcome == "undecided"
     assert words in result.text
-    assert "difference can be chance" in result.text
+    assert result.text.endswith(
+        "The difference can be chance: these 200 queries can tell differences of 0.041 or more, "
+        "four times in five."
+    )
 
 
-def test_no_difference_is_neither_a_gain_nor_a_loss() -> None:
-    result = verdict(judged_as(reranked=0.552, p_value=None))
-    assert result.outcome == "unchanged"
-    assert "left nDCG@10 at 0.552" in result.text
-    assert "(0.000;" in result.text
+def test_two_copies_of_a_system_are_undecided() -> None:
+    result = verdict(replace(REPORT, headline="R@50"))
+    assert result.outcome == "undecided"
+    assert result.text == (
+        "Reranking left R@50 at 0.871 on 200 judged queries (0.000; 0 better, 200 the same, "
+        "0 worse; randomisation test p = 1.000, corrected for 3 comparisons). "
+        "These 200 queries are unchanged, so there is nothing to decide."
+    )
+
+
+def test_a_sure_difference_that_three_decimals_do_not_show() -> None:
+    result = verdict(judged_as(0.5521, 0.5524))
+    assert result.outcome == "better"
+    assert "raised nDCG@10 by less than 0.001, to 0.552, on 200" in result.text
 
 
 def test_rounding_keeps_p_on_its_side_of_the_line() -> None:
-    assert "paired t-test p < 0.05)" in verdict(judged_as(p_value=0.0497)).text
+    text = verdict(judged_as(corrected_p_value=0.0497, comparisons=1)).text
+    assert "randomisation test p < 0.05)" in text
 
 
 def test_one_query_is_singular_and_undecided() -> None:
     result = verdict(one_query())
     assert result.outcome == "undecided"
     assert "on 1 judged query (" in result.text
+    assert "interval" not in result.text
 
 
 def test_headline_must_be_one_of_the_measures() -> None:
@@ -189,15 +237,22 @@ def cells(page: str) -> list[str]:
 def test_every_number_is_in_a_table() -> None:
     table = "|".join(cells(render(REPORT)))
     for row in (
-        "nDCG@10|0.552|0.611|+0.059|96|71|33|&lt; 0.001",
-        "RR@10|0.701|0.672|−0.029|28|101|74|&lt; 0.05",
-        "R@50|0.871|0.871|0.000|0|200|0|–",
+        "nDCG@10|0.552|0.611|+0.059|+0.035 to +0.083|+0.340|96|71|33|&lt; 0.001|better|0.041",
+        "RR@10|0.701|0.672|−0.029|−0.061 to −0.002|−0.120|28|99|73|&lt; 0.05|worse|0.041",
+        "R@50|0.871|0.871|0.000|–|–|0|200|0|1.000|undecided|–",
         "duplicate_id|1,207|empty|12",
         "retrieve|48.77|score|1,834.02",
         "q00000|how to number 0|0.500|1.000|+0.500",
         "q00199|how to number 199|0.500|0.005|−0.495",
     ):
         assert row in table
+
+
+def test_the_page_says_what_the_interval_is_and_which_other_measures_are_undecided() -> None:
+    page = " ".join(render(REPORT).split())
+    assert "corrected by Holm for the 3 comparisons of this table" in page
+    assert "bootstrap of one difference alone and not corrected" in page
+    assert "R@50 is undecided. These 200 queries are unchanged" in page
 
 
 def test_totals_and_facts_are_there() -> None:
@@ -220,7 +275,7 @@ def test_bars_print_their_values() -> None:
 
 
 def test_counts_do_not_break_the_scale_of_shares() -> None:
-    count = MeasureRow("NumRet", 10.0, 312.0, wins=1, ties=0, losses=0, p_value=None)
+    count = MeasureRow("NumRet", 10.0, 312.0, TEST)
     page = render(replace(REPORT, measures=(NDCG, count)))
     assert 'width="55.20%"' in page
     assert "full width: 312.0" in page
@@ -305,11 +360,9 @@ def test_page_is_well_formed_closed_and_accessible(report: Report) -> None:
 
 def test_hostile_text_stays_text() -> None:
     report = replace(
-        one_query(HOSTILE, HOSTILE),
+        one_query(HOSTILE, HOSTILE, HOSTILE),
         title=HOSTILE,
         run_id=HOSTILE,
-        headline=HOSTILE,
-        measures=(MeasureRow(HOSTILE, 0.5, 0.63, 1, 0, 0, None),),
         rejects={HOSTILE: 1},
         seconds={HOSTILE: 1.0},
         facts={HOSTILE: HOSTILE},
