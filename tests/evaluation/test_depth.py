@@ -155,6 +155,9 @@ def test_the_knee_is_the_least_depth_that_no_larger_one_beats(values, knee) -> N
         ((0.4, 0.5, 0.55, 0.57, 0.58, 0.6),
          "from 30 to 50 candidates nDCG@10 still rises by 0.0200 and cost by 67 %; "
          "more than the run has may raise it further"),
+        ((0.4, 0.5),
+         "from 0 to 5 candidates nDCG@10 still rises by 0.1000; "
+         "more than the run has may raise it further"),
         ((0.4, 0.39, 0.4, 0.401),
          "with the reranker nDCG@10 rises by less than 0.002 at any depth: "
          "retrieval alone would do"),
