@@ -151,7 +151,10 @@ def rerank(
             job.show(job.rerank(loaded, console, _start(run_id, resume, take_over)), console)
 
 
-@app.command(epilog="Example: rerank-batch evaluate configs/eval.yaml --run latest")
+@app.command(
+    epilog="Examples: rerank-batch evaluate configs/eval.yaml --run latest; "
+    "rerank-batch evaluate configs/eval.yaml --fail-under 'nDCG@10>=0.40' --markdown result.md"
+)
 def evaluate(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -172,12 +175,37 @@ def evaluate(
     confidence: Annotated[
         float, typer.Option(min=0.5, max=0.999, help="With --calibrate-gate: of the bound.")
     ] = 0.95,
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-under",
+            metavar="MEASURE>=VALUE",
+            help="Leave with exit code 14 unless it is so; may be repeated: 'nDCG@10>=0.40'.",
+        ),
+    ] = None,
+    no_worse_than: Annotated[
+        str | None,
+        typer.Option(
+            "--no-worse-than",
+            metavar="RUN",
+            help="Exit code 14 unless the first measure is sure to have lost no more than --margin "
+            "against this finished run, or 'latest', on the queries of both.",
+        ),
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(min=0, help="With --no-worse-than: the loss that is allowed.")
+    ] = 0.005,
+    markdown: Annotated[
+        Path | None,
+        typer.Option("--markdown", metavar="FILE", help="Write the tables for a pull request."),
+    ] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Compare retrieval and reranked lists on judged queries; write metrics and an HTML report."""
     with _command(as_json, verbose) as console:
         from jobs import evaluate as job
+        from jobs.acceptance import Asked, judge
 
         if run is not None and (run_id is not None or resume is not None):
             raise ConfigError(
@@ -185,14 +213,23 @@ def evaluate(
                 "give one of them"
             )
         start = _start(run_id, resume, take_over)
+        asked = Asked(tuple(fail_under or ()), no_worse_than, margin, markdown)
         if calibrate_gate:
             from jobs import calibrate
+
+            if asked != Asked(margin=margin):
+                raise ConfigError(
+                    "--calibrate-gate learns and checks nothing: leave --fail-under, "
+                    "--no-worse-than and --markdown to another evaluate"
+                )
 
             loaded = _load(config, overrides)
             learned = calibrate.calibrate_gate(loaded, console, start, run, confidence)
             calibrate.show(learned, console)
             return
-        job.show(job.evaluate(_load(config, overrides), console, start, run), console)
+        summary = job.evaluate(_load(config, overrides), console, start, run, asked)
+        job.show(summary, console)
+        judge(summary)
 
 
 @benchmark_app.command(

@@ -41,7 +41,7 @@ def calibrate_gate(
     gate = config.reranker.gate
     max_loss = gate.max_loss if gate and gate.max_loss is not None else _MAX_LOSS
     whole = config.reranker.model_copy(update={"gate": None})
-    run, comparison = compared(
+    run, _, comparison = compared(
         config.model_copy(update={"reranker": whole}), console, start, from_run
     )
     _refuse_gated(run)

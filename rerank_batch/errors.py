@@ -96,6 +96,13 @@ class SpendCapReached(RerankBatchError):
     meaning = "cost.cap is reached; what was paid for is kept"
 
 
+class NotGoodEnough(RerankBatchError):
+    """A run's measures are not what `evaluate` was asked to hold them to."""
+
+    exit_code = 14
+    meaning = "a run is not as good as --fail-under or --no-worse-than asks; its report is written"
+
+
 EXIT_CODES: dict[int, str] = {
     0: "success",
     **{
@@ -114,6 +121,7 @@ EXIT_CODES: dict[int, str] = {
             TooManyRejects,
             ServiceError,
             SpendCapReached,
+            NotGoodEnough,
         )
     },
 }

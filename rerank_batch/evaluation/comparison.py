@@ -6,7 +6,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy import stats
 
 from rerank_batch.evaluation.measures import PerQuery, mean, parse_measures, per_query
 from rerank_batch.qrels import Qrels, merge_grades
@@ -22,8 +21,6 @@ METRICS = pa.schema(
     ]
 )
 """Per-query metrics: one row per query, system and measure."""
-
-TIE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -44,6 +41,11 @@ class Comparison:
         """One value per query, in the order of the query ids."""
         table: PerQuery = getattr(self, system)
         return [table[query][measure] for query in sorted(table)]
+
+    def gains(self, measure: str) -> list[float]:
+        """Reranked minus retrieval, one value per query, in the order of the query ids."""
+        before, after = (self.values(system, measure) for system in ("retrieval", "reranked"))
+        return [new - old for old, new in zip(before, after, strict=True)]
 
     def means(self) -> dict[str, dict[str, float]]:
         """System -> measure -> mean over the queries."""
@@ -113,22 +115,6 @@ def compare(
         reranked[query] = dict.fromkeys(measures, 0.0)
         texts[query] = ""
     return Comparison(measures, retrieval, reranked, texts, weights)
-
-
-def wins_ties_losses(before: Sequence[float], after: Sequence[float]) -> tuple[int, int, int]:
-    """How many queries got better, stayed, got worse."""
-    gains = [b - a for a, b in zip(before, after, strict=True)]
-    wins = sum(gain > TIE for gain in gains)
-    losses = sum(gain < -TIE for gain in gains)
-    return wins, len(gains) - wins - losses, losses
-
-
-def paired_p_value(before: Sequence[float], after: Sequence[float]) -> float | None:
-    """Two-sided paired t-test; None where it is not defined: one query, or equal gains."""
-    gains = [b - a for a, b in zip(before, after, strict=True)]
-    if len(gains) < 2 or max(gains) - min(gains) <= TIE:
-        return None
-    return float(stats.ttest_rel(after, before).pvalue)
 
 
 def _by_rank(candidates: Sequence[Mapping[str, Any]]) -> list[str]:

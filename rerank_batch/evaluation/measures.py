@@ -48,12 +48,7 @@ def per_query(
 
     A query with an empty ranking scores 0 in every measure.
     """
-    judged = {
-        # trec_eval counts a negative grade as not relevant, and its C code fails on -2 and below.
-        query: {document: max(grade, 0) for document, grade in qrels[query].items()}
-        for query in rankings
-        if query in qrels
-    }
+    judged = {query: _safe(qrels[query]) for query in rankings if query in qrels}
     values: PerQuery = {query: dict.fromkeys(names, 0.0) for query in judged}
     scored = {
         query: {document: -float(rank) for rank, document in enumerate(rankings[query])}
@@ -72,6 +67,16 @@ def per_query(
 def mean(values: Sequence[float], count: int) -> float:
     """Sum over ``count``, exactly rounded, so that it does not depend on the order."""
     return math.fsum(values) / count if count else 0.0
+
+
+def _safe(grades: Mapping[str, int]) -> dict[str, int]:
+    """Grades that trec_eval's code survives.
+
+    It takes -1, for it not relevant and in Bpref not judged, but writes out of bounds on -2 and
+    below, and may never return where all grades are negative.
+    """
+    lowest = -1 if any(grade >= 0 for grade in grades.values()) else 0
+    return {document: max(grade, lowest) for document, grade in grades.items()}
 
 
 _NOT_A_MEASURE = (

@@ -5,7 +5,6 @@ from a bucket. Knows neither how measures are computed nor where a run lives: a 
 values comes in, text goes out. Query texts are strangers' input; the template escapes all of them.
 """
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,31 +14,26 @@ from typing import Literal
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from rerank_batch.errors import ConfigError
+from rerank_batch.evaluation.depth import TOLERANCE, DepthStudy
+from rerank_batch.evaluation.depth_curve import depth_curve
+from rerank_batch.evaluation.failures import TOP, Failures
+from rerank_batch.evaluation.significance import LEVEL, PairedTest
 
-SIGNIFICANT = 0.05
 MAX_BARS = 400  # more are no longer told apart on a screen, and the page would grow with the log
 MAX_ROWS = 20
 MAX_CHARS = 300
 
-Outcome = Literal["better", "worse", "undecided", "unchanged", "not judged"]
+Outcome = Literal["better", "worse", "undecided", "not judged"]
 
 
 @dataclass(frozen=True)
 class MeasureRow:
-    """Means of one measure, and how many judged queries reranking made better, left or worsened."""
+    """Means of one measure over the judged queries, and the test of their difference."""
 
     measure: str
     retrieval: float
     reranked: float
-    wins: int
-    ties: int
-    losses: int
-    p_value: float | None  # paired t-test; None where it has no answer
-
-    @property
-    def difference(self) -> float:
-        """Reranked minus retrieval."""
-        return self.reranked - self.retrieval
+    test: PairedTest
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,10 @@ class QueryGain:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything the page says; ``gains`` holds every judged query, in any order."""
+    """Everything the page says; ``gains`` holds every judged query, in any order.
+
+    ``depth`` may be a sentence that says why the run cannot tell of other depths.
+    """
 
     title: str
     run_id: str
@@ -72,6 +69,8 @@ class Report:
     rejects: Mapping[str, int]
     seconds: Mapping[str, float]
     facts: Mapping[str, str]
+    depth: DepthStudy | str | None = None
+    failures: Failures | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +96,9 @@ def render(report: Report) -> str:
         plot=_gain_plot([row.gain for row in ranked]) if ranked else None,
         extremes=[("helped", helped), ("hurt", hurt)],
         max_rows=MAX_ROWS,
+        curve=depth_curve(report.depth) if isinstance(report.depth, DepthStudy) else None,
+        tolerance=TOLERANCE,
+        top=TOP,
     )
 
 
@@ -116,39 +118,35 @@ def verdict(report: Report) -> Verdict:
     if row is None:
         names = ", ".join(row.measure for row in report.measures)
         raise ConfigError(f"report: headline {report.headline!r} is none of the measures: {names}")
-    outcome = _outcome(row)
-    before, after = _value(row.retrieval), _value(row.reranked)
-    if outcome == "unchanged":
-        change = f"left {row.measure} at {after}"
-    else:
-        verb = "raised" if row.difference > 0 else "lowered"
-        change = f"{verb} {row.measure} from {before} to {after}"
-    tested = f"paired t-test {_p_in_words(row.p_value)}" if _has(row.p_value) else "not tested"
-    noun = "query" if report.judged == 1 else "queries"
+    test, noun = row.test, "query" if report.judged == 1 else "queries"
+    remark = " On these queries retrieval alone ranks better." if test.outcome == "worse" else ""
     return Verdict(
-        outcome,
-        f"Reranking {change} on {report.judged:,} judged {noun} ({_signed(row.difference)}; "
-        f"{row.wins:,} better, {row.ties:,} the same, {row.losses:,} worse; {tested})."
-        + _caution(outcome, row.p_value),
+        test.outcome,
+        f"Reranking {_change(row)} on {report.judged:,} judged {noun} "
+        f"({_signed(test.difference)}{_interval_in_words(test)}; "
+        f"{test.wins:,} better, {test.ties:,} the same, {test.losses:,} worse; "
+        f"randomisation test {_p_in_words(test)})."
+        + remark
+        + (f" {test.doubt}" if test.doubt else ""),
     )
 
 
-def _outcome(row: MeasureRow) -> Outcome:
-    if abs(row.difference) < 0.0005:  # what three decimals show as no difference
-        return "unchanged"
-    if row.p_value is None or not row.p_value < SIGNIFICANT:
-        return "undecided"
-    return "better" if row.difference > 0 else "worse"
+def p_text(p_value: float) -> str:
+    """A p value that rounding never carries across the line it is read against."""
+    if p_value < 0.001:
+        return "< 0.001"
+    text = f"{p_value:.3f}"
+    return f"< {LEVEL}" if p_value < LEVEL <= float(text) else text
 
 
-def _caution(outcome: Outcome, p_value: float | None) -> str:
-    if outcome == "worse":
-        return " On these queries retrieval alone ranks better."
-    if outcome != "undecided":
-        return ""
-    if _has(p_value):
-        return " The difference can be chance; more judged queries would tell."
-    return " These queries allow no significance test, so the difference can be chance."
+def _change(row: MeasureRow) -> str:
+    before, after, test = _value(row.retrieval), _value(row.reranked), row.test
+    verb = "raised" if test.difference > 0 else "lowered"
+    if abs(test.difference) >= 0.0005:  # what three decimals show as a difference
+        return f"{verb} {row.measure} from {before} to {after}"
+    if test.outcome == "undecided":
+        return f"left {row.measure} at {after}"
+    return f"{verb} {row.measure} by less than 0.001, to {after},"
 
 
 @dataclass(frozen=True)
@@ -190,10 +188,6 @@ def _gain_plot(gains: Sequence[float]) -> _GainPlot:
     )
 
 
-def _has(p_value: float | None) -> bool:
-    return p_value is not None and not math.isnan(p_value)
-
-
 def _value(number: float) -> str:
     return f"{number:.3f}" if abs(number) < 100 else f"{number:.1f}"  # shares, or counts (NumRet)
 
@@ -204,19 +198,20 @@ def _signed(number: float) -> str:
     return sign + text
 
 
-def _p(p_value: float | None) -> str:
-    """A p value that rounding never carries across the line it is read against."""
-    if p_value is None or math.isnan(p_value):
-        return "\N{EN DASH}"
-    if p_value < 0.001:
-        return "< 0.001"
-    text = f"{p_value:.3f}"
-    return f"< {SIGNIFICANT}" if p_value < SIGNIFICANT <= float(text) else text
+def _interval(interval: tuple[float, float] | None) -> str:
+    return "\N{EN DASH}" if interval is None else " to ".join(map(_signed, interval))
 
 
-def _p_in_words(p_value: float | None) -> str:
-    text = _p(p_value)
-    return f"p {text}" if text.startswith("<") else f"p = {text}"
+def _interval_in_words(test: PairedTest) -> str:
+    return "" if test.interval is None else f", 95 % interval {_interval(test.interval)}"
+
+
+def _p_in_words(test: PairedTest) -> str:
+    text = p_text(test.corrected_p_value)
+    words = f"p {text}" if text.startswith("<") else f"p = {text}"
+    if test.comparisons == 1:
+        return words
+    return f"{words}, corrected for {test.comparisons} comparisons"
 
 
 def _count(number: int) -> str:
@@ -241,7 +236,13 @@ def _template_environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        value=_value, signed=_signed, p=_p, number=_count, seconds=_seconds, shorten=_shorten
+        value=_value,
+        signed=_signed,
+        interval=_interval,
+        p=p_text,
+        number=_count,
+        seconds=_seconds,
+        shorten=_shorten,
     )
     return environment
 

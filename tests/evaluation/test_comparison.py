@@ -4,14 +4,11 @@ import math
 from pathlib import Path
 
 import pytest
-from scipy import stats
 
 from rerank_batch.evaluation.comparison import (
     METRICS,
     Comparison,
     compare,
-    paired_p_value,
-    wins_ties_losses,
 )
 from tests.helpers import finished_run, result_row
 
@@ -75,7 +72,7 @@ def test_values_of_both_systems_are_paired_by_query(comparison: Comparison) -> N
     before, after = (comparison.values(system, "RR") for system in ("retrieval", "reranked"))
     assert before == [0.5, 0.0, 1.0, 0.0, 1.0]  # better, rejected, tied, void, worse
     assert after == [1.0, 0.0, 0.5, 0.0, pytest.approx(1 / 3)]
-    assert wins_ties_losses(before, after) == (1, 2, 2)
+    assert comparison.gains("RR") == [0.5, 0.0, -0.5, 0.0, pytest.approx(-2 / 3)]
 
 
 def test_the_table_has_a_row_per_query_system_and_measure(comparison: Comparison) -> None:
@@ -106,38 +103,3 @@ def test_a_rejected_row_does_not_erase_the_query_that_other_rows_planned(
     )
     assert again.retrieval == comparison.retrieval
     assert again.reranked == comparison.reranked
-
-
-# --- statistics ------------------------------------------------------------------------------
-
-
-def test_a_tiny_difference_is_a_tie() -> None:
-    before = [0.1, 0.2, 0.3, 0.4]
-    assert wins_ties_losses(before, [0.1 + 1e-12, 0.2, 0.31, 0.0]) == (1, 2, 1)
-    assert wins_ties_losses([], []) == (0, 0, 0)
-
-
-def test_the_p_value_is_that_of_the_paired_t_test() -> None:
-    before, after = [0.0, 0.5, 1.0, 0.25, 0.5], [0.5, 0.5, 0.75, 1.0, 1.0]
-    gains = [b - a for a, b in zip(before, after, strict=True)]
-    average = sum(gains) / 5
-    spread = math.sqrt(sum((gain - average) ** 2 for gain in gains) / 4)
-    by_hand = 2 * stats.t.sf(abs(average / (spread / math.sqrt(5))), 4)
-    assert paired_p_value(before, after) == pytest.approx(by_hand)
-    assert paired_p_value(after, before) == pytest.approx(by_hand)
-    assert paired_p_value(before, after) == pytest.approx(stats.ttest_rel(before, after).pvalue)
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        pytest.param([], [], id="no query"),
-        pytest.param([0.1], [0.9], id="one query"),
-        pytest.param([0.1, 0.2], [0.1, 0.2 + 1e-12], id="no difference"),
-        pytest.param([0.0, 0.25, 0.5], [0.5, 0.75, 1.0], id="no spread"),
-    ],
-)
-def test_there_is_no_p_value_where_the_test_is_not_defined(
-    before: list[float], after: list[float]
-) -> None:
-    assert paired_p_value(before, after) is None

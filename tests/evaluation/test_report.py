@@ -9,22 +9,90 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from rerank_batch.errors import ConfigError
+from rerank_batch.evaluation.depth import DepthRow, DepthStudy
+from rerank_batch.evaluation.failures import Case, Failures, Group, Hit, Moved
 from rerank_batch.evaluation.report import MeasureRow, QueryGain, Report, render, verdict
+from rerank_batch.evaluation.significance import PairedTest, paired_tests
 
 HOSTILE = "<script>alert(1)</script>"
 
-NDCG = MeasureRow("nDCG@10", 0.552, 0.611, wins=96, ties=71, losses=33, p_value=0.00002)
-MRR = MeasureRow("RR@10", 0.701, 0.672, wins=28, ties=101, losses=74, p_value=0.0497)
-RECALL = MeasureRow("R@50", 0.871, 0.871, wins=0, ties=200, losses=0, p_value=None)
+TEST = PairedTest(
+    queries=200,
+    comparisons=3,
+    difference=0.059,
+    interval=(0.035, 0.083),
+    effect_size=0.34,
+    wins=96,
+    ties=71,
+    losses=33,
+    t_test_p_value=0.00001,
+    p_value=0.00002,
+    corrected_p_value=0.00006,
+    detectable=0.041,
+)
+NDCG = MeasureRow("nDCG@10", 0.552, 0.611, TEST)
+MRR = MeasureRow(
+    "RR@10",
+    0.701,
+    0.672,
+    replace(
+        TEST,
+        difference=-0.029,
+        interval=(-0.061, -0.002),
+        effect_size=-0.12,
+        wins=28,
+        ties=99,
+        losses=73,
+        corrected_p_value=0.0497,
+    ),
+)
+COPIES = paired_tests({"R@50": [0.0] * 200})["R@50"]
+RECALL = MeasureRow("R@50", 0.871, 0.871, replace(COPIES, comparisons=3))
 
 
 def gains(count: int) -> tuple[QueryGain, ...]:
     """Gains from about +0.5 down to -0.5."""
     return tuple(
         QueryGain(f"q{i:05d}", f"how to number {i}", 0.5, 1 - i / count) for i in range(count)
+    )
+
+
+def study(name: str = "nDCG@10") -> DepthStudy:
+    values = {0: 0.552, 5: 0.5871, 10: 0.6042, 20: 0.6101, 50: 0.611}
+    rows = [
+        DepthRow(depth, {name: value, "RR@10": 0.7}, recall=depth / 60, pairs=200 * depth)
+        for depth, value in values.items()
+    ]
+    return DepthStudy(name, tuple(rows), pa.table({}))
+
+
+def case(number: int, text: str = "how to fail", doc_id: str = "doc") -> Case:
+    return Case(
+        query_id=f"{text}-{number}",
+        text=text,
+        before=0.75,
+        after=0.25,
+        retrieval=(Hit(f"{doc_id}-1", 2, 14), Hit(f"{doc_id}-2", None, 1)),
+        reranked=(Hit(f"{doc_id}-2", None, 2), Hit(f"{doc_id}-3", 0, 31)),
+        relevant=13,
+        never_found=tuple(f"{doc_id}-lost-{n}" for n in range(12)),
+        pushed_down=(Moved(f"{doc_id}-1", 2, 1, 14),),
+    )
+
+
+def failures(count: int = 3, *strange: str) -> Failures:
+    cases = [case(number, *strange) for number in range(count)]
+    return Failures(
+        headline="nDCG@10",
+        helped=tuple(cases),
+        hurt=tuple(cases),
+        never_found=Group(1234, 5678, cases),
+        found_nothing=321,
+        pushed_down=Group(count, count, cases),
     )
 
 
@@ -40,25 +108,32 @@ REPORT = Report(
     rejects={"empty": 12, "duplicate_id": 1207},
     seconds={"retrieve": 48.77, "score": 1834.021},
     facts={"fingerprint": "9c1f4e0b", "reranker": "cross-encoder:models/small"},
+    depth=study(),
+    failures=failures(),
 )
-EMPTY = replace(REPORT, measures=(), gains=(), judged=0)
+EMPTY = replace(REPORT, measures=(), gains=(), judged=0, depth=None, failures=None)
 
 
-def judged_as(**changes: object) -> Report:
-    return replace(REPORT, measures=(replace(NDCG, **changes), MRR))  # type: ignore[arg-type]
+def judged_as(retrieval: float = 0.552, reranked: float = 0.611, **test: object) -> Report:
+    tested = replace(TEST, difference=reranked - retrieval, **test)  # type: ignore[arg-type]
+    return replace(REPORT, measures=(MeasureRow("nDCG@10", retrieval, reranked, tested), MRR))
 
 
-def one_query(query_id: str = "q1", query: str = "one") -> Report:
-    row = MeasureRow("nDCG@10", 0.5, 0.63, wins=1, ties=0, losses=0, p_value=None)
+def one_query(query_id: str = "q1", query: str = "one", measure: str = "nDCG@10") -> Report:
+    row = MeasureRow(measure, 0.5, 0.63, paired_tests({measure: [0.13]})[measure])
     return replace(
-        REPORT, measures=(row,), gains=(QueryGain(query_id, query, 0.5, 0.63),), judged=1
+        REPORT,
+        headline=measure,
+        measures=(row,),
+        gains=(QueryGain(query_id, query, 0.5, 0.63),),
+        judged=1,
     )
 
 
 class Tags(HTMLParser):
     """Every tag with its attributes, and whether the open ones are closed in order."""
 
-    VOID = ("meta", "line", "rect", "path")
+    VOID = ("meta", "line", "rect", "path", "circle")
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -90,48 +165,61 @@ def test_better_says_by_how_much_and_how_sure() -> None:
     assert result.outcome == "better"
     assert result.text == (
         "Reranking raised nDCG@10 from 0.552 to 0.611 on 200 judged queries "
-        "(+0.059; 96 better, 71 the same, 33 worse; paired t-test p < 0.001)."
+        "(+0.059, 95 % interval +0.035 to +0.083; 96 better, 71 the same, 33 worse; "
+        "randomisation test p < 0.001, corrected for 3 comparisons)."
     )
 
 
 def test_worse_says_so() -> None:
-    result = verdict(judged_as(retrieval=0.611, reranked=0.552, p_value=0.004))
+    result = verdict(judged_as(0.611, 0.552, corrected_p_value=0.004))
     assert result.outcome == "worse"
     assert "lowered nDCG@10 from 0.611 to 0.552" in result.text
-    assert "(−0.059;" in result.text
+    assert "(−0.059," in result.text
     assert "p = 0.004" in result.text
     assert result.text.endswith("retrieval alone ranks better.")
 
 
 @pytest.mark.parametrize("reranked", [0.611, 0.501])
-@pytest.mark.parametrize(
-    ("p_value", "words"),
-    [(0.05, "p = 0.050"), (0.31, "p = 0.310"), (None, "not tested"), (float("nan"), "not tested")],
-)
-def test_undecided_never_claims_more_than_the_test(
-    reranked: float, p_value: float | None, words: str
+@pytest.mark.parametrize(("p_value", "words"), [(0.05, "p = 0.050"), (0.31, "p = 0.310")])
+def test_undecided_says_so_and_what_these_queries_can_tell(
+    reranked: float, p_value: float, words: str
 ) -> None:
-    result = verdict(judged_as(reranked=reranked, p_value=p_value))
+    """However small the p value is before its correction."""
+    result = verdict(judged_as(reranked=reranked, corrected_p_value=p_value))
     assert result.outcome == "undecided"
     assert words in result.text
-    assert "difference can be chance" in result.text
+    assert result.text.endswith(
+        "The difference can be chance: these 200 queries can tell differences of 0.041 or more, "
+        "four times in five."
+    )
 
 
-def test_no_difference_is_neither_a_gain_nor_a_loss() -> None:
-    result = verdict(judged_as(reranked=0.552, p_value=None))
-    assert result.outcome == "unchanged"
-    assert "left nDCG@10 at 0.552" in result.text
-    assert "(0.000;" in result.text
+def test_two_copies_of_a_system_are_undecided() -> None:
+    result = verdict(replace(REPORT, headline="R@50"))
+    assert result.outcome == "undecided"
+    assert result.text == (
+        "Reranking left R@50 at 0.871 on 200 judged queries (0.000; 0 better, 200 the same, "
+        "0 worse; randomisation test p = 1.000, corrected for 3 comparisons). "
+        "These 200 queries are unchanged, so there is nothing to decide."
+    )
+
+
+def test_a_sure_difference_that_three_decimals_do_not_show() -> None:
+    result = verdict(judged_as(0.5521, 0.5524))
+    assert result.outcome == "better"
+    assert "raised nDCG@10 by less than 0.001, to 0.552, on 200" in result.text
 
 
 def test_rounding_keeps_p_on_its_side_of_the_line() -> None:
-    assert "paired t-test p < 0.05)" in verdict(judged_as(p_value=0.0497)).text
+    text = verdict(judged_as(corrected_p_value=0.0497, comparisons=1)).text
+    assert "randomisation test p < 0.05)" in text
 
 
 def test_one_query_is_singular_and_undecided() -> None:
     result = verdict(one_query())
     assert result.outcome == "undecided"
     assert "on 1 judged query (" in result.text
+    assert "interval" not in result.text
 
 
 def test_headline_must_be_one_of_the_measures() -> None:
@@ -149,15 +237,22 @@ def cells(page: str) -> list[str]:
 def test_every_number_is_in_a_table() -> None:
     table = "|".join(cells(render(REPORT)))
     for row in (
-        "nDCG@10|0.552|0.611|+0.059|96|71|33|&lt; 0.001",
-        "RR@10|0.701|0.672|−0.029|28|101|74|&lt; 0.05",
-        "R@50|0.871|0.871|0.000|0|200|0|–",
+        "nDCG@10|0.552|0.611|+0.059|+0.035 to +0.083|+0.340|96|71|33|&lt; 0.001|better|0.041",
+        "RR@10|0.701|0.672|−0.029|−0.061 to −0.002|−0.120|28|99|73|&lt; 0.05|worse|0.041",
+        "R@50|0.871|0.871|0.000|–|–|0|200|0|1.000|undecided|–",
         "duplicate_id|1,207|empty|12",
         "retrieve|48.77|score|1,834.02",
         "q00000|how to number 0|0.500|1.000|+0.500",
         "q00199|how to number 199|0.500|0.005|−0.495",
     ):
         assert row in table
+
+
+def test_the_page_says_what_the_interval_is_and_which_other_measures_are_undecided() -> None:
+    page = " ".join(render(REPORT).split())
+    assert "corrected by Holm for the 3 comparisons of this table" in page
+    assert "bootstrap of one difference alone and not corrected" in page
+    assert "R@50 is undecided. These 200 queries are unchanged" in page
 
 
 def test_totals_and_facts_are_there() -> None:
@@ -180,10 +275,63 @@ def test_bars_print_their_values() -> None:
 
 
 def test_counts_do_not_break_the_scale_of_shares() -> None:
-    count = MeasureRow("NumRet", 10.0, 312.0, wins=1, ties=0, losses=0, p_value=None)
+    count = MeasureRow("NumRet", 10.0, 312.0, TEST)
     page = render(replace(REPORT, measures=(NDCG, count)))
     assert 'width="55.20%"' in page
     assert "full width: 312.0" in page
+
+
+def test_depths_are_drawn_and_every_number_of_the_drawing_is_in_the_table() -> None:
+    page = render(REPORT)
+    table = "|".join(cells(page))
+    for row in (
+        "Candidates|nDCG@10|Recall ceiling|Pairs|Cost|RR@10",
+        "0|0.5520|–|0|0 %|0.7000",
+        "5|0.5871|0.0833|1,000|10 %|0.7000",
+        "20 (knee)|0.6101|0.3333|4,000|40 %|0.7000",
+        "50|0.6110|0.8333|10,000|100 %|0.7000",
+    ):
+        assert row in table
+    assert "Beyond 20 candidates nDCG@10 rises by less than 0.002 and cost by 150 %." in page
+    drawing = page.split('aria-labelledby="depth-title depth-desc"')[1].split("</figure>")[0]
+    assert drawing.count("<circle") == 5
+    assert ">0.587</text>" in drawing and ">knee</text>" in drawing
+    assert 'd="M0.0 160.0L250.0 64.8L500.0 18.4L750.0 2.4L1000.0 0.0"' in drawing
+    assert 'x1="75.00%"' in drawing
+
+
+def test_a_level_curve_is_drawn_as_well() -> None:
+    rows = tuple(DepthRow(depth, {"nDCG@10": 0.5}, 0.0, 0) for depth in (0, 3))
+    page = render(replace(REPORT, depth=DepthStudy("nDCG@10", rows, pa.table({}))))
+    assert 'd="M0.0 160.0L1000.0 160.0"' in page
+    assert "retrieval alone would do" in page
+
+
+def test_where_depths_are_not_known_it_says_why() -> None:
+    page = render(replace(REPORT, depth="it reranked by a cascade of 2 stages"))
+    assert "Not known from this run: it reranked by a cascade of 2 stages." in page
+    assert "depth-title" not in page
+    assert Tags(page).open == []
+
+
+def test_failures_show_both_lists_side_by_side() -> None:
+    page = render(REPORT)
+    words = " ".join(page.split())
+    assert "5,678 relevant documents (1,234 queries; for 321 of them retrieval found none" in words
+    assert "3 relevant documents (3 queries), from the first 10 of retrieval" in words
+    assert "The worst 3 are listed." in words
+    parsed = Tags(page)
+    cases = [a for tag, a in parsed.tags if tag == "details" and a.get("class") == "case"]
+    assert len(cases) == 4 * 3
+    one = page.split('<details class="case">')[1].split("</details>")[0]
+    assert '<span dir="auto">how to fail</span> 0.750 → 0.250' in one
+    assert "|".join(cells(one)) == (
+        "Place|Document|Grade|Reranked|1|doc-1|2|14|2|doc-2|–|1|"
+        "Place|Document|Grade|Retrieval|1|doc-2|–|2|2|doc-3|0|31"
+    )
+    assert one.count('<tr class="relevant">') == 1
+    assert "12 of 13 relevant" in one and "and 2 more." in one
+    assert "(grade 2) from 1 to 14." in one
 
 
 @pytest.mark.parametrize("report", [REPORT, EMPTY, one_query()], ids=["full", "empty", "one"])
@@ -212,24 +360,26 @@ def test_page_is_well_formed_closed_and_accessible(report: Report) -> None:
 
 def test_hostile_text_stays_text() -> None:
     report = replace(
-        one_query(HOSTILE, HOSTILE),
+        one_query(HOSTILE, HOSTILE, HOSTILE),
         title=HOSTILE,
         run_id=HOSTILE,
-        headline=HOSTILE,
-        measures=(MeasureRow(HOSTILE, 0.5, 0.63, 1, 0, 0, None),),
         rejects={HOSTILE: 1},
         seconds={HOSTILE: 1.0},
         facts={HOSTILE: HOSTILE},
+        depth=study(HOSTILE),
+        failures=replace(failures(2, HOSTILE, HOSTILE), headline=HOSTILE),
     )
     page = render(report)
     assert "<script" not in page
-    assert page.count(escape(HOSTILE)) >= 10
+    assert page.count(escape(HOSTILE)) >= 100
     assert Tags(page).open == []
+    assert "<script" not in render(replace(report, depth=HOSTILE))
 
 
 def test_a_huge_query_is_cut() -> None:
-    page = render(one_query(query="x" * 1_000_000))
-    assert len(page) < 50_000
+    huge = replace(one_query(query="x" * 1_000_000), failures=failures(1, "x" * 1_000_000))
+    page = render(huge)
+    assert len(page) < 100_000
     assert "x…" in page
 
 
@@ -243,7 +393,7 @@ def test_without_judgements_it_says_how_to_add_them() -> None:
 
 
 def test_fifty_thousand_queries_make_a_small_page() -> None:
-    page = render(replace(REPORT, gains=gains(50_000), judged=50_000))
+    page = render(replace(REPORT, gains=gains(50_000), judged=50_000, failures=failures(10)))
     assert len(page.encode()) < 500_000
     paths = re.findall(r'<path class="(?:up|down)" d="([^"]*)"', page)
     assert 300 <= sum(path.count("z") for path in paths) <= 400
@@ -271,8 +421,15 @@ def test_fits_a_phone(tmp_path: Path) -> None:
     # A frame of 390 px, because a headless window is never that narrow.
     wrapper, picture = tmp_path / "phone.html", tmp_path / "phone.png"
     long = "no-place-to-break-" * 20
-    report = replace(REPORT, title=long, run_id=long, rejects={long: 1}, facts={long: long})
-    page = render(report).replace("<details>", "<details open>")
+    report = replace(
+        REPORT,
+        title=long,
+        run_id=long,
+        rejects={long: 1},
+        facts={long: long},
+        failures=failures(2, long, long),
+    )
+    page = render(report).replace("<details", "<details open")
     wrapper.write_text(PHONE.format(page=escape(page)), encoding="utf-8")
 
     def browse(*action: str) -> str:

@@ -1,0 +1,118 @@
+"""The failure browser: who was helped and hurt, and whether retrieval or the reranker failed."""
+
+from pathlib import Path
+
+from rerank_batch.evaluation.comparison import compare
+from rerank_batch.evaluation.failures import (
+    MAX_CASES,
+    TOP,
+    Case,
+    Failures,
+    Hit,
+    Moved,
+    find_failures,
+)
+from rerank_batch.evaluation.judged import JudgedQuery, judged_blocks
+from tests.evaluation.finished import Row, row, write_run
+from tests.helpers import result_row
+
+MEASURE = "RR"
+
+
+def failures(root: Path, rows: list[Row], qrels: dict[str, dict[str, int]]) -> Failures:
+    run = write_run(root, rows)
+    found = compare(run.results_paths(), qrels, [], (MEASURE,))
+    before, after = (
+        {query: values[MEASURE] for query, values in table.items()}
+        for table in (found.retrieval, found.reranked)
+    )
+    return find_failures(judged_blocks(run.results_paths(), qrels), MEASURE, before, after)
+
+
+def case_of(query: JudgedQuery) -> Case:
+    found = find_failures([[query]], MEASURE, {query.query_id: 1.0}, {query.query_id: 0.5})
+    return found.hurt[0]
+
+
+def ids(cases: list[Case] | tuple[Case, ...]) -> list[str]:
+    return [case.query_id for case in cases]
+
+
+def test_both_lists_with_grades_and_places_in_the_other() -> None:
+    listed = result_row(0, [("a", 0.9, 0.1), ("b", 0.8, 0.6), ("c", 0.7, 0.5)])["candidates"]
+    case = case_of(JudgedQuery("q", "words", {"a": 0, "c": 2}, listed))
+    assert case.retrieval == (Hit("a", 0, 3), Hit("b", None, 1), Hit("c", 2, 2))
+    assert case.reranked == (Hit("b", None, 2), Hit("c", 2, 3), Hit("a", 0, 1))
+    assert [hit.relevant for hit in case.retrieval] == [False, False, True]
+    assert (case.text, case.before, case.after, case.gain) == ("words", 1.0, 0.5, -0.5)
+
+
+def test_a_list_is_shown_to_its_tenth_place(tmp_path: Path) -> None:
+    rows = [row(0, 1, 12)]
+    found = failures(tmp_path, rows, {"q0": {"d01": 1}})
+    (case,) = found.hurt
+    first = [hit["doc_id"] for hit in rows[0]["candidates"]]
+    assert [hit.doc_id for hit in case.retrieval] == first[:TOP]
+    assert len(case.reranked) == TOP
+    assert case.retrieval[0].other_place == 12
+
+
+def test_most_helped_and_most_hurt_come_first_and_unchanged_not_at_all(tmp_path: Path) -> None:
+    rows = [row(0, 2, 1), row(1, 12, 1), row(2, 1, 2), row(3, 1, 12), row(4, 3, 3)]
+    found = failures(tmp_path, rows, {f"q{n}": {"d01": 1} for n in range(5)})
+    assert ids(found.helped) == ["q1", "q0"]
+    assert ids(found.hurt) == ["q3", "q2"]
+
+
+def test_what_retrieval_never_found_is_apart_from_what_the_reranker_pushed_down(tmp_path) -> None:
+    rows = [row(0, 1, 11), row(1, 10, 11), row(2, 11, 12), row(3, 1, 10), row(4, 1, 1)]
+    qrels = {
+        "q0": {"d01": 1, "nowhere": 0},
+        "q1": {"d01": 3, "x": 1, "y": 2},
+        "q2": {"d01": 1},  # it was not in the top before
+        "q3": {"d01": 1},  # it is still in the top
+        "q4": {"z": 1},
+    }
+    found = failures(tmp_path, rows, qrels)
+    lost, pushed = found.never_found, found.pushed_down
+    assert ids(lost.cases) == ["q4", "q1"], "who found nothing comes first"
+    assert (lost.queries, lost.documents, found.found_nothing) == (2, 3, 1)
+    assert lost.cases[1].never_found == ("y", "x"), "best grade first"
+    assert lost.cases[1].relevant == 3
+    assert ids(pushed.cases) == ["q0", "q1"], "who lost most comes first"
+    assert (pushed.queries, pushed.documents) == (2, 2)
+    assert pushed.cases[0].pushed_down == (Moved("d01", 1, 1, 11),)
+    assert pushed.cases[1].pushed_down == (Moved("d01", 3, 10, 11),)
+
+
+def test_documents_judged_irrelevant_are_no_failure(tmp_path: Path) -> None:
+    found = failures(tmp_path, [row(0, 1, 12)], {"q0": {"d01": 0, "x": 0, "y": -2}})
+    assert (found.never_found.queries, found.pushed_down.queries, found.found_nothing) == (0, 0, 0)
+
+
+def test_an_empty_list_found_nothing(tmp_path: Path) -> None:
+    found = failures(tmp_path, [result_row(0, [], ["q0"])], {"q0": {"d01": 1}})
+    assert (found.never_found.documents, found.found_nothing) == (1, 1)
+
+
+def test_of_many_queries_the_worst_are_kept_whatever_block_they_come_in() -> None:
+    many = 3 * MAX_CASES
+    listed = [row(n, 1, 11)["candidates"] for n in range(many)]
+    queries = [
+        JudgedQuery(f"q{n:03d}", "", {"d01": 1, **{f"x{i}": 1 for i in range(n)}}, listed[n])
+        for n in range(many)
+    ]
+    before = dict.fromkeys((query.query_id for query in queries), 1.0)
+    after = {query.query_id: (n * 7 % many) / many for n, query in enumerate(queries)}
+    one = find_failures([queries], MEASURE, before, after)
+    several = find_failures([queries[i : i + 7] for i in range(0, many, 7)], MEASURE, before, after)
+    assert one == several
+    swapped = find_failures([queries[i : i + 7] for i in range(0, many, 7)], MEASURE, after, before)
+    assert ids(swapped.helped) == ids(one.hurt)
+    worst = sorted(after, key=lambda query: after[query])[:MAX_CASES]
+    assert ids(one.hurt) == worst
+    assert ids(one.pushed_down.cases) == worst
+    assert ids(one.never_found.cases) == [f"q{n:03d}" for n in range(many - 1, 19, -1)]
+    assert one.never_found.queries == many - 1
+    assert one.never_found.documents == sum(range(many))
+    assert one.pushed_down.documents == many
