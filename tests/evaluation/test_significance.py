@@ -1,5 +1,6 @@
 """Significance: values by hand, what cannot be tested, and how often the rule errs."""
 
+import gc
 import math
 from collections.abc import Iterator
 from itertools import combinations_with_replacement
@@ -23,6 +24,14 @@ from rerank_batch.evaluation.significance import (
 )
 
 GAINS = np.array([0.5, 0.0, -0.25, 0.75, 0.5, 0.125])
+
+
+@pytest.fixture(autouse=True)
+def little_garbage() -> Iterator[None]:
+    """statsmodels collects all garbage in every correction, a tenth of a second each."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def one(gains: list[float]) -> PairedTest:
