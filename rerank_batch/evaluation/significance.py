@@ -193,8 +193,8 @@ def detectable_difference(gains: Floats, comparisons: int) -> float | None:
     mean that was seen would only repeat the p value (Hoenig and Heisey, "The Abuse of Power", The
     American Statistician 55, 2001). The formula is Bloom's, "Minimum Detectable Effects",
     Evaluation Review 19 (1995). It needs no search for a root, which statsmodels can miss without a
-    word where queries are few, and agrees with it within 2 % from 20 queries on. None where no
-    gains at all would decide.
+    word where queries are few, and its power is right within 2 points from 20 queries on; skewed
+    gains move that by some points more. None where no gains at all would decide.
     """
     level, count = LEVEL / comparisons, len(gains)
     if _is_flat(gains) or 2 ** (1 - count) >= level:
