@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+_PIPED_COLUMNS = 110
 _POLL_SECONDS = 0.5
 _SAY_EVERY_SECONDS = 15
 
@@ -40,6 +41,8 @@ class Console:
             os.dup2(2, 1)
         self._err = RichConsole(stderr=True, highlight=False)
         self._out = RichConsole(highlight=False)
+        if not self._out.is_terminal and "COLUMNS" not in os.environ:
+            self._out.width = _PIPED_COLUMNS  # a file or a CI log has no edge to wrap at
 
     def note(self, text: str) -> None:
         """A line about what is going on."""
