@@ -117,7 +117,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
     console.result(
         summary,
         table,
-        "p: randomisation test, corrected by Holm over this table. The intervals are not corrected.",
+        "p: randomisation test, corrected by Holm over this table. Intervals are not corrected.",
         *doubts,
         facts_table("Evaluation", facts),
     )
