@@ -131,8 +131,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
     console.result(
         summary,
         table,
-        f"p: randomisation test, corrected for the {len(summary['comparison'])} measures (Holm). "
-        "The intervals are not corrected.",
+        "p: randomisation test, corrected by Holm over this table. Intervals are not corrected.",
         *doubts,
         *insights.depth_parts(summary["depth"]),
         insights.failures_line(summary["failures"]),

@@ -66,6 +66,6 @@ def test_the_table_fits_100_columns_and_metrics_hold_everything(
     assert len(lines) == 3, "a row that is wider than the terminal wraps"
     assert all(len(line) <= 100 for line in lines)
     assert re.search(r"nDCG@10 .*< 0.001 .* better", lines[0])
-    assert "corrected for the 3 measures (Holm)" in printed
+    assert "corrected by Holm over this table" in printed
     assert re.search(r"Success@5: The difference can be chance: these 6,980 queries can", printed)
     assert "R@50: These 6,980 queries are unchanged, so there is nothing to decide." in printed

@@ -250,7 +250,7 @@ def test_every_number_is_in_a_table() -> None:
 
 def test_the_page_says_what_the_interval_is_and_which_other_measures_are_undecided() -> None:
     page = " ".join(render(REPORT).split())
-    assert "corrected by Holm for the 3 comparisons of this table" in page
+    assert "corrected by Holm over the comparisons of this table" in page
     assert "bootstrap of one difference alone and not corrected" in page
     assert "R@50 is undecided. These 200 queries are unchanged" in page
 
