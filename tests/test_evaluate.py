@@ -9,6 +9,7 @@ import pytest
 from jobs.console import Console
 from jobs.evaluate import as_json, measure_rows, show
 from rerank_batch.evaluation.comparison import Comparison
+from rerank_batch.evaluation.report import p_text
 
 MEASURES = ("nDCG@10", "Success@5", "R@50")
 
@@ -66,6 +67,8 @@ def test_the_table_fits_100_columns_and_metrics_hold_everything(
     assert len(lines) == 3, "a row that is wider than the terminal wraps"
     assert all(len(line) <= 100 for line in lines)
     assert re.search(r"nDCG@10 .*< 0.001 .* better", lines[0])
+    assert rows[1]["p_value"] < rows[1]["corrected_p_value"]
+    assert f" {p_text(rows[1]['corrected_p_value'])} " in lines[1]
     assert "corrected by Holm over this table" in printed
     assert re.search(r"Success@5: The difference can be chance: these 6,980 queries can", printed)
     assert "R@50: These 6,980 queries are unchanged, so there is nothing to decide." in printed
