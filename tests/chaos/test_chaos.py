@@ -9,7 +9,8 @@ from tests.chaos.rounds import CATCHES, SCENES, Round, Tally
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kind", ["s3", pytest.param("folder", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["s3", "folder"])
 def test_nothing_is_lost_doubled_or_changed(kind: str, tmp_path: Path) -> None:
     """One round: two drivers at once, then what chance brings of killed drivers and workers."""
     tally = torment(kind, tmp_path, rounds=1)
