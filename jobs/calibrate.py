@@ -5,7 +5,6 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import yaml
 from rich.table import Table
 
@@ -15,10 +14,10 @@ from jobs.rerank import Start
 from rerank_batch.config import Config
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.evaluation.calibration import calibrate
-from rerank_batch.evaluation.comparison import Comparison
+from rerank_batch.evaluation.judged import judged_blocks
+from rerank_batch.qrels import Qrels
 from rerank_batch.retrieval.gate import sureness, sureness_of_value
 from rerank_batch.run import Run
-from rerank_batch.storage import open_file
 
 _SIGNALS = ("margin", "margin@5", "margin@10", "top1", "entropy")
 _MAX_LOSS = 0.005
@@ -41,12 +40,12 @@ def calibrate_gate(
     gate = config.reranker.gate
     max_loss = gate.max_loss if gate and gate.max_loss is not None else _MAX_LOSS
     whole = config.reranker.model_copy(update={"gate": None})
-    run, _, comparison = compared(
+    run, qrels, comparison = compared(
         config.model_copy(update={"reranker": whole}), console, start, from_run
     )
     _refuse_gated(run)
     measure = comparison.measures[0]
-    scores = _retrieval_scores(run)
+    scores = _retrieval_scores(run, qrels)
     judged = [query for query in sorted(comparison.retrieval) if query in scores]
     gains = np.array(
         [comparison.reranked[q][measure] - comparison.retrieval[q][measure] for q in judged]
@@ -72,7 +71,6 @@ def calibrate_gate(
         "judged": len(judged),
         "max_loss": max_loss,
         "confidence": confidence,
-        "means": _means(comparison, measure),
         "pairs_per_query": run.finished()["pairs"] / max(run.finished()["queries"], 1),
         "signals": found,
         "signal": chosen,
@@ -162,18 +160,9 @@ def _refuse_gated(run: Run) -> None:
         )
 
 
-def _retrieval_scores(run: Run) -> dict[str, Any]:
-    found = {}
-    for path in run.results_paths():
-        table = pq.read_table(open_file(path), columns=["query_id", "candidates"])
-        for query, listed in zip(
-            table.column("query_id").to_pylist(),
-            table.column("candidates").to_pylist(),
-            strict=True,
-        ):
-            found[query] = np.array([hit["retrieval_score"] for hit in listed], np.float32)
-    return found
-
-
-def _means(comparison: Comparison, measure: str) -> dict[str, float]:
-    return {system: means[measure] for system, means in comparison.means().items()}
+def _retrieval_scores(run: Run, qrels: Qrels) -> dict[str, Any]:
+    return {
+        query.query_id: np.array([hit["retrieval_score"] for hit in query.candidates], np.float32)
+        for block in judged_blocks(run.results_paths(), qrels)
+        for query in block
+    }

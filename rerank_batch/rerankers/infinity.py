@@ -6,11 +6,10 @@ Scores are raw logits. It counts tokens and bills nothing.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rerank_batch.rerankers.service import HttpScorer, Limits, count_at, pair_tokens
-from rerank_batch.services.spending import Usage
+from rerank_batch.rerankers.service import Limits, TokenBilledScorer
 
 
-class InfinityScorer(HttpScorer):
+class InfinityScorer(TokenBilledScorer):
     """``POST /rerank``; 2,048 documents a call."""
 
     family = "infinity"
@@ -26,12 +25,3 @@ class InfinityScorer(HttpScorer):
             "return_documents": False,
             "raw_scores": True,
         }
-
-    def expected(self, query: str, documents: Sequence[str]) -> Usage:
-        """See `HttpScorer.expected`."""
-        return Usage(tokens=pair_tokens(query, documents))
-
-    def billed(self, answer: Any) -> Usage | None:
-        """See `HttpScorer.billed`."""
-        tokens = count_at(answer, "usage", "total_tokens")
-        return None if tokens is None else Usage(tokens=tokens)

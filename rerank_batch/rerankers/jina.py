@@ -7,11 +7,10 @@ the listwise jina-reranker-v3 a score depends on the other documents of the call
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rerank_batch.rerankers.service import HttpScorer, Limits, count_at, pair_tokens
-from rerank_batch.services.spending import Usage
+from rerank_batch.rerankers.service import Limits, TokenBilledScorer
 
 
-class JinaScorer(HttpScorer):
+class JinaScorer(TokenBilledScorer):
     """``POST /v1/rerank``; a blank is sent for an empty document, as some services refuse those."""
 
     family = "jina"
@@ -27,12 +26,3 @@ class JinaScorer(HttpScorer):
             "documents": documents,
             "return_documents": False,
         }
-
-    def expected(self, query: str, documents: Sequence[str]) -> Usage:
-        """See `HttpScorer.expected`."""
-        return Usage(tokens=pair_tokens(query, documents))
-
-    def billed(self, answer: Any) -> Usage | None:
-        """See `HttpScorer.billed`."""
-        tokens = count_at(answer, "usage", "total_tokens")
-        return None if tokens is None else Usage(tokens=tokens)

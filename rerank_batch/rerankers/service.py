@@ -160,6 +160,19 @@ class HttpScorer(ABC):
         return values, expected if bill is None else bill
 
 
+class TokenBilledScorer(HttpScorer):
+    """A service that counts tokens: of the query once for each document, and of the documents."""
+
+    def expected(self, query: str, documents: Sequence[str]) -> Usage:
+        """See `HttpScorer.expected`."""
+        return Usage(tokens=pair_tokens(query, documents))
+
+    def billed(self, answer: Any) -> Usage | None:
+        """See `HttpScorer.billed`."""
+        tokens = count_at(answer, "usage", "total_tokens")
+        return None if tokens is None else Usage(tokens=tokens)
+
+
 def tokens_of(text: str) -> int:
     """How many tokens a text may be: three bytes each, which is on the safe side in any script."""
     return math.ceil(len(text.encode(errors="replace")) / 3)

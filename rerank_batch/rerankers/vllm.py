@@ -7,11 +7,10 @@ they are as its model's configuration says. It counts tokens and bills nothing.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rerank_batch.rerankers.service import HttpScorer, Limits, count_at, pair_tokens
-from rerank_batch.services.spending import Usage
+from rerank_batch.rerankers.service import Limits, TokenBilledScorer
 
 
-class VllmScorer(HttpScorer):
+class VllmScorer(TokenBilledScorer):
     """``POST /v1/rerank``; it states no limit of documents, so that a call stays a reasonable one.
 
     ``truncate_prompt_tokens`` -1 cuts a pair to what the model reads, else it would be refused.
@@ -30,12 +29,3 @@ class VllmScorer(HttpScorer):
             "truncate_prompt_tokens": -1,
             "use_activation": False,
         }
-
-    def expected(self, query: str, documents: Sequence[str]) -> Usage:
-        """See `HttpScorer.expected`."""
-        return Usage(tokens=pair_tokens(query, documents))
-
-    def billed(self, answer: Any) -> Usage | None:
-        """See `HttpScorer.billed`."""
-        tokens = count_at(answer, "usage", "total_tokens")
-        return None if tokens is None else Usage(tokens=tokens)

@@ -7,11 +7,10 @@ each document, and those of the documents.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rerank_batch.rerankers.service import HttpScorer, Limits, count_at, pair_tokens
-from rerank_batch.services.spending import Usage
+from rerank_batch.rerankers.service import Limits, TokenBilledScorer
 
 
-class VoyageScorer(HttpScorer):
+class VoyageScorer(TokenBilledScorer):
     """``POST /v1/rerank``; it refuses an empty document, so a blank is sent, which it takes."""
 
     family = "voyage"
@@ -35,12 +34,3 @@ class VoyageScorer(HttpScorer):
             "return_documents": False,
             "truncation": True,
         }
-
-    def expected(self, query: str, documents: Sequence[str]) -> Usage:
-        """See `HttpScorer.expected`."""
-        return Usage(tokens=pair_tokens(query, documents))
-
-    def billed(self, answer: Any) -> Usage | None:
-        """See `HttpScorer.billed`."""
-        tokens = count_at(answer, "usage", "total_tokens")
-        return None if tokens is None else Usage(tokens=tokens)
