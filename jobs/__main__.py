@@ -88,13 +88,6 @@ class ExportFormat(StrEnum):
     pairs = "pairs"
 
 
-class ExportSystem(StrEnum):
-    """Which of a run's two rankings."""
-
-    retrieval = "retrieval"
-    reranked = "reranked"
-
-
 @app.command(epilog="Example: rerank-batch sample .sample")
 def sample(
     out: Annotated[Path, typer.Argument(help="The folder to write.")],
@@ -202,7 +195,8 @@ def evaluate(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Compare retrieval and reranked lists on judged queries; write metrics and an HTML report."""
+    """Compare reranked lists with those of retrieval, or all of evaluation.systems with the first,
+    on judged queries; write metrics and an HTML report."""
     with _command(as_json, verbose) as console:
         from jobs import evaluate as job
         from jobs.acceptance import Asked, judge
@@ -477,7 +471,9 @@ def runs_export(
     run_id: RunName,
     out: Annotated[Path, typer.Option("--out", help="The file to write.")],
     format: Annotated[ExportFormat, typer.Option("--format")] = ExportFormat.trec,
-    system: Annotated[ExportSystem, typer.Option("--system")] = ExportSystem.reranked,
+    system: Annotated[
+        str, typer.Option("--system", help="retrieval, reranked, or a system of a comparison.")
+    ] = "reranked",
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -485,7 +481,7 @@ def runs_export(
     with _command(as_json, verbose) as console:
         from jobs import runs as job
 
-        job.export(root, run_id, format.value, system.value, out, console)
+        job.export(root, run_id, format.value, system, out, console)
 
 
 @runs_app.command("verify", epilog="Example: rerank-batch runs verify .runs RUN_ID")

@@ -55,22 +55,22 @@ def check(
     margin: float,
     other: tuple[str, Comparison] | None = None,
 ) -> tuple[Check, ...]:
-    """Hold a run's reranked values against the limits, and against those of another run.
+    """Hold a run's values against the limits, and against those of another run.
+
+    They are those of the reranked lists; where several systems were compared, of the best of them
+    by the first measure.
 
     Raises:
         ConfigError: the other run is the run itself, so that nothing could ever fail.
     """
-    means = comparison.means()["reranked"]
+    means = comparison.means()[comparison.best]
     checks = [check_limit(limit, means) for limit in limits]
     if other is not None:
         name_of_other, theirs = other
         if name_of_other == run_id:
             raise ConfigError(f"--no-worse-than {run_id}: that is the run itself")
         name = comparison.measures[0]
-        ours, before = (
-            {query: values[name] for query, values in each.reranked.items()}
-            for each in (comparison, theirs)
-        )
+        ours, before = (each.by_query(each.best, name) for each in (comparison, theirs))
         checks.append(check_no_worse(name, f"run {name_of_other}", ours, before, margin))
     return tuple(checks)
 

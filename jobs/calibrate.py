@@ -9,12 +9,12 @@ import yaml
 from rich.table import Table
 
 from jobs.console import Console, facts_table
-from jobs.evaluate import compared
+from jobs.evaluate import evaluated_run
 from jobs.rerank import Start
 from rerank_batch.config import Config
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.evaluation.calibration import calibrate
-from rerank_batch.evaluation.judged import judged_blocks
+from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, judged_blocks
 from rerank_batch.qrels import Qrels
 from rerank_batch.retrieval.gate import sureness, sureness_of_value
 from rerank_batch.run import Run
@@ -40,16 +40,17 @@ def calibrate_gate(
     gate = config.reranker.gate
     max_loss = gate.max_loss if gate and gate.max_loss is not None else _MAX_LOSS
     whole = config.reranker.model_copy(update={"gate": None})
-    run, qrels, comparison = compared(
-        config.model_copy(update={"reranker": whole}), console, start, from_run
+    two = config.evaluation.model_copy(update={"systems": {}})
+    evaluated = evaluated_run(
+        config.model_copy(update={"reranker": whole, "evaluation": two}), console, start, from_run
     )
-    _refuse_gated(run)
-    measure = comparison.measures[0]
-    scores = _retrieval_scores(run, qrels)
-    judged = [query for query in sorted(comparison.retrieval) if query in scores]
-    gains = np.array(
-        [comparison.reranked[q][measure] - comparison.retrieval[q][measure] for q in judged]
-    )
+    run, comparison = evaluated.run, evaluated.comparison
+    _refuse_unfit(run)
+    measure = comparison.headline
+    scores = _retrieval_scores(run, evaluated.qrels)
+    found_in = [n for n, query in enumerate(comparison.query_ids) if query in scores]
+    judged = [comparison.query_ids[n] for n in found_in]
+    gains = comparison.gains(RERANKED, measure)[found_in]
     found = {}
     for signal in dict.fromkeys([*([gate.signal] if gate else []), *_SIGNALS]):
         sure = np.array([sureness(signal, scores[query]) for query in judged], np.float64)
@@ -151,7 +152,11 @@ def _snippet(signal: str, threshold: float | None, max_loss: float) -> str | Non
     return str(yaml.safe_dump({"reranker": {"gate": gate}}, sort_keys=False))
 
 
-def _refuse_gated(run: Run) -> None:
+def _refuse_unfit(run: Run) -> None:
+    if run.spec.get("systems"):
+        raise ConfigError(
+            f"run {run.run_id} compares several systems: learn a gate from a run of one reranker"
+        )
     reranker = run.spec["config"]["reranker"]
     if reranker is None or reranker["gate"] is not None:
         raise ConfigError(
@@ -162,7 +167,7 @@ def _refuse_gated(run: Run) -> None:
 
 def _retrieval_scores(run: Run, qrels: Qrels) -> dict[str, Any]:
     return {
-        query.query_id: np.array([hit["retrieval_score"] for hit in query.candidates], np.float32)
+        query.query_id: query.lists[RETRIEVAL].scores
         for block in judged_blocks(run.results_paths(), qrels)
         for query in block
     }

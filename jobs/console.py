@@ -39,8 +39,8 @@ class Console:
         self._json_out = os.dup(1) if as_json else None
         if as_json:
             os.dup2(2, 1)
-        self._err = RichConsole(stderr=True, highlight=False)
-        self._out = RichConsole(highlight=False)
+        self._err = RichConsole(stderr=True, highlight=False, emoji=False)
+        self._out = RichConsole(highlight=False, emoji=False)
         if not self._out.is_terminal and "COLUMNS" not in os.environ:
             self._out.width = _PIPED_COLUMNS  # a file or a CI log has no edge to wrap at
 

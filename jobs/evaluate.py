@@ -2,7 +2,8 @@
 
 import json
 import tempfile
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from jobs import acceptance, insights
 from jobs.acceptance import Asked
 from jobs.console import Console, facts_table
 from jobs.rerank import Start, rerank
+from jobs.scores import scores_line
+from jobs.systems import descriptions, external_lists, with_missing
 from rerank_batch.config import Config
 from rerank_batch.errors import ConfigError, InputError
-from rerank_batch.evaluation.comparison import Comparison, compare
-from rerank_batch.evaluation.depth import DepthStudy
+from rerank_batch.evaluation.comparison import Comparison
+from rerank_batch.evaluation.findings import Findings, Questions, conclude, find
+from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, Lists
 from rerank_batch.evaluation.markdown import markdown
 from rerank_batch.evaluation.measures import parse_measures
 from rerank_batch.evaluation.report import MeasureRow, QueryGain, Report, p_text, render
@@ -25,6 +29,25 @@ from rerank_batch.run import Run, latest_run, publish_parquet
 from rerank_batch.storage import Root, open_root
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """A finished run, the judgements, what these say of it, and what its systems are.
+
+    ``missing`` says of systems whose lists were read for how many queries they have none.
+    """
+
+    run: Run
+    qrels: Qrels
+    findings: Findings
+    described: Mapping[str, str]
+    missing: Mapping[str, int]
+
+    @property
+    def comparison(self) -> Comparison:
+        """The values of every query."""
+        return self.findings.comparison
+
+
 def evaluate(
     config: Config,
     console: Console,
@@ -32,52 +55,60 @@ def evaluate(
     from_run: str | None = None,
     asked: Asked | None = None,
 ) -> dict[str, Any]:
-    """Compare retrieval and reranked lists; write metrics.json, Parquet beside it and report.html.
+    """Compare systems on judged queries; write metrics.json, Parquet beside it and report.html.
 
+    The systems are those of ``evaluation.systems``, or retrieval and reranked where there are none.
     ``from_run`` names a finished run ('latest' for the job's newest); without it the judged queries
     are run now, and latest.json is left alone. What is ``asked`` of the run is checked and told;
     `acceptance.judge` fails on it.
     """
     asked = asked or Asked()
     limits, other = acceptance.prepare(asked, config)
-    run, qrels, comparison = compared(config, console, start, from_run)
-    theirs = (other.run_id, measured(other, qrels, config)) if other else None
+    evaluated = evaluated_run(config, console, start, from_run)
+    run, comparison, findings = evaluated.run, evaluated.comparison, evaluated.findings
+    theirs = None
+    if other is not None:
+        found = findings_of(other, evaluated.qrels, config, {})
+        theirs = (other.run_id, found.comparison)
     checks = acceptance.check(run.run_id, comparison, limits, asked.margin, theirs)
-    depth = insights.study_depth(run, qrels, comparison)
-    failures = insights.failures_of(run, qrels, comparison)
+    best = comparison.best
+    depth = findings.depths.get(best) or insights.why_no_depth(run, best)
     root, final = run.root, run.finished()
     rows = measure_rows(comparison)
     summary = {
-        **{key: final[key] for key in _FROM_FINAL},
+        **{key: final.get(key) for key in _FROM_FINAL},
         "root": config.root,
-        "judged": len(comparison.retrieval),
+        "judged": comparison.queries,
+        "systems": dict(evaluated.described),
+        "missing": dict(evaluated.missing),
+        "best": best,
         "metrics": comparison.means(),
         "comparison": [as_json(row) for row in rows],
         "depth": insights.depth_summary(depth),
-        "failures": insights.failures_summary(failures),
+        "failures": insights.failures_summary(findings.failures[best]),
         "checks": [vars(check) for check in checks],
     }
-    report = replace(_report(run, final, comparison, rows), depth=depth, failures=failures)
     prefix = f"runs/{run.run_id}/"
-    if isinstance(depth, DepthStudy):
-        publish_parquet(root, prefix, "report/depth.parquet", depth.table)
+    for system, study in findings.depths.items():
+        name = "depth" if len(findings.depths) == 1 else f"depth-{_file_name(system)}"
+        publish_parquet(root, prefix, f"report/{name}.parquet", study.table)
     publish_parquet(root, prefix, "report/metrics.parquet", comparison.table())
     _publish_text(root, f"{prefix}report/metrics.json", json.dumps(summary, indent=1))
+    report = replace(_report(evaluated, rows), depth=depth, failures=findings.failures[best])
     _publish_text(root, f"{prefix}report/report.html", render(report))
     if asked.markdown is not None:
-        cells = headline_cells(summary)
-        text = markdown(run.run_id, len(comparison.retrieval), cells, depth, checks)
+        text = markdown(run.run_id, comparison.queries, headline_cells(summary), depth, checks)
         acceptance.write_markdown(asked.markdown, text)
     return {**summary, "report": root.path(f"{prefix}report/report.html")}
 
 
-def compared(
+def evaluated_run(
     config: Config, console: Console, start: Start | None = None, from_run: str | None = None
-) -> tuple[Run, Qrels, Comparison]:
-    """A run, the judgements, and what they say with and without the reranker; see `evaluate`.
+) -> Evaluated:
+    """A run, the judgements, and what they say of its systems; see `evaluate`.
 
     Raises:
-        ConfigError: there are no judgements.
+        ConfigError: there are no judgements, or the run does not hold what is to be compared.
         InputError: none of them is of a query of the run.
     """
     if config.qrels is None:
@@ -85,34 +116,70 @@ def compared(
     parse_measures(config.evaluation.measures)
     root = open_root(config.root)
     if from_run is None:
-        run_id = rerank(config, console, start, judged_only=True, publish=False)["run_id"]
-        run = Run.open(root, run_id)
+        several = bool(config.evaluation.systems)
+        done = rerank(config, console, start, judged_only=True, publish=False, compare=several)
+        run = Run.open(root, done["run_id"])
     else:
         run = latest_run(root, config.job) if from_run == "latest" else Run.open(root, from_run)
     final = run.finished()
     qrels = read_qrels(config.qrels)
-    comparison = measured(run, qrels, config)
-    if not comparison.retrieval:
+    external: dict[str, Lists] = external_lists(config, qrels) if run.spec.get("systems") else {}
+    findings = findings_of(run, qrels, config, external)
+    if not findings.comparison.queries:
         raise InputError(
             f"none of the {final['queries']:,} queries of run {run.run_id} is judged in "
             f"{config.qrels.path}; query ids of log and judgements must match"
         )
-    return run, qrels, comparison
+    comparison = findings.comparison
+    described = descriptions(config) if external or run.spec.get("systems") else {}
+    return Evaluated(
+        run=run,
+        qrels=qrels,
+        findings=findings,
+        described={name: described.get(name, "") for name in comparison.systems},
+        missing=with_missing(external, comparison.query_ids),
+    )
 
 
-def measured(run: Run, qrels: Qrels, config: Config) -> Comparison:
-    """The measures of every judged query of a finished run, rejected ones too."""
-    rejected = set(run.rejects().column("query_id").to_pylist()) & set(qrels)
-    return compare(run.results_paths(), qrels, rejected, config.evaluation.measures)
+def findings_of(run: Run, qrels: Qrels, config: Config, external: Mapping[str, Lists]) -> Findings:
+    """What every judged query of a finished run says, rejected ones too."""
+    questions = Questions(
+        measures=config.evaluation.measures,
+        systems=_systems(run, config, external),
+        depths=insights.depths_of(run),
+        rejected=frozenset(run.rejects().column("query_id").to_pylist()) & frozenset(qrels),
+    )
+    return conclude(find(run.results_paths(), qrels, questions, external), questions)
+
+
+def _systems(run: Run, config: Config, external: Mapping[str, Lists]) -> tuple[str, ...]:
+    """The systems of a run that are to be compared, the baseline first."""
+    there = run.spec.get("systems") or []
+    if not there:
+        return (RETRIEVAL, RERANKED)
+    asked = list(config.evaluation.systems) or there
+    if missing := [name for name in asked if name not in there and name not in external]:
+        raise ConfigError(
+            f"run {run.run_id} does not hold the systems {', '.join(missing)} (it has "
+            f"{', '.join(there)}); evaluate without --run: only what is new is scored"
+        )
+    return tuple(asked)
 
 
 def measure_rows(comparison: Comparison) -> tuple[MeasureRow, ...]:
-    """The headline table: means of every measure, and what a test of their difference says."""
+    """What the tests say of every system beside the baseline, in every measure."""
     means = comparison.means()
-    tests = paired_tests({name: comparison.gains(name) for name in comparison.measures})
+    pairs = [(system, name) for system in comparison.others for name in comparison.measures]
+    tests = paired_tests({pair: comparison.gains(*pair).tolist() for pair in pairs})
     return tuple(
-        MeasureRow(name, means["retrieval"][name], means["reranked"][name], test)
-        for name, test in tests.items()
+        MeasureRow(
+            measure=name,
+            before=means[comparison.baseline][name],
+            after=means[system][name],
+            test=test,
+            system=system,
+        )
+        for (system, name), test in tests.items()
     )
 
 
@@ -124,75 +191,116 @@ def show(summary: dict[str, Any], console: Console) -> None:
     table.add_column(first)
     for column in others:
         table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    doubts = [f"{row['measure']}: {row['doubt']}" for row in summary["comparison"] if row["doubt"]]
-    facts = {"run": summary["run_id"], "report": summary["report"]}
+    several = len(summary["metrics"]) > 2
+    for number, row in enumerate(rows):
+        last_of_system = number + 1 < len(rows) and rows[number + 1][0] != ""
+        table.add_row(*row, end_section=several and last_of_system)
+    headline = summary["comparison"][0]["measure"]
+    doubts = [
+        f"{row['system'] if several else row['measure']}: {row['doubt']}"
+        for row in summary["comparison"]
+        if row["doubt"] and (not several or row["measure"] == headline)
+    ]
+    facts = {
+        "run": summary["run_id"],
+        "pairs": f"{summary['pairs']:,} read"
+        + (f"; {scores_line(summary['cache'])}" if summary["cache"] else ""),
+        "report": summary["report"],
+    }
+    about = f" of {summary['best']}, the best by the first measure" if several else ""
     console.result(
         summary,
+        *([_systems_table(summary)] if several else []),
         table,
         "p: randomisation test, corrected by Holm over this table. Intervals are not corrected.",
         *doubts,
-        *insights.depth_parts(summary["depth"]),
-        insights.failures_line(summary["failures"]),
+        *(
+            f"{name} has no list for {count:,} of the queries: they count as 0"
+            for name, count in summary["missing"].items()
+            if count
+        ),
+        *insights.depth_parts(summary["depth"], about),
+        insights.failures_line(summary["failures"], about),
         *acceptance.lines(summary["checks"]),
         facts_table("Evaluation", facts),
     )
 
 
 def headline_cells(summary: dict[str, Any]) -> list[list[str]]:
-    """The headline table as text, its heads first."""
-    heads = [
-        "measure",
-        "retrieval",
-        "reranked",
-        "gain",
-        "95 % interval",
-        "better/\nsame/worse",
-        "p",
-        "result",
-    ]
-    rows = [
-        [
-            row["measure"],
-            f"{row['retrieval']:.4f}",
-            f"{row['reranked']:.4f}",
-            f"{row['difference']:+.4f}",
-            "–" if row["interval"] is None else "{:+.3f} {:+.3f}".format(*row["interval"]),
-            f"{row['wins']}/{row['ties']}/{row['losses']}",
-            p_text(row["corrected_p_value"]),
-            row["outcome"],
-        ]
-        for row in summary["comparison"]
-    ]
-    return [heads, *rows]
+    """The table of differences as text, its heads first."""
+    several = len(summary["metrics"]) > 2
+    heads = ["gain", "95 % interval", "better/\nsame/worse", "p", "result"]
+    baseline, *names = summary["metrics"]
+    first = ["system", "measure", "value"] if several else ["measure", baseline, *names]
+    rows = []
+    before = ""
+    for row in summary["comparison"]:
+        value = f"{row['value']:.4f}"
+        if several:
+            cells = ["" if row["system"] == before else row["system"], row["measure"], value]
+        else:
+            cells = [row["measure"], f"{row['baseline']:.4f}", value]
+        before = row["system"]
+        rows.append(
+            [
+                *cells,
+                f"{row['difference']:+.4f}",
+                "–" if row["interval"] is None else "{:+.3f} {:+.3f}".format(*row["interval"]),
+                f"{row['wins']}/{row['ties']}/{row['losses']}",
+                p_text(row["corrected_p_value"]),
+                row["outcome"],
+            ]
+        )
+    return [[*first, *heads], *rows]
 
 
 def as_json(row: MeasureRow) -> dict[str, Any]:
     """A row of metrics.json: the means, everything the test says, the decision and the doubt."""
-    values = {"measure": row.measure, "retrieval": row.retrieval, "reranked": row.reranked}
+    values = {
+        "system": row.system,
+        "measure": row.measure,
+        "baseline": row.before,
+        "value": row.after,
+    }
     return {**values, **vars(row.test), "outcome": row.test.outcome, "doubt": row.test.doubt}
 
 
-_FROM_FINAL = ("run_id", "job", "queries", "rejects", "pairs", "seconds", "fingerprint")
+def _systems_table(summary: Mapping[str, Any]) -> Table:
+    """Every system with its means: the baseline first."""
+    table = Table(title="Systems", title_justify="left", pad_edge=False)
+    table.add_column("system")
+    for name in next(iter(summary["metrics"].values())):
+        table.add_column(name, justify="right")
+    table.add_column("what it is")
+    for system, means in summary["metrics"].items():
+        values = [f"{value:.4f}" for value in means.values()]
+        table.add_row(system, *values, summary["systems"].get(system, ""))
+    return table
 
 
-def _report(
-    run: Run, final: dict[str, Any], comparison: Comparison, rows: tuple[MeasureRow, ...]
-) -> Report:
-    headline = comparison.measures[0]
-    config = run.spec["config"]
+_FROM_FINAL = (
+    "run_id",
+    "job",
+    "queries",
+    "rejects",
+    "pairs",
+    "seconds",
+    "fingerprint",
+    "cache",
+    "cost",
+)
+
+
+def _report(evaluated: Evaluated, rows: tuple[MeasureRow, ...]) -> Report:
+    run, comparison = evaluated.run, evaluated.comparison
+    final, config = run.finished(), run.spec["config"]
     reranker = config["reranker"] or {"model": "none", "stages": []}
     models = [reranker["model"], *(stage["model"] for stage in reranker["stages"])]
-    gains = tuple(
-        QueryGain(
-            query_id=query,
-            query=comparison.texts[query],
-            retrieval=comparison.retrieval[query][headline],
-            reranked=comparison.reranked[query][headline],
-        )
-        for query in sorted(comparison.retrieval)
+    before, after = (
+        comparison.values[system][comparison.headline].tolist()
+        for system in (comparison.baseline, comparison.best)
     )
+    columns = (comparison.query_ids, comparison.texts, before, after)
     facts = {
         "fingerprint": run.spec["fingerprint"],
         "created": run.spec["created"],
@@ -202,14 +310,22 @@ def _report(
         "depth": str(config["retrieval"]["depth"]),
         **run.spec["versions"],
     }
+    if run.spec.get("systems"):
+        for name in ("encoder", "index", "reranker", "depth"):
+            del facts[name]
     return Report(
         title=f"Evaluation of {run.spec['job']}",
         run_id=run.run_id,
-        headline=headline,
+        headline=comparison.headline,
+        systems=comparison.systems,
+        best=comparison.best,
+        described=dict(evaluated.described),
+        means=comparison.means(),
+        missing=dict(evaluated.missing),
         measures=rows,
-        gains=gains,
+        gains=tuple(QueryGain(*each) for each in zip(*columns, strict=True)),
         queries=final["queries"],
-        judged=len(comparison.retrieval),
+        judged=comparison.queries,
         pairs=final["pairs"],
         rejects=final["rejects"],
         seconds=final["seconds"],
@@ -222,3 +338,7 @@ def _publish_text(root: Root, key: str, text: str) -> None:
         local = Path(folder) / "text"
         local.write_text(text, encoding="utf-8")
         root.publish(key, local)
+
+
+def _file_name(system: str) -> str:
+    return "".join(character if character.isalnum() else "-" for character in system).lower()

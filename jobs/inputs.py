@@ -7,7 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rerank_batch.config import Config, QueriesConfig, ScorerConfig, StorageConfig, digest
+from rerank_batch.config import (
+    Config,
+    IndexConfig,
+    QueriesConfig,
+    ScorerConfig,
+    StorageConfig,
+    digest,
+)
 from rerank_batch.corpus import corpus_fingerprint
 from rerank_batch.errors import ConfigError, InputError, TooManyRejects
 from rerank_batch.evaluation.measures import parse_measures
@@ -70,6 +77,16 @@ class ScorerInput:
 
 
 @dataclass(frozen=True)
+class OpenedIndex:
+    """An index whose files are there and that was made of what the configuration says."""
+
+    index: Index
+    config: IndexConfig
+    encoder: ModelName
+    made_of: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Inputs:
     """What a run works on, and what it is made of (the fingerprint's ingredients)."""
 
@@ -121,7 +138,7 @@ def read_inputs(config: Config, judged_only: bool = False) -> Inputs:
     """
     queries = _queries_section(config, judged_only)
     parse_measures(config.evaluation.measures)
-    encoder = parse_model(config.index.encoder, ENCODER_FAMILIES, "index.encoder")
+    parse_model(config.index.encoder, ENCODER_FAMILIES, "index.encoder")
     check_gate(config)
     models = scorer_names(config)
     qrels = read_qrels(config.qrels) if config.qrels is not None else None
@@ -129,22 +146,10 @@ def read_inputs(config: Config, judged_only: bool = False) -> Inputs:
         raise ConfigError("queries.judged_only needs qrels.path: no query is judged without it")
 
     plan = make_plan(queries, qrels)
-    encoder_print = model_fingerprint(model_folder(encoder.location))
-    index_root = open_root(config.index.path)
-    index = Index(index_root, read_manifest(index_root), node_cache(config.storage))
-    corpus_print = corpus_fingerprint(config.corpus)
-    made_of_index = index_fingerprint(config.index, corpus_print, encoder_print)
-    check_made_of(index_root, index.manifest, made_of_index)
-    verify_files(index)
-    documents = index.manifest.documents
-    if config.retrieval.depth > documents:
-        raise InputError(
-            f"retrieval.depth ({config.retrieval.depth}) is larger than the corpus "
-            f"({documents} documents); lower it with --set retrieval.depth=…"
-        )
+    opened = open_index(config)
     cascade = config.reranker.cascade if config.reranker else ()
     scorers = tuple(
-        _scorer(number, model, settings)
+        scorer_input(number, model, settings)
         for number, (model, settings) in enumerate(zip(models, cascade, strict=True), start=1)
     )
     check_prices(config, scorers)
@@ -156,10 +161,33 @@ def read_inputs(config: Config, judged_only: bool = False) -> Inputs:
         if config.qrels
         else None,
         "plan": plan.fingerprint(),
-        "index": made_of_index,
+        "index": opened.made_of,
         "reranker": [scorer.made_of for scorer in scorers] or None,
     }
-    return Inputs(plan, qrels, index, encoder, scorers, made_of)
+    return Inputs(plan, qrels, opened.index, opened.encoder, scorers, made_of)
+
+
+def open_index(config: Config) -> OpenedIndex:
+    """The index that the configuration names, checked.
+
+    Raises:
+        RerankBatchError: it is not there, damaged, made of something else, or too small.
+    """
+    encoder = parse_model(config.index.encoder, ENCODER_FAMILIES, "index.encoder")
+    encoder_print = model_fingerprint(model_folder(encoder.location))
+    index_root = open_root(config.index.path)
+    index = Index(index_root, read_manifest(index_root), node_cache(config.storage))
+    corpus_print = corpus_fingerprint(config.corpus)
+    made_of = index_fingerprint(config.index, corpus_print, encoder_print)
+    check_made_of(index_root, index.manifest, made_of)
+    verify_files(index)
+    documents = index.manifest.documents
+    if config.retrieval.depth > documents:
+        raise InputError(
+            f"retrieval.depth ({config.retrieval.depth}) is larger than the corpus "
+            f"({documents} documents); lower it with --set retrieval.depth=…"
+        )
+    return OpenedIndex(index, config.index, encoder, made_of)
 
 
 def scorer_names(config: Config) -> list[ModelName]:
@@ -179,7 +207,13 @@ def scorer_names(config: Config) -> list[ModelName]:
     ]
 
 
-def _scorer(number: int, model: ModelName, settings: ScorerConfig) -> ScorerInput:
+def scorer_input(number: int, model: ModelName, settings: ScorerConfig) -> ScorerInput:
+    """A model of the cascade, found and checked.
+
+    Raises:
+        ModelError: it is not there.
+        ServiceError: a service whose address or key is missing.
+    """
     if family_of(model).service:
         address_of(model.family)  # so that a missing key is told before anything is started
         made_of = digest([str(model), prompt_fingerprint(model, settings.method)])

@@ -5,38 +5,26 @@ from typing import Any
 
 from rich.table import Table
 
-from rerank_batch.evaluation.comparison import Comparison
-from rerank_batch.evaluation.depth import TOLERANCE, DepthStudy, study_depths
-from rerank_batch.evaluation.failures import TOP, Failures, Group, find_failures
-from rerank_batch.evaluation.judged import judged_blocks
+from rerank_batch.evaluation.depth import TOLERANCE, DepthStudy
+from rerank_batch.evaluation.failures import TOP, Failures, Group
+from rerank_batch.evaluation.judged import RERANKED
 from rerank_batch.models import ModelName
-from rerank_batch.qrels import Qrels
 from rerank_batch.rerankers import is_listwise
 from rerank_batch.run import Run
 
 
-def study_depth(run: Run, qrels: Qrels, comparison: Comparison) -> DepthStudy | str:
-    """Quality and cost at every depth up to the run's, or why they cannot be told from it."""
-    config = run.spec["config"]
-    if refused := _why_not(config["reranker"]):
-        return refused
-    stage = _stages(config["reranker"])[0]
-    return study_depths(
-        judged_blocks(run.results_paths(), qrels),
-        comparison.measures,
-        stage["depth"] or config["retrieval"]["depth"],
-        len(comparison.retrieval),
-    )
+def depths_of(run: Run) -> dict[str, int]:
+    """How deep the systems of a run read whose smaller depths can be told from it."""
+    found = {system: _depth(run, system) for system in run.spec.get("systems") or [RERANKED]}
+    return {system: depth for system, depth in found.items() if isinstance(depth, int)}
 
 
-def failures_of(run: Run, qrels: Qrels, comparison: Comparison) -> Failures:
-    """The queries that were helped and hurt most, and the failures of each side."""
-    headline = comparison.measures[0]
-    before, after = (
-        {query: values[headline] for query, values in each.items()}
-        for each in (comparison.retrieval, comparison.reranked)
-    )
-    return find_failures(judged_blocks(run.results_paths(), qrels), headline, before, after)
+def why_no_depth(run: Run, system: str) -> str:
+    """Why a run says nothing of another depth of a system that `depths_of` leaves out."""
+    why = _depth(run, system)
+    if isinstance(why, int):
+        raise KeyError(f"{system} of run {run.run_id} is studied")
+    return why
 
 
 def depth_summary(study: DepthStudy | str) -> dict[str, Any]:
@@ -76,12 +64,12 @@ def failures_summary(failures: Failures) -> dict[str, Any]:
     }
 
 
-def depth_parts(depth: Mapping[str, Any]) -> list[Table | str]:
+def depth_parts(depth: Mapping[str, Any], about: str = "") -> list[Table | str]:
     """The table of depths and its meaning, or why there is none."""
     if "refused" in depth:
-        return [f"depth: not known from this run: {depth['refused']}"]
+        return [f"depth{about}: not known from this run: {depth['refused']}"]
     name, last = depth["headline"], depth["rows"][-1]
-    table = Table(title="Depth", title_justify="left")
+    table = Table(title=f"Depth{about}", title_justify="left")
     for column in ("candidates", name, "recall ceiling", "pairs", "cost"):
         table.add_column(column, justify="right")
     table.add_column("")
@@ -97,35 +85,43 @@ def depth_parts(depth: Mapping[str, Any]) -> list[Table | str]:
     return [table, f"depth: {depth['in_words']}"]
 
 
-def failures_line(failures: Mapping[str, Any]) -> str:
+def failures_line(failures: Mapping[str, Any], about: str = "") -> str:
     """Whose failures there are."""
     lost, pushed = failures["never_found"], failures["pushed_down"]
     return (
-        f"failures: never retrieved {lost['documents']:,} relevant documents of "
+        f"failures{about}: never retrieved {lost['documents']:,} relevant documents of "
         f"{lost['queries']:,} queries ({lost['found_nothing']:,} found none); pushed out of the "
         f"top {TOP} by the reranker {pushed['documents']:,} of {pushed['queries']:,} queries"
     )
 
 
-def _why_not(reranker: Mapping[str, Any] | None) -> str | None:
-    if reranker is None:
+def _depth(run: Run, system: str) -> int | str:
+    """How deep a system read; as text why that says nothing of smaller depths."""
+    if systems := run.spec.get("systems"):
+        if system not in systems:
+            return f"the lists of {system} were read, and not what they were made from"
+        made_of = run.spec["made_of"]["settings"]["systems"][systems.index(system)]
+        cascade, retrieval_depth = made_of["cascade"], made_of["depth"]
+        listwise = [reads["listwise"] for reads in cascade]
+        models = [system]
+    else:
+        config = run.spec["config"]
+        reranker = config["reranker"]
+        cascade = [] if reranker is None else list(reranker["stages"]) or [reranker]
+        retrieval_depth = config["retrieval"]["depth"]
+        models = [stage["model"] for stage in cascade]
+        names = [ModelName(*model.split(":", 1)) for model in models]
+        listwise = [is_listwise(n, s["method"]) for n, s in zip(names, cascade, strict=True)]
+    if not cascade:
         return "it had no reranker"
-    stages = _stages(reranker)
-    if len(stages) > 1:
+    if len(cascade) > 1:
         return (
-            f"it reranked by a cascade of {len(stages)} stages, and what a later one would have "
+            f"it reranked by a cascade of {len(cascade)} stages, and what a later one would have "
             "got to read at another depth is not in it"
         )
-    family, _, location = stages[0]["model"].partition(":")
-    if is_listwise(ModelName(family, location), stages[0]["method"]):
-        return (
-            f"{stages[0]['model']} reads whole lists, so its scores say nothing about shorter ones"
-        )
-    return None
-
-
-def _stages(reranker: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return list(reranker["stages"]) or [reranker]
+    if listwise[0]:
+        return f"{models[0]} reads whole lists, so its scores say nothing about shorter ones"
+    return int(cascade[0]["depth"] or retrieval_depth)
 
 
 def _counts(group: Group) -> dict[str, int]:

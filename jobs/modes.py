@@ -14,6 +14,7 @@ from rerank_batch.config import Config, digest
 from rerank_batch.pipeline import Cluster, on_worker
 from rerank_batch.pools import Pool, plan_pools
 from rerank_batch.rerankers.base import ScorerOptions
+from rerank_batch.retrieval.index import Index
 from rerank_batch.retrieval.options import EncoderOptions
 from rerank_batch.run import Run, from_json, new_nonce, to_json
 from rerank_batch.scoring.modes import Choice, Mode, modes_for
@@ -43,9 +44,9 @@ def scorer_options(config: Config, scorer: ScorerInput, sharers: int = 1) -> Sco
     )
 
 
-def query_encoder_options(config: Config, inputs: Inputs) -> EncoderOptions:
-    """Queries are encoded as the documents were, but always in float32."""
-    manifest = inputs.index.manifest
+def query_encoder_options(config: Config, index: Index) -> EncoderOptions:
+    """Queries are encoded as the documents of the index were, but always in float32."""
+    manifest = index.manifest
     mode = Choice.from_dict(manifest.encoder_mode).mode
     return EncoderOptions(
         max_length=config.index.max_length,

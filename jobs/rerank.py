@@ -19,6 +19,7 @@ from jobs.cost import cost_book, cost_lines
 from jobs.inputs import Inputs, are_too_many, check_rejects, read_inputs, versions
 from jobs.modes import modes_of, query_encoder_options, scorer_modes, scorer_options
 from jobs.scores import RunScores, run_scores, scores_line, together
+from jobs.systems import ComparisonInputs, comparison_stages, read_comparison
 from rerank_batch import schema
 from rerank_batch.config import Config, digest
 from rerank_batch.errors import RerankBatchError, RunConflict
@@ -76,13 +77,17 @@ def rerank(
     start: Start | None = None,
     judged_only: bool = False,
     publish: bool = True,
+    compare: bool = False,
 ) -> dict[str, Any]:
-    """Run the job, or what is left of it, and return its summary; see `show`."""
+    """Run the job, or what is left of it, and return its summary; see `show`.
+
+    With ``compare`` it is the systems of ``evaluation.systems`` that are run, all in one.
+    """
     began = time.perf_counter()
     start = start or Start()
     root = open_root(config.root)
     root.check_writes()
-    inputs = read_inputs(config, judged_only)
+    inputs = (read_comparison if compare else read_inputs)(config, judged_only)
     planned = inputs.plan
     check_rejects(_planned_rejects(planned), planned.log_rows, config.limits.max_rejects)
     run = _begin(root, config, inputs, start)
@@ -96,6 +101,8 @@ def rerank(
     with _owned(run, config.storage.lease_seconds) as lease, _how_to_go_on(run, lease, console):
         totals = _execute(run, lease, config, inputs, console, began)
         run.finish(totals)
+    if compare:
+        return _summary(run)
     latest = read_latest(root, config.job)
     if publish:
         run.publish()
@@ -137,6 +144,9 @@ def _begin(root: Root, config: Config, inputs: Inputs, start: Start) -> Run:
             "fingerprint": digest(inputs.made_of),
             "made_of": inputs.made_of,
             "config": config.model_dump(mode="json"),
+            "systems": [system.name for system in inputs.systems]
+            if isinstance(inputs, ComparisonInputs)
+            else [],
             "versions": versions(),
             "planned": plan.queries.num_rows,
             "block_rows": block_rows,
@@ -174,7 +184,11 @@ def _execute(
             modes = scorer_modes(run, config, inputs, resources, console)
             scores = run_scores(run, config, inputs, modes, console)
             uses = scorer_uses(run, config, inputs, modes, scores)
-            stages = build_stages(config, inputs, resources, run.spec["block_rows"], uses)
+            block_rows = run.spec["block_rows"]
+            if isinstance(inputs, ComparisonInputs):
+                stages = comparison_stages(config, inputs, resources, block_rows, uses)
+            else:
+                stages = build_stages(config, inputs, resources, block_rows, uses)
             pools = {stage.name: stage.pool for stage in stages}
             keep_texts = config.queries is not None and config.queries.keep_rejected_texts
             blocks = run_queries(to_do, stages, run.writer(), keep_texts)
@@ -225,7 +239,12 @@ def _execute(
         **flags,
         "judged": judged,
         "judged_not_in_log": inputs.judged_elsewhere,
-        "metrics": _means(sums, config.evaluation.measures, judged),
+        "metrics": _means(
+            sums,
+            config.evaluation.measures,
+            judged,
+            run.spec["systems"] or schema.SYSTEMS,
+        ),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "pairs_per_second": round(here / max(execute_seconds, 1e-9), 1),
         "peak_memory_gb": round(peak_bytes / 2**30, 2),
@@ -363,7 +382,10 @@ def build_stages(
     encode = StageSpec(
         "encode",
         EncodeQueries,
-        {"encoder": inputs.encoder.location, "options": query_encoder_options(config, inputs)},
+        {
+            "encoder": inputs.encoder.location,
+            "options": query_encoder_options(config, inputs.index),
+        },
         pools.encoders,
         schema.ENCODED,
     )
@@ -525,11 +547,11 @@ def _rejects(planned: dict[str, int], later: Mapping[str, float]) -> dict[str, i
 
 
 def _means(
-    sums: Mapping[str, float], measures: tuple[str, ...], judged: int
+    sums: Mapping[str, float], measures: tuple[str, ...], judged: int, systems: Sequence[str]
 ) -> dict[str, dict[str, float]]:
     if not judged:
         return {}
     return {
         system: {name: sums.get(f"{system}/{name}", 0.0) / judged for name in measures}
-        for system in schema.SYSTEMS
+        for system in systems
     }

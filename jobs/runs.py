@@ -9,7 +9,7 @@ from rich.table import Table
 
 from jobs.console import Console, facts_table
 from rerank_batch.errors import RunConflict, RunDamaged
-from rerank_batch.exports import Format, System, export_run
+from rerank_batch.exports import Format, export_run
 from rerank_batch.run import (
     COMPLETE,
     Run,
@@ -80,7 +80,7 @@ def show_run(root_uri: str, run_id: str, console: Console) -> None:
 
 
 def export(
-    root_uri: str, run_id: str, format: Format, system: System, out: Path, console: Console
+    root_uri: str, run_id: str, format: Format, system: str, out: Path, console: Console
 ) -> None:
     """Write a run's rankings to a file."""
     rows = export_run(Run.open(open_root(root_uri), run_id), format, system, out)

@@ -263,10 +263,66 @@ class RerankerConfig(ScorerSettings):
         return (ScorerConfig(model=self.model or "", **shared),)
 
 
+class SystemConfig(Section):
+    """A system that `evaluate` compares with others.
+
+    Either one that is computed: the configuration with these settings of ``index`` and
+    ``retrieval`` in place of its own, and with this ``reranker`` as a whole (null for none). Or
+    lists that are there: of an earlier ``run`` by its id (of a comparison with the name of one of
+    its ``system``\ s; else retrieval or reranked, by default reranked), or a ``trec`` run file.
+    """
+
+    index: dict[str, Any] = {}
+    retrieval: dict[str, Any] = {}
+    reranker: RerankerConfig | None = None
+    run: str | None = None
+    system: str | None = None
+    trec: Location | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "SystemConfig":
+        computed = {"index", "retrieval", "reranker"} & self.model_fields_set
+        sources = [bool(computed), self.run is not None, self.trec is not None]
+        if sum(sources) > 1:
+            raise ValueError(
+                "give settings of a system that is computed (index, retrieval, reranker), or run, "
+                "or trec"
+            )
+        if self.system is not None and self.run is None:
+            raise ValueError("system says which of a run's lists to take: give run with it")
+        return self
+
+    @property
+    def is_computed(self) -> bool:
+        """Whether it is computed now, and not lists that are there."""
+        return self.run is None and self.trec is None
+
+
 class EvaluationConfig(Section):
-    """Measures by their ir-measures names."""
+    """Measures by their ir-measures names, and the systems that are compared by them.
+
+    ``systems`` have a name each; the first is what the others are compared with. Without any the
+    reranked lists are compared with those of retrieval.
+    """
 
     measures: tuple[str, ...] = ("nDCG@10", "RR@10", "R@5", "R@50")
+    systems: dict[str, SystemConfig] = {}
+
+    @field_validator("systems")
+    @classmethod
+    def _systems_have_plain_names(cls, systems: dict[str, SystemConfig]) -> dict[str, SystemConfig]:
+        for name in systems:
+            if not _SYSTEM.match(name):
+                raise ValueError(
+                    f"{name!r} is no name of a system: letters, digits, blanks and any of _.,:@+- "
+                    "in 40 characters, the first a letter or a digit"
+                )
+        if len(systems) == 1:
+            raise ValueError("one system has none to be compared with: name at least two")
+        return systems
+
+
+_SYSTEM = re.compile(r"^[A-Za-z0-9][\w .,:@+-]{0,39}\Z")
 
 
 class ComputeConfig(Section):
@@ -406,6 +462,34 @@ class Config(Section):
                 )
         return self
 
+    def computing(self, system: SystemConfig) -> "Config":
+        """The configuration that computes one of its systems.
+
+        Raises:
+            ValidationError: the settings of the system do not fit.
+        """
+        raw = self.model_dump(mode="json", exclude_unset=True)
+        raw["index"] = {**raw["index"], **system.index}
+        raw["retrieval"] = {**raw.get("retrieval", {}), **system.retrieval}
+        if "reranker" in system.model_fields_set:
+            raw["reranker"] = system.reranker and system.reranker.model_dump(
+                mode="json", exclude_unset=True
+            )
+        raw["evaluation"] = {**raw.get("evaluation", {}), "systems": {}}
+        return Config.model_validate(raw)
+
+    @model_validator(mode="after")
+    def _systems_fit(self) -> "Config":
+        for name, system in self.evaluation.systems.items():
+            if not system.is_computed:
+                continue
+            try:
+                self.computing(system)
+            except ValidationError as error:
+                problems = "; ".join(map(_explain, error.errors()))
+                raise ValueError(f"evaluation.systems.{name}: {problems}") from None
+        return self
+
     def results_settings(self) -> dict[str, Any]:
         """The settings that change results, for the fingerprint of a run.
 
@@ -419,6 +503,7 @@ class Config(Section):
             if settings[section] is not None:
                 settings[section].pop("path")
         settings["index"]["encoder"] = settings["index"]["encoder"].partition(":")[0]
+        del settings["evaluation"]["systems"]
         if self.reranker is not None:
             settings["reranker"] = {
                 "top_k": self.reranker.top_k,
@@ -513,11 +598,17 @@ def _explain(problem: Any) -> str:
 
 
 def _valid_keys(parents: list[str]) -> list[str]:
+    """The keys of the section that a path leads to; names in a mapping of sections are any."""
     model: type[BaseModel] = Config
+    named = False
     for parent in parents:
+        if named:
+            named = False
+            continue
         annotation = model.model_fields[parent].annotation
         options = [annotation, *getattr(annotation, "__args__", ())]
         sections = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
+        named = getattr(annotation, "__origin__", None) is dict
         model = sections[0]
     return list(model.model_fields)
 

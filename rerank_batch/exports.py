@@ -1,6 +1,7 @@
 """A finished run in the forms that other tools read: TREC run files, jsonl, pairs as Parquet.
 
-The retrieval run is exported at full depth, the reranked run at the top-k that was asked for.
+The retrieval run is exported at full depth, the reranked run at the top-k that was asked for, the
+systems of a comparison at full depth.
 """
 
 import json
@@ -12,12 +13,12 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rerank_batch.errors import InputError
+from rerank_batch import schema
+from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.run import Run
 from rerank_batch.storage import open_file
 
 Format = Literal["trec", "jsonl", "pairs"]
-System = Literal["retrieval", "reranked"]
 
 _QUERIES_PER_ROW_GROUP = 2_000
 _PAIRS = pa.schema(
@@ -31,7 +32,7 @@ _PAIRS = pa.schema(
 )
 
 
-def export_run(run: Run, format: Format, system: System, out: Path) -> int:
+def export_run(run: Run, format: Format, system: str, out: Path) -> int:
     """Write one system's rankings to ``out`` and return the number of rows.
 
     ``trec`` writes a line per query id and document; a query that stands for several ids is written
@@ -41,9 +42,14 @@ def export_run(run: Run, format: Format, system: System, out: Path) -> int:
 
     Raises:
         RunConflict: the run is not finished.
+        ConfigError: it holds no such system.
         InputError: an id with white space cannot stand in a TREC file.
     """
-    rows = _rows(run.results_paths(), system)
+    paths = run.results_paths()
+    there = run.spec.get("systems") or schema.SYSTEMS
+    if system not in there:
+        raise ConfigError(f"run {run.run_id} holds no system {system!r}; it has {', '.join(there)}")
+    rows = _placed_rows(paths, system) if run.spec.get("systems") else _rows(paths, system)
     out.parent.mkdir(parents=True, exist_ok=True)
     staged = out.with_name(f".{out.name}.part")
     try:
@@ -68,7 +74,7 @@ def _write_lines(lines: Iterator[str], out: Path) -> int:
     return count
 
 
-def _rows(paths: list[str], system: System) -> Iterator[dict[str, Any]]:
+def _rows(paths: list[str], system: str) -> Iterator[dict[str, Any]]:
     """Queries with their ``ranking`` [{doc_id, rank, score}], block by block."""
     columns = ["query_id", "query_ids", "query", "weight", "results", "candidates"]
     for path in paths:
@@ -83,6 +89,21 @@ def _rows(paths: list[str], system: System) -> Iterator[dict[str, Any]]:
                         {"doc_id": hit["doc_id"], "rank": rank, "score": hit["retrieval_score"]}
                         for rank, hit in enumerate(candidates, start=1)
                     ]
+                yield row
+
+
+def _placed_rows(paths: list[str], system: str) -> Iterator[dict[str, Any]]:
+    """The same of one system of a comparison."""
+    columns = ["query_id", "query_ids", "query", "weight", "candidates", "systems"]
+    for path in paths:
+        for batch in pq.ParquetFile(open_file(path)).iter_batches(batch_size=1024, columns=columns):
+            for row in batch.to_pylist():
+                listed, ids = row.pop("systems")[system], row.pop("candidates")
+                hits = zip(listed["places"], listed["scores"], strict=True)
+                row["ranking"] = [
+                    {"doc_id": ids[place], "rank": rank, "score": score}
+                    for rank, (place, score) in enumerate(hits, start=1)
+                ]
                 yield row
 
 

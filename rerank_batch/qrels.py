@@ -1,5 +1,7 @@
 """Relevance judgements: Parquet, BEIR tsv or TREC qrels in; query -> document -> grade out."""
 
+from collections.abc import Mapping
+
 from rerank_batch.config import QrelsConfig
 from rerank_batch.errors import InputError
 from rerank_batch.storage import InputFile, input_files
@@ -8,6 +10,9 @@ from rerank_batch.tables import ParquetTable, as_strings
 SUFFIXES = (".parquet", ".tsv", ".qrels", ".txt")
 
 Qrels = dict[str, dict[str, int]]
+Grades = dict[str, int]
+Judgements = Mapping[str, Mapping[str, int]]
+"""What judgements are to those who only look them up."""
 
 
 def read_qrels(config: QrelsConfig) -> Qrels:
@@ -30,11 +35,11 @@ def read_qrels(config: QrelsConfig) -> Qrels:
     return qrels
 
 
-def merge_grades(qrels: Qrels, query_ids: list[str]) -> dict[str, int] | None:
+def merge_grades(qrels: Judgements, query_ids: list[str]) -> Grades | None:
     """Judgements of a query under all its ids, the higher grade where they differ."""
-    merged: dict[str, int] | None = None
+    merged: Grades | None = None
     for query_id in query_ids:
-        for document, grade in qrels.get(query_id, {}).items():
+        for document, grade in qrels.get(query_id, _NONE).items():
             merged = merged if merged is not None else {}
             merged[document] = max(grade, merged.get(document, grade))
     return merged
@@ -106,5 +111,6 @@ def _is_integer(text: str) -> bool:
     return text.isascii() and text.strip().removeprefix("-").isdigit()
 
 
+_NONE: Mapping[str, int] = {}
 _COLUMNS = {"query_id": "query-id", "doc_id": "corpus-id", "relevance": "score"}
 _HEADING = list(_COLUMNS.values())

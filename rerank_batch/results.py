@@ -58,8 +58,11 @@ class Results:
     def _none(self) -> pa.Table:
         """The result of a run that rejected every query: no file, and still a table."""
         config = self.run.spec["config"]
+        measures = tuple(config["evaluation"]["measures"])
+        if systems := self.run.spec.get("systems"):
+            return schema.comparison(measures, tuple(systems)).empty_table()
         stages = len((config.get("reranker") or {}).get("stages") or [None])
-        return schema.results(tuple(config["evaluation"]["measures"]), stages).empty_table()
+        return schema.results(measures, stages).empty_table()
 
 
 def open_results(root: str, job: str, run_id: str | None = None) -> Results:

@@ -55,6 +55,24 @@ RETRIEVED = (
 RERANKED = RETRIEVED.append(pa.field(RERANK_SCORES, pa.list_(pa.list_(pa.float32()))))
 """Scores of the stages so far, one list each, beside the documents: null where one was not read."""
 
+RETRIEVALS = "retrievals"
+SYSTEM_SCORES = "system_scores"
+
+_FOUND = pa.struct(
+    [
+        pa.field(DOCUMENTS, pa.list_(pa.int64())),
+        pa.field(RETRIEVAL_SCORES, pa.list_(pa.float32())),
+    ]
+)
+SEARCHED = ENCODED.append(pa.field(RETRIEVALS, pa.list_(_FOUND)))
+"""Of a comparison: what each of its retrievals found so far. The vector stays for the next one."""
+
+COMPARED = pa.schema([field for field in SEARCHED if field.name != VECTOR]).append(
+    pa.field(SYSTEM_SCORES, pa.list_(pa.list_(pa.list_(pa.float32()))))
+)
+"""Of a comparison: per system the scores of its stages so far, as in `RERANKED`, beside the first
+documents of its retrieval."""
+
 RESULT = pa.struct(
     [
         pa.field("doc_id", pa.string(), nullable=False),
@@ -82,6 +100,36 @@ def results(measures: tuple[str, ...], stages: int = 1) -> pa.Schema:
             pa.field("results", pa.list_(RESULT), nullable=False),
             pa.field("candidates", pa.list_(_candidate(stages)), nullable=False),
             pa.field("metrics", pa.struct([pa.field(system, values) for system in SYSTEMS])),
+        ]
+    )
+
+
+PLACED = pa.struct(
+    [
+        pa.field("places", pa.list_(pa.int32()), nullable=False),
+        pa.field("scores", pa.list_(pa.float32()), nullable=False),
+    ]
+)
+"""A list of a comparison, the best first: places among the candidates of its row, counted from 0,
+and the score of the last model that read each, null where none did."""
+
+
+def comparison(measures: tuple[str, ...], systems: tuple[str, ...]) -> pa.Schema:
+    """What a finished comparison of ``systems`` holds: one row per query.
+
+    ``candidates`` is every document that any of them found, in the order of ids. ``systems`` are
+    their lists at full depth, ``retrieved`` under the same names what they were made from, in the
+    order of retrieval and with its scores. ``metrics`` is null for queries without judgements.
+    """
+    values = pa.struct([pa.field(name, pa.float64()) for name in measures])
+    placed = pa.struct([pa.field(system, PLACED, nullable=False) for system in systems])
+    return pa.schema(
+        [
+            *PLAN,
+            pa.field("candidates", pa.list_(pa.string()), nullable=False),
+            pa.field("systems", placed, nullable=False),
+            pa.field("retrieved", placed, nullable=False),
+            pa.field("metrics", pa.struct([pa.field(system, values) for system in systems])),
         ]
     )
 

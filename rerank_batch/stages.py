@@ -8,7 +8,7 @@ travels with empty lists, so that the end of the pipeline can account for it. Kn
 import io
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -94,12 +94,16 @@ class EncodeQueries:
         self._encoder = Encoder(model_folder(encoder), replace(options, threads=threads))
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """PLAN in, ENCODED out."""
+        """PLAN in, ENCODED out; SEARCHED in with vectors of another encoder, SEARCHED out."""
         vectors = self._encoder.encode_queries(table.column(schema.QUERY).to_pylist())
         finite = np.asarray(np.isfinite(vectors).all(axis=1))
         rejects = [None if ok else NON_FINITE_VECTOR for ok in finite.tolist()]
         flat = pa.array(vectors.ravel(), pa.float32())
         offsets = np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1]
+        if schema.REJECT in table.column_names:
+            before = table.column(schema.REJECT).to_pylist()
+            rejects = [first or now for first, now in zip(before, rejects, strict=True)]
+            table = table.drop_columns([schema.VECTOR, schema.REJECT])
         return table.append_column(
             schema.VECTOR, pa.ListArray.from_arrays(pa.array(offsets), flat)
         ).append_column(schema.REJECT, pa.array(rejects, pa.string()))
@@ -150,7 +154,7 @@ class SearchShards:
                 if self._gate is not None and self._gate.is_sure(scores[row]):
                     flags[row] = [*flags[row], GATED]
         kept = table.drop_columns([schema.VECTOR])
-        kept = _replace(kept, schema.FLAGS, pa.array(flags, pa.list_(pa.string())))
+        kept = replace_column(kept, schema.FLAGS, pa.array(flags, pa.list_(pa.string())))
         return kept.append_column(
             schema.DOCUMENTS, pa.array(documents, pa.list_(pa.int64()))
         ).append_column(schema.RETRIEVAL_SCORES, pa.array(scores, pa.list_(pa.float32())))
@@ -178,7 +182,7 @@ class Rerank:
     def __init__(self, scorers: tuple[ScorerUse, ...], index: Index, threads: int = 1) -> None:
         self._texts = index.texts()
         self._uses = scorers
-        self._scorers = [_open_scorer(use, threads) for use in scorers]
+        self._scorers = [open_scorer(use, threads) for use in scorers]
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """RETRIEVED or RERANKED in, RERANKED out."""
@@ -194,7 +198,8 @@ class Rerank:
                 else ranking.cascade_order(scores[row], listed)[: use.depth]
                 for row, listed in enumerate(documents)
             ]
-            texts = self._contents([d[c] for d, c in zip(documents, chosen, strict=True)])
+            read = [d[c] for d, c in zip(documents, chosen, strict=True)]
+            texts = contents_of(self._texts, read)
             skipped = [d[: use.depth] for d, f in zip(documents, flags, strict=True) if GATED in f]
             events.add(skipped_of(use.number), float(sum(map(len, skipped))))
             events.add(pairs_of(use.number), float(sum(map(len, chosen))))
@@ -212,18 +217,19 @@ class Rerank:
                 if scored.truncated[row].any():
                     flags[row].add(TRUNCATED)
                 scores[row] = np.vstack([scores[row], values])
-        table = _replace(table, schema.REJECT, pa.array(rejects, pa.string()))
+        table = replace_column(table, schema.REJECT, pa.array(rejects, pa.string()))
         ordered = [sorted(each) for each in flags]
-        table = _replace(table, schema.FLAGS, pa.array(ordered, pa.list_(pa.string())))
+        table = replace_column(table, schema.FLAGS, pa.array(ordered, pa.list_(pa.string())))
         return _with_stage_scores(table, scores)
 
-    def _contents(self, documents: list[NDArray[np.int64]]) -> list[list[str]]:
-        """The texts of the documents of every query; each distinct one is read once."""
-        distinct, which = np.unique(np.concatenate([*documents, _NONE]), return_inverse=True)
-        texts = self._texts.contents(distinct)
-        ends = np.cumsum([len(listed) for listed in documents])
-        parts = np.split(which, ends[:-1]) if documents else []
-        return [[texts[i] for i in part] for part in parts]
+
+def contents_of(texts: TextStore, documents: Sequence[NDArray[np.int64]]) -> list[list[str]]:
+    """The texts of the documents of every query; each distinct one is read once."""
+    distinct, which = np.unique(np.concatenate([*documents, _NONE]), return_inverse=True)
+    found = texts.contents(distinct)
+    ends = np.cumsum([len(listed) for listed in documents])
+    parts = np.split(which, ends[:-1]) if documents else []
+    return [[found[i] for i in part] for part in parts]
 
 
 def pairs_of(stage: int) -> str:
@@ -241,7 +247,8 @@ def seconds_of(stage: int) -> str:
     return f"seconds.{stage}"
 
 
-def _open_scorer(use: ScorerUse, threads: int) -> PairScorer:
+def open_scorer(use: ScorerUse, threads: int) -> PairScorer:
+    """The model, with the memory of what it was paid for and of what was scored before."""
     from rerank_batch.rerankers import family_of, load_scorer, open_service
 
     options = replace(use.options, threads=threads)
@@ -498,7 +505,7 @@ def _with_stage_scores(table: pa.Table, scores: list[ranking.Scores]) -> pa.Tabl
     lists = [[_nullable(values) for values in stages[1:]] for stages in scores]
     column = pa.array(lists, schema.RERANKED.field(schema.RERANK_SCORES).type)
     if schema.RERANK_SCORES in table.column_names:
-        return _replace(table, schema.RERANK_SCORES, column)
+        return replace_column(table, schema.RERANK_SCORES, column)
     return table.append_column(schema.RERANK_SCORES, column)
 
 
@@ -506,5 +513,6 @@ def _nullable(values: ranking.Scores) -> list[float | None]:
     return [None if np.isnan(value) else float(value) for value in values]
 
 
-def _replace(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
+def replace_column(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
+    """The table with another column in the place of the one of that name."""
     return table.set_column(table.column_names.index(name), name, column)

@@ -1,15 +1,15 @@
-"""Retrieval against reranked, query by query, from the rows of a finished run."""
+"""Systems against the first of them, query by query: what they are worth in every measure."""
 
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from rerank_batch.evaluation.measures import PerQuery, mean, parse_measures, per_query
-from rerank_batch.qrels import Qrels, merge_grades
-from rerank_batch.storage import open_file
+from rerank_batch.evaluation.judged import JudgedQuery
+from rerank_batch.evaluation.measures import parse_measures, per_query
 
 METRICS = pa.schema(
     [
@@ -22,101 +22,172 @@ METRICS = pa.schema(
 )
 """Per-query metrics: one row per query, system and measure."""
 
+Floats = NDArray[np.float64]
+Values = Mapping[str, Mapping[str, Floats]]
+"""System -> measure -> float64 [queries]."""
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """Values per query of both systems, with what the queries say and weigh.
+    """Values of every system for the same queries, with what these say and how often they came.
 
-    ``retrieval`` and ``reranked`` hold the same queries: every judged query of the run, and with
-    zeros every judged query that was rejected.
+    The first of ``systems`` is the baseline. The queries are every judged query of a run in the
+    order of their ids, and with zeros and no text those that were rejected. ``weights`` is float64
+    [queries].
     """
 
     measures: tuple[str, ...]
-    retrieval: PerQuery
-    reranked: PerQuery
-    texts: dict[str, str]
-    weights: dict[str, float]
+    systems: tuple[str, ...]
+    query_ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    weights: Floats
+    values: Values
 
-    def values(self, system: str, measure: str) -> list[float]:
-        """One value per query, in the order of the query ids."""
-        table: PerQuery = getattr(self, system)
-        return [table[query][measure] for query in sorted(table)]
+    @property
+    def queries(self) -> int:
+        """How many queries there are."""
+        return len(self.query_ids)
 
-    def gains(self, measure: str) -> list[float]:
-        """Reranked minus retrieval, one value per query, in the order of the query ids."""
-        before, after = (self.values(system, measure) for system in ("retrieval", "reranked"))
-        return [new - old for old, new in zip(before, after, strict=True)]
+    @property
+    def headline(self) -> str:
+        """The measure that the advice is about: the first."""
+        return self.measures[0]
+
+    @property
+    def baseline(self) -> str:
+        """What the others are compared with."""
+        return self.systems[0]
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Every system but the baseline."""
+        return self.systems[1:]
+
+    @property
+    def best(self) -> str:
+        """The best of the others by the headline measure; the baseline where there is no other."""
+        means = self.means()
+        return max(self.others or self.systems, key=lambda system: means[system][self.headline])
+
+    def gains(self, system: str, measure: str) -> Floats:
+        """The system's values minus the baseline's."""
+        return self.values[system][measure] - self.values[self.baseline][measure]
+
+    def by_query(self, system: str, measure: str) -> dict[str, float]:
+        """The values under the ids of their queries."""
+        return dict(zip(self.query_ids, self.values[system][measure].tolist(), strict=True))
 
     def means(self) -> dict[str, dict[str, float]]:
-        """System -> measure -> mean over the queries."""
+        """System -> measure -> mean over the queries, exactly rounded."""
+        count = max(self.queries, 1)
         return {
-            system: {
-                name: mean(self.values(system, name), len(self.retrieval)) for name in self.measures
-            }
-            for system in ("retrieval", "reranked")
+            system: {name: math.fsum(self.values[system][name]) / count for name in self.measures}
+            for system in self.systems
         }
 
     def table(self) -> pa.Table:
         """Per-query values in the long form of `METRICS`."""
-        rows = [
-            {
-                "query_id": query,
-                "weight": self.weights.get(query, 0.0),
-                "system": system,
-                "measure": name,
-                "value": getattr(self, system)[query][name],
-            }
-            for query in sorted(self.retrieval)
-            for system in ("retrieval", "reranked")
-            for name in self.measures
-        ]
-        return pa.Table.from_pylist(rows, schema=METRICS)
+        columns = [(system, name) for system in self.systems for name in self.measures]
+        each, count = len(columns), self.queries
+        ids = pa.array(self.query_ids, pa.string())
+        rows = np.repeat(np.arange(count), each)
+        stacked = [self.values[system][name] for system, name in columns]
+        values = np.stack(stacked, axis=1).ravel() if stacked else np.empty(0)
+        return pa.table(
+            [
+                ids.take(pa.array(rows)),
+                pa.array(self.weights[rows]),
+                pa.array([system for system, _ in columns] * count, pa.string()),
+                pa.array([name for _, name in columns] * count, pa.string()),
+                pa.array(values),
+            ],
+            schema=METRICS,
+        )
 
 
 def compare(
-    paths: Sequence[str],
-    qrels: Qrels,
+    blocks: Iterable[Sequence[JudgedQuery]],
+    systems: Sequence[str],
     rejected: Collection[str],
     measures: tuple[str, ...],
 ) -> Comparison:
-    """Measure both rankings of every judged query in the result files ``paths``.
+    """Measure the lists of the ``systems`` in every judged query of the blocks.
 
-    Both rankings have full depth: the reranked one is every candidate by its place in
-    the reranked order.
     ``rejected`` are the ids of judged queries that were rejected; an id that is also the id of a
     written query (the log held it twice, once damaged) counts as written.
     """
+    parts = [measured_block(block, systems, measures, rejected) for block in blocks]
+    return merged(parts, systems, rejected, measures)
+
+
+@dataclass(frozen=True)
+class MeasuredBlock:
+    """The values of some queries, in the order in which they came.
+
+    ``planned`` are those of the rejected ids that turned out to be the ids of these queries.
+    """
+
+    query_ids: list[str]
+    texts: list[str]
+    weights: Floats
+    values: Values
+    planned: frozenset[str]
+
+
+def measured_block(
+    block: Sequence[JudgedQuery],
+    systems: Sequence[str],
+    measures: tuple[str, ...],
+    rejected: Collection[str] = (),
+) -> MeasuredBlock:
+    """Measure the lists of the ``systems`` in a block; see `compare`."""
     parsed = parse_measures(measures)
-    retrieval: PerQuery = {}
-    reranked: PerQuery = {}
-    texts: dict[str, str] = {}
-    weights: dict[str, float] = {}
-    planned: set[str] = set()
-    columns = ["query_id", "query_ids", "query", "weight", "candidates"]
-    for path in paths:
-        for batch in pq.ParquetFile(open_file(path)).iter_batches(batch_size=1024, columns=columns):
-            rows = {row["query_id"]: row for row in batch.to_pylist()}
-            planned.update(alias for row in rows.values() for alias in row["query_ids"])
-            grades = {
-                query: merged
-                for query, row in rows.items()
-                if (merged := merge_grades(qrels, row["query_ids"])) is not None
-            }
-            first = {
-                query: [hit["doc_id"] for hit in rows[query]["candidates"]] for query in grades
-            }
-            second = {query: _by_rank(rows[query]["candidates"]) for query in grades}
-            retrieval |= per_query(parsed, measures, grades, first)
-            reranked |= per_query(parsed, measures, grades, second)
-            texts |= {query: rows[query]["query"] for query in grades}
-            weights |= {query: rows[query]["weight"] for query in grades}
-    for query in set(rejected) - planned:
-        retrieval[query] = dict.fromkeys(measures, 0.0)
-        reranked[query] = dict.fromkeys(measures, 0.0)
-        texts[query] = ""
-    return Comparison(measures, retrieval, reranked, texts, weights)
+    grades = {query.query_id: query.grades for query in block}
+    values = {}
+    for system in systems:
+        found = per_query(
+            parsed, measures, grades, {q.query_id: q.lists[system].doc_ids for q in block}
+        )
+        values[system] = {
+            name: np.array([found[query][name] for query in grades], np.float64)
+            for name in measures
+        }
+    return MeasuredBlock(
+        query_ids=list(grades),
+        texts=[query.text for query in block],
+        weights=np.array([query.weight for query in block], np.float64),
+        values=values,
+        planned=frozenset(a for query in block for a in query.query_ids if a in rejected),
+    )
 
 
-def _by_rank(candidates: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Ids in the reranked order."""
-    return [hit["doc_id"] for hit in sorted(candidates, key=lambda hit: hit["rank"])]
+def merged(
+    parts: Sequence[MeasuredBlock],
+    systems: Sequence[str],
+    rejected: Collection[str],
+    measures: tuple[str, ...],
+) -> Comparison:
+    """The blocks of a run as one comparison; in which order they come changes nothing."""
+    planned = frozenset[str]().union(*(part.planned for part in parts))
+    lost = sorted(set(rejected) - planned)
+    ids = [query for part in parts for query in part.query_ids] + lost
+    texts = [text for part in parts for text in part.texts] + [""] * len(lost)
+    zeros = np.zeros(len(lost))
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+
+    def in_order(columns: Iterable[Floats]) -> Floats:
+        return np.concatenate([*columns, zeros])[order]
+
+    return Comparison(
+        measures=measures,
+        systems=tuple(systems),
+        query_ids=tuple(ids[place] for place in order),
+        texts=tuple(texts[place] for place in order),
+        weights=in_order(part.weights for part in parts),
+        values={
+            system: {
+                name: in_order(part.values[system][name] for part in parts) for name in measures
+            }
+            for system in systems
+        },
+    )

@@ -6,15 +6,15 @@ Whether a run's scores are of that kind, the caller must know; a cascade's and a
 reranker's are not.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from rerank_batch.errors import InputError
 from rerank_batch.evaluation.judged import JudgedQuery
-from rerank_batch.evaluation.measures import mean, parse_measures, per_query
+from rerank_batch.evaluation.measures import parse_measures, per_query
 
 DEPTHS = (5, 10, 20, 30, 50, 100, 200)
 TOLERANCE = 0.002
@@ -81,23 +81,90 @@ class DepthStudy:
         return f"beyond {knee.depth} candidates {name} {rise}{fallen}{cost}"
 
 
-def study_depths(
-    blocks: Iterable[Sequence[JudgedQuery]], measures: tuple[str, ...], depth: int, queries: int
-) -> DepthStudy:
-    """Measure every depth of `DEPTHS` up to ``depth``, which is how many candidates were read.
+@dataclass(frozen=True)
+class DepthSums:
+    """What some judged queries add to a study: per depth the sums of every measure, of ``recall``
+    and of ``pairs``, each as two numbers that are more exact than one; and their ``table``."""
 
-    The first of the measures is the headline. ``queries`` is how many count in the means: those
-    that are not in ``blocks``, because they were rejected, score 0. A query that was gated or fell
-    back has no scores: it costs nothing and keeps the order of retrieval at any depth.
+    depths: tuple[int, ...]
+    sums: Mapping[tuple[int, str], tuple[float, ...]]
+    table: pa.Table
+
+
+def depths_up_to(depth: int) -> tuple[int, ...]:
+    """No reranking, every one of `DEPTHS` below ``depth``, and ``depth`` itself."""
+    return (0, *(each for each in DEPTHS if each < depth), depth)
+
+
+def study_block(
+    block: Sequence[JudgedQuery],
+    system: str,
+    measures: tuple[str, ...],
+    depth: int,
+    keep: bool = True,
+) -> DepthSums:
+    """Measure every depth up to ``depth``, which is how many candidates the system's model read.
+
+    With ``keep`` the values of every query are in its table, else none.
+
+    A query that was gated or fell back has no scores: it costs nothing and keeps the order of
+    retrieval at any depth.
 
     Raises:
         InputError: a query's scores end before ``depth``.
     """
-    depths = [0, *(each for each in DEPTHS if each < depth), depth]
+    depths = depths_up_to(depth)
     parsed = parse_measures(measures)
     recalls = {each: f"R@{each}" for each in depths if each}
-    recall_measures = parse_measures(list(recalls.values()))
-    schema = pa.schema(
+    grades = {query.query_id: query.grades for query in block}
+    scored = {query.query_id: _scored(query, system, depth) for query in block}
+    first = {query.query_id: query.retrieved[system].doc_ids for query in block}
+    names = list(recalls.values())
+    found = per_query(parse_measures(names), names, grades, first)
+    sums: dict[tuple[int, str], tuple[float, ...]] = {}
+    parts = [_schema(measures).empty_table()]
+    for each in depths:
+        rankings = {query.query_id: query.cut(system, each) for query in block}
+        values = per_query(parsed, measures, grades, rankings)
+        columns: dict[str, Sequence[str | float]] = {
+            "query_id": list(grades),
+            "depth": [each] * len(grades),
+            "pairs": [min(each, scored[query]) for query in grades],
+            "recall": [found[query][recalls[each]] if each else 0.0 for query in grades],
+            **{name: [values[query][name] for query in grades] for name in measures},
+        }
+        if keep:
+            parts.append(pa.table(columns, schema=_schema(measures)))
+        for name in ("pairs", "recall", *measures):
+            sums[each, name] = _exact(columns[name])  # type: ignore[arg-type]
+    return DepthSums(depths, sums, pa.concat_tables(parts))
+
+
+def depth_study(parts: Sequence[DepthSums], measures: tuple[str, ...], queries: int) -> DepthStudy:
+    """The study that the blocks of a run add up to; the first of the measures is the headline.
+
+    ``queries`` is how many count in the means: those that are in no block, because they were
+    rejected, score 0.
+    """
+
+    def total(depth: int, name: str) -> float:
+        return math.fsum(value for part in parts for value in part.sums[depth, name])
+
+    rows = tuple(
+        DepthRow(
+            depth=depth,
+            values={name: total(depth, name) / max(queries, 1) for name in measures},
+            recall=total(depth, "recall") / max(queries, 1),
+            pairs=round(total(depth, "pairs")),
+        )
+        for depth in (parts[0].depths if parts else ())
+    )
+    tables = [_schema(measures).empty_table(), *(part.table for part in parts)]
+    return DepthStudy(measures[0], rows, pa.concat_tables(tables))
+
+
+def _schema(measures: Sequence[str]) -> pa.Schema:
+    return pa.schema(
         [
             ("query_id", pa.string()),
             ("depth", pa.int32()),
@@ -106,48 +173,29 @@ def study_depths(
             *((name, pa.float64()) for name in measures),
         ]
     )
-    parts = [schema.empty_table()]
-    for block in blocks:
-        grades = {query.query_id: query.grades for query in block}
-        scored = {query.query_id: _scored(query, depth) for query in block}
-        first = {query.query_id: query.retrieval() for query in block}
-        found = per_query(recall_measures, list(recalls.values()), grades, first)
-        for each in depths:
-            rankings = {query.query_id: query.reranked(each) for query in block}
-            values = per_query(parsed, measures, grades, rankings)
-            columns: list[Sequence[str | float]] = [
-                list(rankings),
-                [each] * len(rankings),
-                [min(each, scored[query]) for query in rankings],
-                [found[query][recalls[each]] if each else 0.0 for query in rankings],
-                *([values[query][name] for query in rankings] for name in measures),
-            ]
-            parts.append(pa.table(columns, schema=schema))
-    table = pa.concat_tables(parts)
-    rows = tuple(_row(table, each, measures, queries) for each in depths)
-    return DepthStudy(measures[0], rows, table)
 
 
-def _row(table: pa.Table, depth: int, measures: tuple[str, ...], queries: int) -> DepthRow:
-    part = table.filter(pc.equal(table.column("depth"), depth))
-    means = {name: mean(part.column(name).to_pylist(), queries) for name in (*measures, "recall")}
-    return DepthRow(
-        depth=depth,
-        recall=means.pop("recall"),
-        values=means,
-        pairs=sum(part.column("pairs").to_pylist()),
-    )
+def _exact(values: Sequence[float]) -> tuple[float, float]:
+    """A sum and what rounding took from it, so that sums of sums are as exact as one sum."""
+    whole = math.fsum(values)
+    return whole, math.fsum([*values, -whole])
 
 
-def _scored(query: JudgedQuery, depth: int) -> int:
+def _scored(query: JudgedQuery, system: str, depth: int) -> int:
     """How many of the query's candidates were scored: those up to ``depth``, or none."""
-    scored = [hit["score"] is not None for hit in query.candidates[:depth]]
-    if any(scored) and not all(scored):
+    first = set(query.retrieved[system].doc_ids[:depth])
+    listed = query.lists[system]
+    scored = sum(
+        doc_id in first
+        for doc_id, score in zip(listed.doc_ids, listed.scores.tolist(), strict=True)
+        if not math.isnan(score)
+    )
+    if 0 < scored < len(first):
         raise InputError(
-            f"query {query.query_id} has scores for {sum(scored)} of its first {len(scored)} "
+            f"query {query.query_id} has scores for {scored} of its first {len(first)} "
             "candidates: what a smaller depth would have given is not known"
         )
-    return sum(scored)
+    return scored
 
 
 def _and_cost(before: DepthRow, after: DepthRow) -> str:

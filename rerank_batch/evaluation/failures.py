@@ -7,12 +7,16 @@ in the index, not in a run: here are ids, places and grades.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from heapq import nsmallest
 
 from rerank_batch.evaluation.judged import JudgedQuery
 
 TOP = 10
 """How much of a list is shown, and what a relevant document has to stay in."""
+
+BEYOND = 1 << 30
+"""Behind every list: the place of a document that is not in it."""
 
 MAX_CASES = 10
 """Queries that are kept of each kind."""
@@ -21,11 +25,11 @@ MAX_CASES = 10
 @dataclass(frozen=True)
 class Hit:
     """A document in the top of a list: its grade, None where nobody judged it, and its place in the
-    other list."""
+    other list, None where it is not in it."""
 
     doc_id: str
     grade: int | None
-    other_place: int
+    other_place: int | None
 
     @property
     def relevant(self) -> bool:
@@ -35,20 +39,22 @@ class Hit:
 
 @dataclass(frozen=True)
 class Moved:
-    """A relevant document that the reranker took from the top, and its places before and after."""
+    """A relevant document that the reranker took from the top, and its places before and after;
+    ``after`` is None where the other system's list has no such document."""
 
     doc_id: str
     grade: int
     before: int
-    after: int
+    after: int | None
 
 
 @dataclass(frozen=True)
 class Case:
     """A judged query: its values of the headline measure and the top of both lists.
 
-    ``never_found`` are its relevant documents that are not among the candidates, best grade first;
-    ``relevant`` is how many it has.
+    ``retrieval`` is the list of the baseline, ``reranked`` that of the system beside it.
+    ``never_found`` are its relevant documents that are not among the system's candidates, best
+    grade first; ``relevant`` is how many it has.
     """
 
     query_id: str
@@ -67,7 +73,7 @@ class Case:
         return self.after - self.before
 
 
-@dataclass
+@dataclass(frozen=True)
 class Group:
     """How many queries and documents there are of a kind, and the worst `MAX_CASES` queries."""
 
@@ -93,32 +99,51 @@ class Failures:
 
 
 def find_failures(
-    blocks: Iterable[Sequence[JudgedQuery]],
+    block: Sequence[JudgedQuery],
+    systems: tuple[str, str],
     headline: str,
     before: Mapping[str, float],
     after: Mapping[str, float],
 ) -> Failures:
-    """Look through the judged queries of a run.
+    """Look through some judged queries of a run; `joined` makes one of several.
 
-    ``before`` and ``after`` are the headline measure of each, of retrieval and reranked.
+    ``systems`` are the baseline and the system beside it, ``before`` and ``after`` the headline
+    measure of each in them.
     """
-    helped: list[Case] = []
-    hurt: list[Case] = []
-    never_found, pushed_down = Group(), Group()
-    found_nothing = 0
-    for block in blocks:
-        cases = [_case(query, before[query.query_id], after[query.query_id]) for query in block]
-        helped = _worst([*helped, *(case for case in cases if case.gain > 0)], _most_helped)
-        hurt = _worst([*hurt, *(case for case in cases if case.gain < 0)], _most_hurt)
-        _add(never_found, cases, lambda case: len(case.never_found), _most_missing)
-        _add(pushed_down, cases, lambda case: len(case.pushed_down), _most_pushed)
-        found_nothing += sum(0 < case.relevant == len(case.never_found) for case in cases)
-    return Failures(headline, tuple(helped), tuple(hurt), never_found, found_nothing, pushed_down)
+    cases = [_case(q, systems, before[q.query_id], after[q.query_id]) for q in block]
+    return Failures(
+        headline=headline,
+        helped=tuple(_worst([case for case in cases if case.gain > 0], _most_helped)),
+        hurt=tuple(_worst([case for case in cases if case.gain < 0], _most_hurt)),
+        never_found=_group(cases, lambda case: len(case.never_found), _most_missing),
+        found_nothing=sum(0 < case.relevant == len(case.never_found) for case in cases),
+        pushed_down=_group(cases, lambda case: len(case.pushed_down), _most_pushed),
+    )
 
 
-def _case(query: JudgedQuery, before: float, after: float) -> Case:
-    first = {doc_id: place for place, doc_id in enumerate(query.retrieval(), start=1)}
-    second = {doc_id: place for place, doc_id in enumerate(query.reranked(), start=1)}
+def joined(parts: Iterable[Failures], headline: str) -> Failures:
+    """What was found in several blocks as one; their order changes nothing."""
+    nothing = Failures(headline, (), (), Group(), 0, Group())
+    return reduce(_join, parts, nothing)
+
+
+def _join(one: Failures, other: Failures) -> Failures:
+    return Failures(
+        headline=one.headline,
+        helped=tuple(_worst([*one.helped, *other.helped], _most_helped)),
+        hurt=tuple(_worst([*one.hurt, *other.hurt], _most_hurt)),
+        never_found=_join_groups(one.never_found, other.never_found, _most_missing),
+        found_nothing=one.found_nothing + other.found_nothing,
+        pushed_down=_join_groups(one.pushed_down, other.pushed_down, _most_pushed),
+    )
+
+
+def _case(query: JudgedQuery, systems: tuple[str, str], before: float, after: float) -> Case:
+    first, second = (
+        {doc_id: place for place, doc_id in enumerate(query.lists[system].doc_ids, start=1)}
+        for system in systems
+    )
+    candidates = {*query.retrieved[systems[1]].doc_ids, *second}
     relevant = sorted(
         (doc_id for doc_id, grade in query.grades.items() if grade > 0),
         key=lambda doc_id: (-query.grades[doc_id], doc_id),
@@ -131,11 +156,11 @@ def _case(query: JudgedQuery, before: float, after: float) -> Case:
         retrieval=_top(first, second, query.grades),
         reranked=_top(second, first, query.grades),
         relevant=len(relevant),
-        never_found=tuple(doc_id for doc_id in relevant if doc_id not in first),
+        never_found=tuple(doc_id for doc_id in relevant if doc_id not in candidates),
         pushed_down=tuple(
-            Moved(doc_id, query.grades[doc_id], first[doc_id], second[doc_id])
+            Moved(doc_id, query.grades[doc_id], first[doc_id], second.get(doc_id))
             for doc_id in relevant
-            if doc_id in first and first[doc_id] <= TOP < second[doc_id]
+            if first.get(doc_id, BEYOND) <= TOP < second.get(doc_id, BEYOND)
         ),
     )
 
@@ -143,17 +168,25 @@ def _case(query: JudgedQuery, before: float, after: float) -> Case:
 def _top(
     places: Mapping[str, int], others: Mapping[str, int], grades: Mapping[str, int]
 ) -> tuple[Hit, ...]:
-    return tuple(Hit(doc_id, grades.get(doc_id), others[doc_id]) for doc_id in list(places)[:TOP])
+    return tuple(
+        Hit(doc_id, grades.get(doc_id), others.get(doc_id)) for doc_id in list(places)[:TOP]
+    )
 
 
 Key = Callable[[Case], tuple[float, float, str]]
 
 
-def _add(group: Group, cases: Sequence[Case], count: Callable[[Case], int], key: Key) -> None:
-    new = [case for case in cases if count(case)]
-    group.queries += len(new)
-    group.documents += sum(map(count, new))
-    group.cases = _worst([*group.cases, *new], key)
+def _group(cases: Sequence[Case], count: Callable[[Case], int], key: Key) -> Group:
+    found = [case for case in cases if count(case)]
+    return Group(len(found), sum(map(count, found)), _worst(found, key))
+
+
+def _join_groups(one: Group, other: Group, key: Key) -> Group:
+    return Group(
+        queries=one.queries + other.queries,
+        documents=one.documents + other.documents,
+        cases=_worst([*one.cases, *other.cases], key),
+    )
 
 
 def _worst(cases: Sequence[Case], key: Key) -> list[Case]:

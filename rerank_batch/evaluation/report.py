@@ -7,7 +7,7 @@ values comes in, text goes out. Query texts are strangers' input; the template e
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -28,34 +28,38 @@ Outcome = Literal["better", "worse", "undecided", "not judged"]
 
 @dataclass(frozen=True)
 class MeasureRow:
-    """Means of one measure over the judged queries, and the test of their difference."""
+    """Means of one measure over the judged queries, of the baseline and of a system, and the test
+    of their difference."""
 
     measure: str
-    retrieval: float
-    reranked: float
+    before: float
+    after: float
     test: PairedTest
+    system: str = "reranked"
 
 
 @dataclass(frozen=True)
 class QueryGain:
-    """One judged query's values of the headline measure."""
+    """One judged query's values of the headline measure, of the baseline and of the best system."""
 
     query_id: str
     query: str
-    retrieval: float
-    reranked: float
+    before: float
+    after: float
 
     @property
     def gain(self) -> float:
-        """Reranked minus retrieval."""
-        return self.reranked - self.retrieval
+        """The system's value minus the baseline's."""
+        return self.after - self.before
 
 
 @dataclass(frozen=True)
 class Report:
     """Everything the page says; ``gains`` holds every judged query, in any order.
 
-    ``depth`` may be a sentence that says why the run cannot tell of other depths.
+    The first of ``systems`` is the baseline. Gains, depth and failures are those of ``best``.
+    ``described`` says what each is, ``means`` its values, ``missing`` for how many queries there is
+    no list. ``depth`` may be a sentence that says why the run cannot tell of other depths.
     """
 
     title: str
@@ -71,6 +75,21 @@ class Report:
     facts: Mapping[str, str]
     depth: DepthStudy | str | None = None
     failures: Failures | None = None
+    systems: tuple[str, ...] = ("retrieval", "reranked")
+    best: str = "reranked"
+    described: Mapping[str, str] = field(default_factory=dict)
+    means: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    missing: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def baseline(self) -> str:
+        """What the others are compared with."""
+        return self.systems[0]
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one system beside the baseline."""
+        return len(self.systems) > 2
 
 
 @dataclass(frozen=True)
@@ -99,6 +118,7 @@ def render(report: Report) -> str:
         curve=depth_curve(report.depth) if isinstance(report.depth, DepthStudy) else None,
         tolerance=TOLERANCE,
         top=TOP,
+        forest=forest(report) if report.several and report.measures else None,
     )
 
 
@@ -114,15 +134,25 @@ def verdict(report: Report) -> Verdict:
             "No query of this run has relevance judgements, so nothing here says whether reranking "
             "helped.",
         )
-    row = next((row for row in report.measures if row.measure == report.headline), None)
+    row = next(
+        (r for r in report.measures if (r.system, r.measure) == (report.best, report.headline)),
+        None,
+    )
     if row is None:
-        names = ", ".join(row.measure for row in report.measures)
+        names = ", ".join(dict.fromkeys(row.measure for row in report.measures))
         raise ConfigError(f"report: headline {report.headline!r} is none of the measures: {names}")
     test, noun = row.test, "query" if report.judged == 1 else "queries"
-    remark = " On these queries retrieval alone ranks better." if test.outcome == "worse" else ""
+    remark = ""
+    if test.outcome == "worse":
+        alone = "retrieval alone ranks" if report.baseline == "retrieval" else "the baseline is"
+        remark = f" On these queries {alone} better."
+    subject = "Reranking" if row.system == "reranked" else row.system
+    if report.several:
+        others = len(report.systems) - 1
+        subject = f"The best of {others} systems beside {report.baseline}, {row.system},"
     return Verdict(
         test.outcome,
-        f"Reranking {_change(row)} on {report.judged:,} judged {noun} "
+        f"{subject} {_change(row)} on {report.judged:,} judged {noun} "
         f"({_signed(test.difference)}{_interval_in_words(test)}; "
         f"{test.wins:,} better, {test.ties:,} the same, {test.losses:,} worse; "
         f"randomisation test {_p_in_words(test)})."
@@ -140,13 +170,56 @@ def p_text(p_value: float) -> str:
 
 
 def _change(row: MeasureRow) -> str:
-    before, after, test = _value(row.retrieval), _value(row.reranked), row.test
+    before, after, test = _value(row.before), _value(row.after), row.test
     verb = "raised" if test.difference > 0 else "lowered"
     if abs(test.difference) >= 0.0005:  # what three decimals show as a difference
         return f"{verb} {row.measure} from {before} to {after}"
     if test.outcome == "undecided":
         return f"left {row.measure} at {after}"
     return f"{verb} {row.measure} by less than 0.001, to {after},"
+
+
+@dataclass(frozen=True)
+class Stem:
+    """A row of the plot of differences: percentages of its width, ``low`` and ``high`` being the
+    ends of the interval, if there is one."""
+
+    row: MeasureRow
+    point: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Forest:
+    """The differences of the headline measure to the baseline, each with its interval."""
+
+    stems: tuple[Stem, ...]
+    zero: float
+    edges: tuple[float, float]
+
+
+def forest(report: Report) -> Forest:
+    """Place the differences of every system on one scale, which includes zero."""
+    rows = [row for row in report.measures if row.measure == report.headline]
+    ends = [end for row in rows for end in (row.test.interval or ())]
+    found = [0.0, *ends, *(row.test.difference for row in rows)]
+    low, high = min(found), max(found)
+    span = high - low or 1.0
+
+    def place(value: float) -> float:
+        return 100 * (value - low) / span
+
+    stems = tuple(
+        Stem(
+            row=row,
+            point=place(row.test.difference),
+            low=place(row.test.interval[0]) if row.test.interval else None,
+            high=place(row.test.interval[1]) if row.test.interval else None,
+        )
+        for row in rows
+    )
+    return Forest(stems, place(0.0), (low, high))
 
 
 @dataclass(frozen=True)
@@ -227,6 +300,10 @@ def _shorten(text: str) -> str:
     return text if len(text) <= MAX_CHARS else text[:MAX_CHARS].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
 
 
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def _template_environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -243,6 +320,7 @@ def _template_environment() -> Environment:
         number=_count,
         seconds=_seconds,
         shorten=_shorten,
+        upper_first=_upper,
     )
     return environment
 

@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from typer.testing import CliRunner, Result
 
 from jobs.__main__ import app
 from rerank_batch.config import Config
+from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, JudgedQuery, RankedList
 from rerank_batch.run import Run
 from rerank_batch.storage import open_root
 from tests.helpers import reject_table, result_row, result_table, spec
@@ -27,6 +29,25 @@ def row(number: int, relevant_at: int, reranked_to: int) -> Row:
         for other in range(DEPTH - 1)
     ]
     return result_row(number, candidates, [f"q{number}"])
+
+
+def judged_query(row: Row, grades: dict[str, int]) -> JudgedQuery:
+    """The row as it is read, with its judgements."""
+    before = row["candidates"]
+    after = sorted(before, key=lambda hit: hit["rank"])
+    retrieval, reranked = (
+        RankedList([hit["doc_id"] for hit in hits], np.array([hit[name] for hit in hits], "f4"))
+        for hits, name in ((before, "retrieval_score"), (after, "score"))
+    )
+    return JudgedQuery(
+        query_id=row["query_id"],
+        query_ids=row["query_ids"],
+        text=row["query"],
+        weight=row["weight"],
+        grades=grades,
+        lists={RETRIEVAL: retrieval, RERANKED: reranked},
+        retrieved={RETRIEVAL: retrieval, RERANKED: retrieval},
+    )
 
 
 def gated(row: Row) -> Row:

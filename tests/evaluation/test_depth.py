@@ -1,27 +1,37 @@
 """The depth advisor: one scored run answers for every smaller depth, and says what it means."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.insights import study_depth
+from jobs.insights import depths_of, why_no_depth
 from rerank_batch.errors import InputError
 from rerank_batch.evaluation.comparison import compare
-from rerank_batch.evaluation.depth import DepthRow, DepthStudy, study_depths
-from rerank_batch.evaluation.judged import JudgedQuery, judged_blocks
-from tests.evaluation.finished import DEPTH, gated, row, write_run
+from rerank_batch.evaluation.depth import DepthRow, DepthStudy, depth_study, study_block
+from rerank_batch.evaluation.findings import Questions, conclude, find
+from rerank_batch.evaluation.judged import RERANKED, JudgedQuery, judged_blocks
+from rerank_batch.schema import SYSTEMS
+from tests.evaluation.finished import DEPTH, gated, judged_query, row, write_run
 from tests.helpers import result_row
 
 MEASURES = ("nDCG@10", "RR", "R@5")
 
 
 def judged(candidates: list[tuple[str, float, float]], *relevant: str) -> JudgedQuery:
-    listed = result_row(0, candidates)["candidates"]
-    return JudgedQuery("q", "words", dict.fromkeys(relevant, 1), listed)
+    return judged_query(result_row(0, candidates, ["q"]), dict.fromkeys(relevant, 1))
+
+
+def study_depths(
+    blocks: Iterable[list[JudgedQuery]], measures: tuple[str, ...], depth: int, queries: int
+) -> DepthStudy:
+    parts = [study_block(block, RERANKED, measures, depth) for block in blocks]
+    return depth_study(parts, measures, queries)
 
 
 def curve(*values: float, pairs_each: int = 10) -> DepthStudy:
@@ -45,15 +55,14 @@ lists = st.dictionaries(ids, st.tuples(numbers, numbers), min_size=1, max_size=3
 @given(lists, st.sets(ids, min_size=1, max_size=5), st.integers(1, 35))
 def test_every_depth_is_what_reranking_only_so_many_would_have_given(found, relevant, depth):
     candidates = [(doc, before, after) for doc, (before, after) in found.items()]
-    query = judged(candidates, *relevant)
+    row = result_row(0, candidates, ["q"])
     read = [{**hit, "score": hit["score"] if place < depth else None}
-            for place, hit in enumerate(query.candidates)]  # fmt: skip
+            for place, hit in enumerate(row["candidates"])]  # fmt: skip
     first = sorted(found, key=lambda doc: (-found[doc][0], doc))
     whole = sorted(first[:depth], key=lambda doc: (-found[doc][1], doc)) + first[depth:]
     run = [{**hit, "rank": whole.index(hit["doc_id"]) + 1} for hit in read]
-    study = study_depths(
-        [[JudgedQuery("q", "words", query.grades, run)]], ("RR",), depth, queries=1
-    )
+    query = judged_query({**row, "candidates": run}, dict.fromkeys(relevant, 1))
+    study = study_depths([[query]], ("RR",), depth, queries=1)
     assert [each.depth for each in study.rows] == [
         0, *(each for each in (5, 10, 20, 30) if each < depth), depth,
     ]  # fmt: skip
@@ -82,17 +91,16 @@ def test_at_its_own_depth_it_is_the_run_to_the_last_bit(tmp_path: Path, read: in
             hit["score"] = hit["score"] if place < read else None
     run = write_run(tmp_path, rows)
     qrels = {f"q{n}": {"d01": 2, "d03": 1, "lost": 1} for n in range(26)}
-    comparison = compare(run.results_paths(), qrels, ["q25"], MEASURES)
-    study = study_depths(
-        judged_blocks(run.results_paths(), qrels), MEASURES, read, len(comparison.retrieval)
-    )
+    blocks = list(judged_blocks(run.results_paths(), qrels))
+    comparison = compare(blocks, SYSTEMS, ["q25"], MEASURES)
+    study = study_depths(blocks, MEASURES, read, comparison.queries)
     means = comparison.means()
     assert dict(study.rows[-1].values) == means["reranked"]
     assert dict(study.rows[0].values) == means["retrieval"]
     last = study.table.slice(study.table.num_rows - 25).to_pylist()
-    assert {each["query_id"]: {name: each[name] for name in MEASURES} for each in last} == {
-        query: values for query, values in comparison.reranked.items() if query != "q25"
-    }
+    for name in MEASURES:
+        reranked = comparison.by_query(RERANKED, name)
+        assert {each["query_id"]: each[name] for each in last} | {"q25": 0.0} == reranked
     assert study.rows[-1].pairs == 25 * read
 
 
@@ -113,7 +121,8 @@ def test_a_query_that_no_reranker_read_costs_nothing_and_keeps_its_order(tmp_pat
 
 def test_scores_that_end_early_are_refused() -> None:
     query = judged([("a", 0.9, 0.1), ("b", 0.8, 0.6), ("c", 0.7, 0.5)], "a")
-    query.candidates[2]["score"] = None
+    reranked = query.lists[RERANKED]
+    reranked.scores[reranked.doc_ids.index("c")] = np.nan
     with pytest.raises(InputError, match="query q has scores for 2 of its first 3 candidates"):
         study_depths([[query]], MEASURES, 3, 1)
     assert study_depths([[query]], MEASURES, 2, 1).rows[-1].pairs == 2
@@ -183,16 +192,13 @@ ONE: dict[str, Any] = {"model": "cross-encoder:x", "depth": 7, "method": "yes-no
 )
 def test_runs_that_cannot_tell_are_refused_in_words(tmp_path: Path, reranker, why) -> None:
     run = write_run(tmp_path, [row(0, 3, 1)], reranker=reranker)
-    qrels = {"q0": {"d01": 1}}
-    refused = study_depth(run, qrels, compare(run.results_paths(), qrels, [], MEASURES))
-    assert isinstance(refused, str)
-    assert why in refused
+    assert depths_of(run) == {}
+    assert why in why_no_depth(run, RERANKED)
 
 
 @pytest.mark.parametrize("reranker", [ONE, {"model": None, "stages": [ONE]}])
 def test_one_model_is_studied_up_to_what_it_read(tmp_path: Path, reranker) -> None:
     run = write_run(tmp_path, [row(0, 3, 1)], reranker=reranker)
-    qrels = {"q0": {"d01": 1}}
-    study = study_depth(run, qrels, compare(run.results_paths(), qrels, [], MEASURES))
-    assert isinstance(study, DepthStudy)
-    assert [each.depth for each in study.rows] == [0, 5, 7]
+    questions = Questions(MEASURES, SYSTEMS, depths_of(run))
+    found = conclude(find(run.results_paths(), {"q0": {"d01": 1}}, questions), questions)
+    assert [each.depth for each in found.depths[RERANKED].rows] == [0, 5, 7]

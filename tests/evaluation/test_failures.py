@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from rerank_batch.evaluation.comparison import compare
 from rerank_batch.evaluation.failures import (
     MAX_CASES,
     TOP,
@@ -11,27 +10,31 @@ from rerank_batch.evaluation.failures import (
     Hit,
     Moved,
     find_failures,
+    joined,
 )
-from rerank_batch.evaluation.judged import JudgedQuery, judged_blocks
-from tests.evaluation.finished import Row, row, write_run
+from rerank_batch.evaluation.findings import Questions, conclude, find
+from rerank_batch.evaluation.judged import JudgedQuery
+from rerank_batch.schema import SYSTEMS
+from tests.evaluation.finished import Row, judged_query, row, write_run
 from tests.helpers import result_row
 
 MEASURE = "RR"
 
 
 def failures(root: Path, rows: list[Row], qrels: dict[str, dict[str, int]]) -> Failures:
-    run = write_run(root, rows)
-    found = compare(run.results_paths(), qrels, [], (MEASURE,))
-    before, after = (
-        {query: values[MEASURE] for query, values in table.items()}
-        for table in (found.retrieval, found.reranked)
-    )
-    return find_failures(judged_blocks(run.results_paths(), qrels), MEASURE, before, after)
+    questions = Questions((MEASURE,), SYSTEMS)
+    part = find(write_run(root, rows).results_paths(), qrels, questions)
+    return conclude(part, questions).failures["reranked"]
 
 
 def case_of(query: JudgedQuery) -> Case:
-    found = find_failures([[query]], MEASURE, {query.query_id: 1.0}, {query.query_id: 0.5})
-    return found.hurt[0]
+    return look_through([query], {query.query_id: 1.0}, {query.query_id: 0.5}).hurt[0]
+
+
+def look_through(
+    queries: list[JudgedQuery], before: dict[str, float], after: dict[str, float]
+) -> Failures:
+    return find_failures(queries, SYSTEMS, MEASURE, before, after)
 
 
 def ids(cases: list[Case] | tuple[Case, ...]) -> list[str]:
@@ -39,12 +42,12 @@ def ids(cases: list[Case] | tuple[Case, ...]) -> list[str]:
 
 
 def test_both_lists_with_grades_and_places_in_the_other() -> None:
-    listed = result_row(0, [("a", 0.9, 0.1), ("b", 0.8, 0.6), ("c", 0.7, 0.5)])["candidates"]
-    case = case_of(JudgedQuery("q", "words", {"a": 0, "c": 2}, listed))
+    row = result_row(0, [("a", 0.9, 0.1), ("b", 0.8, 0.6), ("c", 0.7, 0.5)])
+    case = case_of(judged_query(row, {"a": 0, "c": 2}))
     assert case.retrieval == (Hit("a", 0, 3), Hit("b", None, 1), Hit("c", 2, 2))
     assert case.reranked == (Hit("b", None, 2), Hit("c", 2, 3), Hit("a", 0, 1))
     assert [hit.relevant for hit in case.retrieval] == [False, False, True]
-    assert (case.text, case.before, case.after, case.gain) == ("words", 1.0, 0.5, -0.5)
+    assert (case.text, case.before, case.after, case.gain) == ("query number 0", 1.0, 0.5, -0.5)
 
 
 def test_a_list_is_shown_to_its_tenth_place(tmp_path: Path) -> None:
@@ -97,17 +100,20 @@ def test_an_empty_list_found_nothing(tmp_path: Path) -> None:
 
 def test_of_many_queries_the_worst_are_kept_whatever_block_they_come_in() -> None:
     many = 3 * MAX_CASES
-    listed = [row(n, 1, 11)["candidates"] for n in range(many)]
     queries = [
-        JudgedQuery(f"q{n:03d}", "", {"d01": 1, **{f"x{i}": 1 for i in range(n)}}, listed[n])
+        judged_query(
+            {**row(n, 1, 11), "query_id": f"q{n:03d}"},
+            {"d01": 1, **{f"x{i}": 1 for i in range(n)}},
+        )
         for n in range(many)
     ]
     before = dict.fromkeys((query.query_id for query in queries), 1.0)
     after = {query.query_id: (n * 7 % many) / many for n, query in enumerate(queries)}
-    one = find_failures([queries], MEASURE, before, after)
-    several = find_failures([queries[i : i + 7] for i in range(0, many, 7)], MEASURE, before, after)
-    assert one == several
-    swapped = find_failures([queries[i : i + 7] for i in range(0, many, 7)], MEASURE, after, before)
+    one = look_through(queries, before, after)
+    blocks = [queries[i : i + 7] for i in range(0, many, 7)]
+    parts = [look_through(block, before, after) for block in blocks]
+    assert joined(parts, MEASURE) == joined(parts[::-1], MEASURE) == one
+    swapped = look_through(queries, after, before)
     assert ids(swapped.helped) == ids(one.hurt)
     worst = sorted(after, key=lambda query: after[query])[:MAX_CASES]
     assert ids(one.hurt) == worst

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
+from rerank_batch.evaluation import significance
 from rerank_batch.evaluation.significance import (
     Floats,
     PairedTest,
@@ -231,6 +232,30 @@ def null_families(count: int, queries: int) -> Iterator[dict[str, list[float]]]:
         ease = rng.beta(0.6, 0.9, queries).clip(0.005)
         before, after = rng.geometric(ease), rng.geometric(ease)
         yield {name: (value(after) - value(before)).tolist() for name, value in MEASURES.items()}
+
+
+def test_copies_take_nothing_from_the_other_comparisons() -> None:
+    """Five changed queries reach p = 1/16 at best: no family needs to leave room for them."""
+    gains = [0.25] * 6 + [0.0] * 4
+    few = [0.5] * 5 + [0.0] * 5
+    alone = paired_tests({"a": gains})
+    beside = paired_tests({"a": gains, "copy": [0.0] * 10, "few": few})
+    assert beside["a"] == alone["a"]
+    assert beside["a"].outcome == "better"
+    assert (beside["copy"].outcome, beside["few"].outcome) == ("undecided", "undecided")
+    assert beside["few"].corrected_p_value == 1 / 16
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.002, 0.005])
+def test_the_normal_limit_of_many_queries_is_what_draws_would_say(
+    shift: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gains = skewed(np.random.default_rng(1), 30_000) - 0.04 + shift
+    limit, interval = randomisation_p_value(gains), bootstrap_interval(gains)
+    monkeypatch.setattr(significance, "_MOST_FOR_DRAWS", len(gains))
+    drawn = randomisation_p_value(gains)
+    assert limit == pytest.approx(drawn, abs=4 * math.sqrt(limit * (1 - limit) / 9_999) + 2e-4)
+    assert interval == pytest.approx(bootstrap_interval(gains), abs=2e-4)
 
 
 @pytest.mark.slow

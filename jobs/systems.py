@@ -1,0 +1,302 @@
+"""The systems that `evaluate` compares: what each is made of, and what they share.
+
+Systems that retrieve alike share one retrieval at the largest of their depths, and each distinct
+model is there once. Earlier runs and TREC run files are not computed: their lists are read.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from jobs.inputs import (
+    Inputs,
+    OpenedIndex,
+    ScorerInput,
+    check_gate,
+    check_prices,
+    open_index,
+    read_inputs,
+    scorer_input,
+    scorer_names,
+)
+from jobs.modes import query_encoder_options
+from rerank_batch import schema
+from rerank_batch.compare_stages import (
+    AssembleSystems,
+    Reads,
+    ScoreSystems,
+    SearchAlso,
+    System,
+)
+from rerank_batch.config import Config, SystemConfig, digest
+from rerank_batch.errors import ConfigError, InputError
+from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, Lists, RankedList, judged_blocks
+from rerank_batch.pipeline import Cluster
+from rerank_batch.pools import plan_pools, shared
+from rerank_batch.qrels import Judgements
+from rerank_batch.rerankers import is_listwise
+from rerank_batch.retrieval.gate import Gate
+from rerank_batch.run import Run
+from rerank_batch.stages import EncodeQueries, ScorerUse, StageSpec
+from rerank_batch.storage import open_root
+from rerank_batch.trec_run import read_run
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """One way to find candidates, to the largest depth that a system takes of it."""
+
+    opened: OpenedIndex
+    depth: int
+
+
+@dataclass(frozen=True)
+class ComparisonInputs(Inputs):
+    """What a comparison works on: its computed systems, and what they share."""
+
+    systems: tuple[System, ...]
+    retrievals: tuple[Retrieval, ...]
+
+
+def read_comparison(config: Config, judged_only: bool = True) -> ComparisonInputs:
+    """Read and check everything that the computed systems of a configuration need.
+
+    Raises:
+        RerankBatchError: the first thing that is wrong, in the words of whoever found it.
+    """
+    configs = {
+        name: config.computing(system)
+        for name, system in config.evaluation.systems.items()
+        if system.is_computed
+    }
+    if not configs:
+        raise ConfigError(
+            "evaluation.systems: at least one has to be computed, so that there are queries and "
+            "candidates; for example retrieval: {reranker: null}"
+        )
+    first = next(iter(configs.values()))
+    inputs = read_inputs(first.model_copy(update={"reranker": None}), judged_only)
+
+    opened: dict[str, OpenedIndex] = {}
+    depths: dict[str, int] = {}
+    scorers: dict[str, ScorerInput] = {}
+    systems: list[System] = []
+    for name, each in configs.items():
+        index_key = digest(each.index.model_dump(mode="json"))
+        if index_key not in opened:
+            opened[index_key] = open_index(each)
+        depths[index_key] = max(depths.get(index_key, 0), each.retrieval.depth)
+        systems.append(_system(name, each, list(opened).index(index_key), scorers))
+    retrievals = tuple(Retrieval(index, depths[key]) for key, index in opened.items())
+    _check_same_corpus(retrievals)
+    check_prices(config, tuple(scorers.values()))
+
+    made_of = {
+        **inputs.made_of,
+        "settings": {
+            **inputs.made_of["settings"],
+            "retrieval": [retrieval.depth for retrieval in retrievals],
+            "reranker": [_settings(scorer) for scorer in scorers.values()],
+            "systems": [asdict(system) for system in systems],
+        },
+        "index": [retrieval.opened.made_of for retrieval in retrievals],
+        "reranker": [scorer.made_of for scorer in scorers.values()] or None,
+    }
+    return ComparisonInputs(
+        plan=inputs.plan,
+        qrels=inputs.qrels,
+        index=retrievals[0].opened.index,
+        encoder=retrievals[0].opened.encoder,
+        scorers=tuple(scorers.values()),
+        made_of=made_of,
+        systems=tuple(systems),
+        retrievals=retrievals,
+    )
+
+
+def comparison_stages(
+    config: Config,
+    inputs: ComparisonInputs,
+    resources: Cluster,
+    block_rows: int,
+    uses: Sequence[ScorerUse],
+) -> list[StageSpec]:
+    """The boxes of a comparison, in order."""
+    pools = plan_pools(config.compute, resources.cpus, resources.gpus)
+    encoded_by: dict[str, Any] | None = None
+    stages: list[StageSpec] = []
+    for number, retrieval in enumerate(inputs.retrievals, start=1):
+        opened = retrieval.opened
+        encoder = {
+            "encoder": opened.encoder.location,
+            "options": query_encoder_options(
+                config.model_copy(update={"index": opened.config}), opened.index
+            ),
+        }
+        suffix = "" if number == 1 else f"-{number}"
+        if encoder != encoded_by:
+            out = schema.SEARCHED if stages else schema.ENCODED
+            stages.append(StageSpec(f"encode{suffix}", EncodeQueries, encoder, pools.encoders, out))
+            encoded_by = encoder
+        search = {
+            "index": opened.index,
+            "depth": retrieval.depth,
+            "nprobe": opened.config.nprobe,
+            "ef_search": opened.config.ef_search,
+        }
+        stages.append(
+            StageSpec(f"retrieve{suffix}", SearchAlso, search, pools.retrievers, schema.SEARCHED)
+        )
+    passes = _passes(inputs.systems, uses)
+    here = sum(not paid for paid, _ in passes)
+    for number, (paid, scorers) in enumerate(passes):
+        stages.append(
+            StageSpec(
+                "rerank" if number == 0 else f"rerank-{number + 1}",
+                ScoreSystems,
+                {"systems": inputs.systems, "scorers": scorers, "index": inputs.index},
+                pools.callers if paid else shared(pools.scorers, here),
+                schema.COMPARED,
+                block_rows,
+            )
+        )
+    measures = config.evaluation.measures
+    names = tuple(system.name for system in inputs.systems)
+    assemble = {
+        "systems": inputs.systems,
+        "index": inputs.index,
+        "measures": measures,
+        "qrels": inputs.planned_qrels,
+    }
+    output = schema.comparison(measures, names).append(schema.REJECT_FIELD)
+    return [*stages, StageSpec("assemble", AssembleSystems, assemble, pools.assemblers, output)]
+
+
+def external_lists(config: Config, qrels: Judgements) -> dict[str, Lists]:
+    """The lists of the systems that are not computed, by query id, of judged queries.
+
+    Raises:
+        InputError, RunConflict: a run or a file is not there, or does not hold what is asked.
+    """
+    return {
+        name: _lists_of_run(config, name, system, qrels) if system.run else _lists_of_trec(system)
+        for name, system in config.evaluation.systems.items()
+        if not system.is_computed
+    }
+
+
+def descriptions(config: Config) -> dict[str, str]:
+    """What each system is, in a few words for a table."""
+    return {name: _describe(config, each) for name, each in config.evaluation.systems.items()}
+
+
+def _system(name: str, config: Config, retrieval: int, scorers: dict[str, ScorerInput]) -> System:
+    """A system of the comparison; models that are not among the scorers yet are added."""
+    check_gate(config)
+    cascade = config.reranker.cascade if config.reranker else ()
+    gate = config.reranker.gate if config.reranker else None
+    reads = []
+    for model, settings in zip(scorer_names(config), cascade, strict=True):
+        alike = settings.model_copy(update={"depth": None})
+        key = digest(alike.model_dump(mode="json"))
+        if key not in scorers:
+            scorers[key] = scorer_input(len(scorers) + 1, model, alike)
+        reads.append(
+            Reads(scorers[key].number, settings.depth, is_listwise(model, settings.method))
+        )
+    return System(
+        name=name,
+        retrieval=retrieval,
+        depth=config.retrieval.depth,
+        cascade=tuple(reads),
+        gate=Gate(gate.signal, gate.threshold) if gate and gate.threshold is not None else None,
+    )
+
+
+def _settings(scorer: ScorerInput) -> dict[str, Any]:
+    dumped = scorer.config.model_dump(mode="json", exclude={"service", "depth"})
+    return {**dumped, "model": scorer.model.family}
+
+
+def _check_same_corpus(retrievals: Sequence[Retrieval]) -> None:
+    corpora = {retrieval.opened.made_of["corpus"] for retrieval in retrievals}
+    if len(corpora) > 1:
+        raise InputError(
+            "evaluation.systems: their indexes hold different documents; compare systems over "
+            "different corpora by their runs: NAME: {run: RUN_ID}"
+        )
+
+
+def _passes(
+    systems: Sequence[System], uses: Sequence[ScorerUse]
+) -> list[tuple[bool, tuple[ScorerUse, ...]]]:
+    """The scorers as they follow each other: all that are here, then all services, and so on until
+    every cascade is through."""
+    by_number = {use.number: use for use in uses}
+    left = [[by_number[reads.scorer] for reads in system.cascade] for system in systems]
+    passes: list[tuple[bool, tuple[ScorerUse, ...]]] = []
+    paid = False
+    while any(left):
+        used: dict[int, ScorerUse] = {}
+        for cascade in left:
+            while cascade and (cascade[0].paid is not None) == paid:
+                use = cascade.pop(0)
+                used[use.number] = use
+        if used:
+            passes.append((paid, tuple(used.values())))
+        paid = not paid
+    return passes
+
+
+def _lists_of_run(
+    config: Config, name: str, system: SystemConfig, qrels: Judgements
+) -> dict[str, RankedList]:
+    run = Run.open(open_root(config.root), system.run or "")
+    run.finished()
+    there = run.spec.get("systems") or [RETRIEVAL, RERANKED]
+    wanted = system.system or RERANKED
+    if wanted not in there:
+        raise ConfigError(
+            f"evaluation.systems.{name}: run {run.run_id} holds the systems {', '.join(there)}; "
+            "say which with system"
+        )
+    return {
+        query_id: query.lists[wanted]
+        for block in judged_blocks(run.results_paths(), qrels)
+        for query in block
+        for query_id in query.query_ids
+    }
+
+
+def _lists_of_trec(system: SystemConfig) -> dict[str, RankedList]:
+    return {
+        query_id: RankedList(
+            [doc_id for doc_id, _ in ranking],
+            np.array([score for _, score in ranking], np.float32),
+        )
+        for query_id, ranking in read_run(system.trec or "").items()
+    }
+
+
+def _describe(config: Config, system: SystemConfig) -> str:
+    if system.run is not None:
+        return f"run {system.run}" + (f", {system.system}" if system.system else "")
+    if system.trec is not None:
+        return f"TREC run {system.trec}"
+    computed = config.computing(system)
+    found = f"{computed.retrieval.depth} of {computed.index.kind}"
+    if computed.reranker is None:
+        return found
+    gate = " behind a gate" if computed.reranker.gate else ""
+    read = [
+        f"{scorer.model} ({scorer.depth})" if scorer.depth else scorer.model
+        for scorer in computed.reranker.cascade
+    ]
+    return f"{found}, then {', then '.join(read)}{gate}"
+
+
+def with_missing(lists: Mapping[str, Lists], query_ids: Sequence[str]) -> dict[str, int]:
+    """Of each system how many of the queries it has no list for."""
+    return {name: sum(query not in known for query in query_ids) for name, known in lists.items()}

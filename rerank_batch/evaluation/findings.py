@@ -1,0 +1,110 @@
+"""Everything that one reading of a run's judged queries finds, in parts that add up.
+
+A part is what some queries say: values per query, sums, and the few cases worth showing. Parts are
+made wherever the rows are and joined in any order, so that no process ever holds the run.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rerank_batch.evaluation.comparison import Comparison, MeasuredBlock, measured_block, merged
+from rerank_batch.evaluation.depth import DepthStudy, DepthSums, depth_study, study_block
+from rerank_batch.evaluation.failures import Failures, find_failures, joined
+from rerank_batch.evaluation.judged import External, JudgedQuery, judged_blocks
+from rerank_batch.qrels import Judgements
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What is asked of a run: the measures of its systems, the first being the baseline.
+
+    ``depths`` are the systems whose smaller depths can be told, with how much each read;
+    ``rejected`` the ids of judged queries that were rejected. ``keep_depths``: per query too.
+    """
+
+    measures: tuple[str, ...]
+    systems: tuple[str, ...]
+    depths: Mapping[str, int] = field(default_factory=dict)
+    rejected: frozenset[str] = frozenset()
+    keep_depths: bool = True
+
+
+@dataclass(frozen=True)
+class Part:
+    """What some of the queries say; `Findings` of all of them."""
+
+    values: tuple[MeasuredBlock, ...]
+    failures: Mapping[str, Failures]
+    depths: Mapping[str, tuple[DepthSums, ...]]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What all judged queries say; ``failures`` and ``depths`` are by system."""
+
+    comparison: Comparison
+    failures: Mapping[str, Failures]
+    depths: Mapping[str, DepthStudy]
+
+
+def find(
+    paths: Sequence[str],
+    qrels: Judgements,
+    questions: Questions,
+    external: External | None = None,
+) -> Part:
+    """Read result files, some hundreds of queries at a time."""
+    blocks = judged_blocks(paths, qrels, external)
+    return join((find_in_block(block, questions) for block in blocks), questions)
+
+
+def find_in_block(block: Sequence[JudgedQuery], questions: Questions) -> Part:
+    """What a block of queries says."""
+    baseline, *others = questions.systems
+    headline = questions.measures[0]
+    values = measured_block(block, questions.systems, questions.measures, questions.rejected)
+    by_query = {
+        system: dict(zip(values.query_ids, values.values[system][headline].tolist(), strict=True))
+        for system in questions.systems
+    }
+    return Part(
+        values=(values,),
+        failures={
+            system: find_failures(
+                block, (baseline, system), headline, by_query[baseline], by_query[system]
+            )
+            for system in others
+        },
+        depths={
+            system: (study_block(block, system, questions.measures, depth, questions.keep_depths),)
+            for system, depth in questions.depths.items()
+        },
+    )
+
+
+def join(parts: Iterable[Part], questions: Questions) -> Part:
+    """Several parts as one; of the failures only the worst are kept on the way."""
+    headline = questions.measures[0]
+    values: list[MeasuredBlock] = []
+    failures = {system: joined((), headline) for system in questions.systems[1:]}
+    depths: dict[str, list[DepthSums]] = {system: [] for system in questions.depths}
+    for part in parts:
+        values += part.values
+        for system, found in part.failures.items():
+            failures[system] = joined((failures[system], found), headline)
+        for system, sums in part.depths.items():
+            depths[system] += sums
+    return Part(tuple(values), failures, {name: tuple(sums) for name, sums in depths.items()})
+
+
+def conclude(part: Part, questions: Questions) -> Findings:
+    """What the parts of a whole run, joined, amount to."""
+    comparison = merged(part.values, questions.systems, questions.rejected, questions.measures)
+    return Findings(
+        comparison=comparison,
+        failures=part.failures,
+        depths={
+            system: depth_study(sums, questions.measures, comparison.queries)
+            for system, sums in part.depths.items()
+        },
+    )
