@@ -11,6 +11,7 @@ import pytest
 
 from rerank_batch.errors import InputError, RunConflict
 from rerank_batch.evaluation.comparison import compare
+from rerank_batch.evaluation.judged import judged_blocks
 from rerank_batch.exports import Format, export_run
 from rerank_batch.run import Run
 from rerank_batch.schema import SYSTEMS
@@ -70,12 +71,12 @@ def test_evaluating_the_export_gives_the_measures_of_the_run(tmp_path: Path, sys
     export_run(run, "trec", system, tmp_path / "run.trec")
     measures = [ir_measures.parse_measure(name) for name in MEASURES]
     exported = list(ir_measures.read_trec_run(str(tmp_path / "run.trec")))
-    comparison = compare(run.results_paths(), qrels, [], MEASURES)
-    expected = getattr(comparison, system)
+    comparison = compare(judged_blocks(run.results_paths(), qrels), SYSTEMS, [], MEASURES)
+    expected = {name: comparison.by_query(system, name) for name in MEASURES}
     found = list(ir_measures.iter_calc(measures, qrels, exported))
     assert len(found) == len(qrels) * len(MEASURES)
     for metric in found:
-        value = expected[metric.query_id][str(metric.measure)]
+        value = expected[str(metric.measure)][metric.query_id]
         assert metric.value == pytest.approx(value, abs=1e-9)
 
 

@@ -4,10 +4,11 @@ The rule: a comparison is better or worse where the p value of the paired random
 corrected by Holm over every comparison of the family (systems x measures) that could be decided at
 all, is below 0.05; else it is undecided. The randomisation test decides and not the t-test, because
 gains of retrieval measures are mostly zero and skewed, and it asks of them only that under chance
-either system could have had either value (Smucker, Allan and Carterette, "A Comparison of Statistical Significance Tests for
-Information Retrieval Evaluation", CIKM 2007, https://doi.org/10.1145/1321440.1321528). Of systems
-that are equal only on average, one often a little better and seldom much worse, fewer than some 100
-queries decide more often than the level says; so would the t-test.
+either system could have had either value (Smucker, Allan and Carterette, "A Comparison of
+Statistical Significance Tests for Information Retrieval Evaluation", CIKM 2007,
+https://doi.org/10.1145/1321440.1321528). Of systems that are equal only on average, one often a
+little better and seldom much worse, fewer than some 100 queries decide more often than the level
+says; so would the t-test.
 
 Numbers come in, per comparison the gain of every query; this module knows neither measures nor
 systems nor runs. All draws have a fixed seed: the same gains give the same answer.
