@@ -274,6 +274,23 @@ def benchmark_protocol(
 
 
 @benchmark_app.command(
+    "evaluation", epilog="Example: rerank-batch benchmark evaluation --queries 100000"
+)
+def benchmark_evaluation(
+    queries: Annotated[int, typer.Option(help="Queries of the run.")] = 1_000_000,
+    candidates: Annotated[int, typer.Option(help="Candidates of each.")] = 100,
+    peer_queries: Annotated[int, typer.Option(help="Queries that ir-measures gets.")] = 50_000,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """What evaluating a large made-up run takes, beside ir-measures in one process."""
+    with _command(as_json, verbose) as console:
+        from jobs.benchmarks import evaluation as job
+
+        job.evaluation(queries, candidates, min(peer_queries, queries), console)
+
+
+@benchmark_app.command(
     "resume", epilog="Example: rerank-batch benchmark resume configs/quickstart.yaml"
 )
 def benchmark_resume(

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,27 @@ from jobs.systems import descriptions, external_lists, with_missing
 from rerank_batch.config import Config
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.evaluation.comparison import Comparison
-from rerank_batch.evaluation.findings import Findings, Questions, conclude, find
+from rerank_batch.evaluation.findings import (
+    Findings,
+    Part,
+    Questions,
+    conclude,
+    find,
+    find_in_file,
+    join,
+)
 from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, Lists
 from rerank_batch.evaluation.markdown import markdown
 from rerank_batch.evaluation.measures import parse_measures
 from rerank_batch.evaluation.report import MeasureRow, QueryGain, Report, p_text, render
 from rerank_batch.evaluation.significance import paired_tests
-from rerank_batch.qrels import Qrels, read_qrels
+from rerank_batch.pipeline import cluster, map_files
+from rerank_batch.qrels import CompactQrels, Qrels, read_qrels
 from rerank_batch.run import Run, latest_run, publish_parquet
 from rerank_batch.storage import Root, open_root
+
+_MANY = 20_000
+"""Queries of a run from which on a cluster reads it faster than this process."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +81,7 @@ def evaluate(
     run, comparison, findings = evaluated.run, evaluated.comparison, evaluated.findings
     theirs = None
     if other is not None:
-        found = findings_of(other, evaluated.qrels, config, {})
+        found = findings_of(other, evaluated.qrels, config, {}, console)
         theirs = (other.run_id, found.comparison)
     checks = acceptance.check(run.run_id, comparison, limits, asked.margin, theirs)
     best = comparison.best
@@ -90,9 +103,11 @@ def evaluate(
     }
     prefix = f"runs/{run.run_id}/"
     for system, study in findings.depths.items():
+        if not study.table.num_rows:
+            continue  # too many queries to keep each at every depth
         name = "depth" if len(findings.depths) == 1 else f"depth-{_file_name(system)}"
         publish_parquet(root, prefix, f"report/{name}.parquet", study.table)
-    publish_parquet(root, prefix, "report/metrics.parquet", comparison.table())
+    publish_parquet(root, prefix, "report/metrics.parquet", comparison.tables())
     _publish_text(root, f"{prefix}report/metrics.json", json.dumps(summary, indent=1))
     report = replace(_report(evaluated, rows), depth=depth, failures=findings.failures[best])
     _publish_text(root, f"{prefix}report/report.html", render(report))
@@ -124,7 +139,7 @@ def evaluated_run(
     final = run.finished()
     qrels = read_qrels(config.qrels)
     external: dict[str, Lists] = external_lists(config, qrels) if run.spec.get("systems") else {}
-    findings = findings_of(run, qrels, config, external)
+    findings = findings_of(run, qrels, config, external, console)
     if not findings.comparison.queries:
         raise InputError(
             f"none of the {final['queries']:,} queries of run {run.run_id} is judged in "
@@ -141,15 +156,49 @@ def evaluated_run(
     )
 
 
-def findings_of(run: Run, qrels: Qrels, config: Config, external: Mapping[str, Lists]) -> Findings:
-    """What every judged query of a finished run says, rejected ones too."""
+def findings_of(
+    run: Run,
+    qrels: Qrels,
+    config: Config,
+    external: Mapping[str, Lists],
+    console: Console,
+) -> Findings:
+    """What every judged query of a finished run says, rejected ones too.
+
+    A large run is read by all workers of the cluster, file by file: what comes back are values,
+    sums and a few cases, so that no process holds its lists.
+    """
+    paths = run.results_paths()
     questions = Questions(
         measures=config.evaluation.measures,
         systems=_systems(run, config, external),
         depths=insights.depths_of(run),
         rejected=frozenset(run.rejects().column("query_id").to_pylist()) & frozenset(qrels),
+        keep_depths=run.finished()["queries"] <= _MANY,
     )
-    return conclude(find(run.results_paths(), qrels, questions, external), questions)
+    if external:
+        return conclude(find(paths, qrels, questions, external), questions)
+    return measure_run(run, qrels, config, questions, console)
+
+
+def measure_run(
+    run: Run, qrels: Qrels, config: Config, questions: Questions, console: Console
+) -> Findings:
+    """Read a finished run, on the cluster where it is large."""
+    paths = run.results_paths()
+    if run.finished()["queries"] <= _MANY:
+        return conclude(find(paths, qrels, questions), questions)
+    parts: list[Part | None] = [None] * len(paths)
+    done = 0
+    with (
+        cluster(config.compute, console.verbose),
+        console.progress("files", len(paths), lambda: done),
+        closing(map_files(paths, find_in_file, CompactQrels(qrels), questions)) as found,
+    ):
+        for number, part in found:
+            parts[number] = part
+            done += 1
+    return conclude(join((part for part in parts if part), questions), questions)
 
 
 def _systems(run: Run, config: Config, external: Mapping[str, Lists]) -> tuple[str, ...]:

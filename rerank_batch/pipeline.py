@@ -8,6 +8,7 @@ never depends on how many actors there are, in which order they work, or on a re
 import json
 import logging
 import os
+import pickle
 import re
 import signal
 import sys
@@ -171,6 +172,28 @@ def on_worker(function: Callable[..., T], pool: Pool, *arguments: Any) -> T:
         task = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(function)
         result: T = ray.get(task.remote(*arguments))
         return result
+
+
+def map_files(
+    uris: Sequence[str], function: Callable[..., T], *shared: Any
+) -> Generator[tuple[int, T]]:
+    """Call ``function(uri, *shared)`` for every file, each on a CPU of its own.
+
+    Yields the number of a file and what came back, as they are done. What is ``shared`` is kept
+    once per node.
+    """
+    with _clear_errors():
+        kept = tuple(ray.put(value) for value in shared)
+        done = _read([_FileRow(number, uri) for number, uri in enumerate(uris)]).map_batches(
+            partial(_call_for_file, function=function, shared=kept),
+            compute=TaskPoolStrategy(size=max(1, int(ray.cluster_resources().get("CPU", 1)))),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=1,
+        )
+        for batch in done.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for row in batch.to_pylist():
+                yield row["file"], pickle.loads(row["result"])
 
 
 def map_naively(
@@ -344,6 +367,15 @@ class _ReadFile:
 
 
 @dataclass(frozen=True)
+class _FileRow:
+    file: int
+    uri: str
+
+    def __call__(self) -> Iterable[pa.Table]:
+        yield pa.table({"file": [self.file], "uri": [self.uri]})
+
+
+@dataclass(frozen=True)
 class _ReadTable:
     file: str
 
@@ -414,6 +446,14 @@ def _total(notes: Iterable[dict[str, Any]], what: str) -> dict[str, float]:
         for name, value in note[what].items():
             summed[name] = summed.get(name, 0.0) + value
     return summed
+
+
+def _call_for_file(
+    block: pa.Table, function: Callable[..., Any], shared: Sequence[ray.ObjectRef]
+) -> pa.Table:
+    given = ray.get(list(shared))
+    results = [pickle.dumps(function(uri, *given)) for uri in block.column("uri").to_pylist()]
+    return pa.table({"file": block.column("file"), "result": pa.array(results, pa.large_binary())})
 
 
 def _keep_vectors(block: pa.Table, root: Root, build: str) -> pa.Table:

@@ -1,6 +1,10 @@
 """Relevance judgements: Parquet, BEIR tsv or TREC qrels in; query -> document -> grade out."""
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pyarrow as pa
 
 from rerank_batch.config import QrelsConfig
 from rerank_batch.errors import InputError
@@ -33,6 +37,35 @@ def read_qrels(config: QrelsConfig) -> Qrels:
     if not qrels:
         raise InputError(f"qrels: {config.path} holds no judgements")
     return qrels
+
+
+class CompactQrels(Mapping[str, Mapping[str, int]]):
+    """Judgements in a few flat arrays, some 40 bytes each: what travels to workers.
+
+    Arrow arrays in Ray's object store are mapped and not copied, so that a node holds them once.
+    """
+
+    def __init__(self, qrels: Judgements) -> None:
+        ids = sorted(qrels)
+        listed = [qrels[query] for query in ids]
+        self._ids = pa.array(ids, pa.large_string())
+        self._ends = np.cumsum([0, *map(len, listed)])
+        self._documents = pa.array((d for grades in listed for d in grades), pa.large_string())
+        self._grades = np.fromiter((g for grades in listed for g in grades.values()), np.int32)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids.to_pylist())
+
+    def __getitem__(self, query: str) -> Mapping[str, int]:
+        place = bisect_left(range(len(self)), query, key=lambda i: str(self._ids[i].as_py()))
+        if place == len(self) or self._ids[place].as_py() != query:
+            raise KeyError(query)
+        start, stop = int(self._ends[place]), int(self._ends[place + 1])
+        documents = self._documents.slice(start, stop - start).to_pylist()
+        return dict(zip(documents, self._grades[start:stop].tolist(), strict=True))
 
 
 def merge_grades(qrels: Judgements, query_ids: list[str]) -> Grades | None:

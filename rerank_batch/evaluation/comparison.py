@@ -1,7 +1,7 @@
 """Systems against the first of them, query by query: what they are worth in every measure."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,24 +85,28 @@ class Comparison:
             for system in self.systems
         }
 
-    def table(self) -> pa.Table:
-        """Per-query values in the long form of `METRICS`."""
+    def tables(self, queries: int = 50_000) -> Iterator[pa.Table]:
+        """Per-query values in the long form of `METRICS`, of some queries at a time."""
         columns = [(system, name) for system in self.systems for name in self.measures]
-        each, count = len(columns), self.queries
-        ids = pa.array(self.query_ids, pa.string())
-        rows = np.repeat(np.arange(count), each)
-        stacked = [self.values[system][name] for system, name in columns]
-        values = np.stack(stacked, axis=1).ravel() if stacked else np.empty(0)
-        return pa.table(
-            [
-                ids.take(pa.array(rows)),
-                pa.array(self.weights[rows]),
-                pa.array([system for system, _ in columns] * count, pa.string()),
-                pa.array([name for _, name in columns] * count, pa.string()),
-                pa.array(values),
-            ],
-            schema=METRICS,
-        )
+        systems, names = ([pair[place] for pair in columns] for place in (0, 1))
+        for start in range(0, max(self.queries, 1), queries):
+            stop = min(start + queries, self.queries)
+            rows = np.repeat(np.arange(stop - start), len(columns))
+            values = [self.values[system][name][start:stop] for system, name in columns]
+            yield pa.table(
+                [
+                    pa.array(self.query_ids[start:stop], pa.string()).take(pa.array(rows)),
+                    pa.array(self.weights[start:stop][rows]),
+                    pa.array(systems * (stop - start), pa.string()),
+                    pa.array(names * (stop - start), pa.string()),
+                    pa.array(np.stack(values, axis=1).ravel()),
+                ],
+                schema=METRICS,
+            )
+
+    def table(self) -> pa.Table:
+        """All of them."""
+        return pa.concat_tables(self.tables())
 
 
 def compare(

@@ -58,6 +58,11 @@ def find(
     return join((find_in_block(block, questions) for block in blocks), questions)
 
 
+def find_in_file(path: str, qrels: Judgements, questions: Questions) -> Part:
+    """The same of one file: what a worker does."""
+    return find([path], qrels, questions)
+
+
 def find_in_block(block: Sequence[JudgedQuery], questions: Questions) -> Part:
     """What a block of queries says."""
     baseline, *others = questions.systems

@@ -4,7 +4,6 @@ Rankings are handed over as ``score = -rank``: the order is decided once, in `ra
 evaluator breaks ties again by rules of its own.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,25 +47,32 @@ def per_query(
 
     A query with an empty ranking scores 0 in every measure.
     """
+    depth = _deepest(measures)
     judged = {query: _safe(qrels[query]) for query in rankings if query in qrels}
     values: PerQuery = {query: dict.fromkeys(names, 0.0) for query in judged}
     scored = {
-        query: {document: -float(rank) for rank, document in enumerate(rankings[query])}
+        query: {document: -float(rank) for rank, document in enumerate(rankings[query][:depth])}
         for query in judged
         if rankings[query]
     }
     if not scored:
         return values
-    by_measure = dict(zip(map(str, measures), names, strict=True))
+    # By identity: to compare measures ir-measures writes out their names, query by query.
+    by_measure = {id(measure): name for measure, name in zip(measures, names, strict=True)}
     subset = {query: judged[query] for query in scored}
     for metric in ir_measures.iter_calc(measures, subset, scored):
-        values[metric.query_id][by_measure[str(metric.measure)]] = float(metric.value)
+        values[metric.query_id][by_measure[id(metric.measure)]] = float(metric.value)
     return values
 
 
-def mean(values: Sequence[float], count: int) -> float:
-    """Sum over ``count``, exactly rounded, so that it does not depend on the order."""
-    return math.fsum(values) / count if count else 0.0
+def _deepest(measures: Sequence[Any]) -> int | None:
+    """How much of a ranking the measures look at; None where one of them looks at all of it."""
+    cutoffs = [
+        None if measure.params.get("judged_only") else measure.params.get("cutoff")
+        for measure in measures
+    ]
+    known = [cutoff for cutoff in cutoffs if cutoff is not None]
+    return max(known) if known and len(known) == len(cutoffs) else None
 
 
 def _safe(grades: Mapping[str, int]) -> dict[str, int]:

@@ -26,10 +26,11 @@ JSON objects, not what is in the rows.
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -561,8 +562,11 @@ def list_runs(root: Root) -> list[str]:
     return [run_id for _, run_id in sorted(created)]
 
 
-def publish_parquet(root: Root, prefix: str, key: str, table: pa.Table) -> DataFile:
-    """Write a table to a local file, publish it, and return what was stored.
+def publish_parquet(
+    root: Root, prefix: str, key: str, table: pa.Table | Iterable[pa.Table]
+) -> DataFile:
+    """Write a table, or at least one after the other, to a local file, publish it, and return what
+    was stored.
 
     Raises:
         StorageError: the local disk or the root cannot be written.
@@ -571,13 +575,19 @@ def publish_parquet(root: Root, prefix: str, key: str, table: pa.Table) -> DataF
     os.close(handle)
     local = Path(name)
     try:
-        pq.write_table(table, local, **_WRITER)
+        parts = iter([table] if isinstance(table, pa.Table) else table)
+        first = next(parts)
+        rows = 0
+        with pq.ParquetWriter(local, first.schema, **_WRITER) as writer:
+            for part in chain([first], parts):
+                writer.write_table(part)
+                rows += part.num_rows
         stored = root.publish(prefix + key, local)
     except OSError as error:
         raise StorageError(f"cannot write {key} to the local disk: {error}") from None
     finally:
         local.unlink(missing_ok=True)
-    return DataFile(key, stored.bytes, stored.sha256, table.num_rows)
+    return DataFile(key, stored.bytes, stored.sha256, rows)
 
 
 def parse_parquet(raw: bytes, where: str) -> pa.Table:

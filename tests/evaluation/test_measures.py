@@ -1,7 +1,6 @@
 """Measures: exactly what trec_eval says, and 0 where there is nothing to measure."""
 
 import math
-import random
 import subprocess
 import sys
 
@@ -11,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_batch.errors import ConfigError
-from rerank_batch.evaluation.measures import mean, parse_measures, per_query
+from rerank_batch.evaluation.measures import parse_measures, per_query
 
 NAMES = {"nDCG@10": "ndcg_cut_10", "RR": "recip_rank", "R@5": "recall_5", "AP": "map"}
 MEASURES = parse_measures(list(NAMES))
@@ -148,9 +147,20 @@ def test_one_measure_by_two_names_is_refused_or_valued_twice(names: list[str]) -
     assert set(values.values()) == {1.0}
 
 
-def test_a_mean_does_not_depend_on_the_order() -> None:
-    values = [random.Random(0).uniform(-1, 1) * 10.0**n for n in range(-12, 12)]
-    shuffled = random.Random(1).sample(values, len(values))
-    assert mean(values, 7) == mean(shuffled, 7)
-    assert mean([0.5, 1.0], 4) == 0.375
-    assert mean([], 0) == 0.0
+SHALLOW = ["nDCG@3", "P@2", "R@4", "RR@2", "AP@3", "Success@1", "Judged@2"]
+
+
+@given(QRELS, RANKINGS, st.sets(st.sampled_from(SHALLOW), min_size=1))
+@settings(max_examples=300, deadline=None)
+def test_what_no_measure_looks_at_is_not_handed_over(qrels, rankings, names) -> None:
+    """Rankings are cut at the largest cutoff, which changes nothing; AP looks at all of them."""
+    asked = sorted(names)
+    cut = per_query(parse_measures(asked), asked, qrels, rankings)
+    whole = per_query(parse_measures([*asked, "AP"]), [*asked, "AP"], qrels, rankings)
+    assert cut == {query: {name: values[name] for name in asked} for query, values in whole.items()}
+
+
+def test_a_measure_of_judged_documents_alone_looks_further_than_its_cutoff() -> None:
+    names = ["nDCG(judged_only=True)@1"]
+    found = per_query(parse_measures(names), names, {"q": {"b": 1}}, {"q": ["a", "b"]})
+    assert found["q"][names[0]] == 1.0
