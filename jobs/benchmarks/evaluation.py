@@ -121,8 +121,7 @@ def _in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _make(folder: Path, queries: int, candidates: int) -> None:
-    """A finished run and its judgements: of each query one relevant document is at a place that
-    reranking improves, the others are anywhere."""
+    """A finished run of random lists, and judgements of some of their documents."""
     config = _config(folder, candidates)
     model: dict[str, Any] = {
         "model": "cross-encoder:none",
@@ -135,7 +134,7 @@ def _make(folder: Path, queries: int, candidates: int) -> None:
         "created": "2026-01-01T00:00:00+00:00",
         "fingerprint": "synthetic",
         "made_of": {},
-        "config": {**config.model_dump(mode="json"), "reranker": model},
+        "config": {**config.model_dump(mode="json"), "reranker": {**model, "method": "yes-no"}},
         "systems": [],
         "versions": {},
         "planned": queries,

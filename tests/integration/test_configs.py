@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import run_json
 
 CONFIGS = sorted(Path("configs").glob("*.yaml"))
-COMMAND = {"quickstart": "rerank", "eval": "evaluate"}
+COMMAND = {"quickstart": "rerank", "eval": "evaluate", "compare": "evaluate"}
 PARTS = {
     "quickstart": {
         "corpus.path": "sample/corpus.parquet",
@@ -15,6 +15,11 @@ PARTS = {
         "qrels.path": "sample/qrels.parquet",
     },
     "eval": {"collection": "sample"},
+    "compare": {
+        "corpus.path": "sample/corpus.parquet",
+        "queries.path": "sample/query_log",
+        "qrels.path": "sample/qrels.parquet",
+    },
 }
 
 
@@ -47,5 +52,5 @@ def test_it_runs_and_reranking_keeps_the_relevant_documents_on_top(config, sampl
     overrides = [part for key, path in paths.items() for part in ("--set", f"{key}={path}")]
     run_json("build-index", config, *overrides)
     summary = run_json(COMMAND[config.stem], config, *overrides)
-    assert summary["metrics"]["retrieval"]["nDCG@10"] > 0.6
-    assert summary["metrics"]["reranked"]["nDCG@10"] > 0.6
+    for system, means in summary["metrics"].items():
+        assert means["nDCG@10"] > 0.6, system
