@@ -567,7 +567,8 @@ class Config(Section):
         """The settings that change results, for the fingerprint of a run.
 
         Paths are left out (the content of what they name is hashed instead), of models their
-        location, and everything that only changes where or how fast the work is done.
+        location, everything that only changes where or how fast the work is done, and of judgements
+        and clicks those that are not the labels.
         """
         settings = self.model_dump(mode="json")
         for key in ("root", "job", "collection", "split", "storage", "cache", "cost", "limits"):
