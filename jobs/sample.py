@@ -8,7 +8,7 @@ from rerank_batch.sample import write_sample
 
 
 def sample(out: Path, docs: int, queries: int, seed: int, test_share: float) -> dict[str, Any]:
-    """Write corpus, query log and judgements under ``out`` and return the summary."""
+    """Write corpus, query log, judgements and clicks under ``out`` and return the summary."""
     written = write_sample(out, docs=docs, queries=queries, seed=seed, test_share=test_share)
     return {"out": str(out), **vars(written)}
 
@@ -21,6 +21,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
         "documents": f"{summary['documents']:,}",
         "queries": f"{summary['queries']:,}, of them {summary['test_queries']:,} for testing",
         "judgements": f"{summary['judgements']:,}",
+        "clicks": f"{summary['click_rows']:,} rows, simulated",
         "log": f"{summary['log_rows']:,} rows over {summary['days']} days",
         "dirt in the log": dirt,
         "time": f"{summary['seconds']:.0f} s",

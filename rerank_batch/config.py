@@ -114,6 +114,70 @@ class QrelsConfig(Section):
     filter: tuple[FilterTerm, ...] = ()
 
 
+class PropensityConfig(Section):
+    """How likely a document at a position is looked at, relative to the best place.
+
+    ``power``: (1/position) to the power of ``eta`` (Joachims, Swaminathan and Schnabel, "Unbiased
+    Learning-to-Rank with Biased Feedback", WSDM 2017); ``estimate`` takes eta from the log itself,
+    where the same document was shown for the same query at several positions. ``table``: the
+    probabilities of positions 1, 2, …. Clicks are divided by them, and no
+    click counts more than ``clip``.
+    """
+
+    model: Literal["power", "table"] = "power"
+    eta: Literal["estimate"] | Annotated[float, Field(ge=0, le=5)] = 1.0
+    table: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
+    clip: float = Field(default=10.0, ge=1, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _one_model(self) -> "PropensityConfig":
+        if (self.model == "table") != bool(self.table):
+            raise ValueError("model: table and a table of probabilities go together")
+        if self.table and "eta" in self.model_fields_set:
+            raise ValueError("eta belongs to the power model, not to a table")
+        return self
+
+
+class ClicksConfig(Section):
+    """A click log with its impressions, as Parquet: what was shown where, and whether clicked.
+
+    ``id`` and ``document`` default to query_id and doc_id. A log without ids is joined with the
+    queries by their text: ``text`` names that column (by default query, where there is no
+    query_id), and queries match as they do when they are deduplicated. ``position`` counts from 1.
+    ``clicked`` is true or 1 for an impression that was clicked, false or 0 for one that was not;
+    both kinds have to be there. A row stands for ``count`` such impressions where there is that
+    column.
+
+    A pair of query and document is labelled if it was shown at least ``min_impressions`` times and
+    its positions make that ``min_examinations`` expected looks. Its grade is how many of ``grades``
+    the lower bound, at ``confidence``, of its estimated attractiveness reaches.
+    """
+
+    path: Location
+    id: str | None = None
+    text: str | None = None
+    document: str | None = None
+    position: str | None = None
+    clicked: str | None = None
+    count: str | None = None
+    filter: tuple[FilterTerm, ...] = ()
+    propensity: PropensityConfig = PropensityConfig()
+    min_impressions: int = Field(default=10, ge=1)
+    min_examinations: float = Field(default=1.0, ge=0)
+    confidence: float = Field(default=0.95, ge=0.75, lt=1)
+    grades: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        default=(0.1, 0.3, 0.6), min_length=1
+    )
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> "ClicksConfig":
+        if self.id and self.text:
+            raise ValueError("give id or text: clicks are joined with queries by one of them")
+        if list(self.grades) != sorted(set(self.grades)):
+            raise ValueError(f"grades must rise from one to the next: {list(self.grades)}")
+        return self
+
+
 class IndexConfig(Section):
     """The FAISS index: where it lives, which model encodes, how it is cut.
 
@@ -302,10 +366,12 @@ class EvaluationConfig(Section):
     """Measures by their ir-measures names, and the systems that are compared by them.
 
     ``systems`` have a name each; the first is what the others are compared with. Without any the
-    reranked lists are compared with those of retrieval.
+    reranked lists are compared with those of retrieval. ``labels``, what they are measured against,
+    are the judgements of ``qrels`` or those made of ``clicks``; never both.
     """
 
     measures: tuple[str, ...] = ("nDCG@10", "RR@10", "R@5", "R@50")
+    labels: Literal["judgements", "clicks"] = "judgements"
     systems: dict[str, SystemConfig] = {}
 
     @field_validator("systems")
@@ -418,6 +484,7 @@ class Config(Section):
     corpus: CorpusConfig
     queries: QueriesConfig | None = None
     qrels: QrelsConfig | None = None
+    clicks: ClicksConfig | None = None
     index: IndexConfig
     retrieval: RetrievalConfig = RetrievalConfig()
     reranker: RerankerConfig | None = None
@@ -448,6 +515,12 @@ class Config(Section):
                 f"{job!r} is not a job name: lower-case letters, digits, '-' and '_', 64 at most"
             )
         return job
+
+    @model_validator(mode="after")
+    def _labels_are_there(self) -> "Config":
+        if self.evaluation.labels == "clicks" and self.clicks is None:
+            raise ValueError("evaluation.labels: clicks needs clicks.path, the click log")
+        return self
 
     @model_validator(mode="after")
     def _results_fit_the_candidates(self) -> "Config":
@@ -494,12 +567,15 @@ class Config(Section):
         """The settings that change results, for the fingerprint of a run.
 
         Paths are left out (the content of what they name is hashed instead), of models their
-        location, and everything that only changes where or how fast the work is done.
+        location, everything that only changes where or how fast the work is done, and of judgements
+        and clicks those that are not the labels.
         """
         settings = self.model_dump(mode="json")
         for key in ("root", "job", "collection", "split", "storage", "cache", "cost", "limits"):
             del settings[key]
-        for section in ("corpus", "queries", "qrels", "index"):
+        unused = "clicks" if self.evaluation.labels == "judgements" else "qrels"
+        settings[unused] = None
+        for section in ("corpus", "queries", "qrels", "clicks", "index"):
             if settings[section] is not None:
                 settings[section].pop("path")
         settings["index"]["encoder"] = settings["index"]["encoder"].partition(":")[0]
@@ -580,6 +656,8 @@ def _explain(problem: Any) -> str:
         if where == "limits.max_rejects":
             kinds = "a whole number of rows, or a share of them from 0 to below 1"
             return f"{where}: {kinds} (got {problem['input']!r})"
+        if where == "clicks.propensity.eta":
+            return f"{where}: 'estimate' or a number from 0 to 5 (got {problem['input']!r})"
         return f"{where}: 'auto' or a whole number of at least 1 (got {problem['input']!r})"
     where = ".".join(path)
     if problem["type"] == "extra_forbidden":

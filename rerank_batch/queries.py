@@ -101,6 +101,14 @@ def normalise(texts: pa.Array) -> pa.Array:
     return pc.utf8_trim_whitespace(pc.replace_substring_regex(folded, _SPACES, " "))
 
 
+def as_read(texts: pa.Array, max_chars: int) -> tuple[pa.Array, pa.Array]:
+    """Queries normalised and cut at ``max_chars``, and which were cut; two whose lower case is the
+    same are one query wherever texts are compared."""
+    whole = normalise(texts)
+    cut = pc.greater(pc.utf8_length(whole), max_chars)
+    return pc.utf8_trim_whitespace(pc.utf8_slice_codeunits(whole, 0, max_chars)), cut
+
+
 def _raw_batches(config: QueriesConfig) -> Iterator[pa.RecordBatch]:
     files = input_files(config.path, SUFFIXES, "queries")
     format = _format(config, files[0])
@@ -164,9 +172,7 @@ def _validate(
     names = batch.schema.names
     ids, bad_ids = as_strings(batch.column("query_id"))
     raw, bad_texts = as_strings(batch.column("query"))
-    texts = normalise(raw)
-    cut = pc.greater(pc.utf8_length(texts), max_chars)
-    texts = pc.utf8_trim_whitespace(pc.utf8_slice_codeunits(texts, 0, max_chars))
+    texts, cut = as_read(raw, max_chars)
     frame = pl.DataFrame(
         {
             "query_id": pl.from_arrow(ids),

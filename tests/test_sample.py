@@ -151,6 +151,17 @@ def test_a_query_has_all_documents_with_its_paragraph(documents: list[Document])
         assert set(query.relevant) == same
 
 
+def test_clicks_are_on_documents_of_the_corpus_and_on_all_queries(sample: Path) -> None:
+    clicks = pq.read_table(sample / "clicks.parquet")
+    corpus = pq.read_table(sample / "corpus.parquet")
+    qrels = pq.read_table(sample / "qrels.parquet")
+    assert set(clicks["doc_id"].to_pylist()) <= set(corpus["doc_id"].to_pylist())
+    for column in ("query_id", "split"):
+        assert set(clicks[column].to_pylist()) == set(qrels[column].to_pylist())
+    assert set(clicks["position"].to_pylist()) == set(range(1, 11))
+    assert "simulated" in (sample / "README.txt").read_text()
+
+
 # --- the log ---------------------------------------------------------------------------------
 
 
@@ -241,6 +252,15 @@ def test_a_sample_is_replaced_and_nothing_is_left_beside_it(
     assert [path.name for path in out.parent.iterdir()] == ["out"]
     assert pq.read_table(out / "corpus.parquet").num_rows == summary.documents == 100
     assert summary.log_rows == 20 * ROWS_PER_QUERY + sum(summary.dirty_rows.values())
+
+
+def test_a_sample_from_before_there_were_clicks_is_replaced(
+    harvested: pa.Table, tmp_path: Path
+) -> None:
+    write_sample(tmp_path / "s", docs=100, queries=20, harvest=harvested)
+    (tmp_path / "s" / "clicks.parquet").unlink()
+    write_sample(tmp_path / "s", docs=100, queries=20, harvest=harvested)
+    assert (tmp_path / "s" / "clicks.parquet").is_file()
 
 
 def test_a_folder_that_is_not_a_sample_is_refused(harvested: pa.Table, tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""The sample as a folder: corpus, query log by day, judgements, and a README with the versions.
+"""The sample as a folder: corpus, query log by day, judgements, clicks, and a README.
+
+The README has the versions of the packages. The clicks are simulated; see `clicks`.
 
 A folder that is not a sample is never touched, and an old sample is replaced only by a whole one.
 """
@@ -20,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rerank_batch.errors import InputError
+from rerank_batch.sample.clicks import simulate_clicks
 from rerank_batch.sample.document import Document
 from rerank_batch.sample.query_log import (
     DAYS,
@@ -34,6 +37,7 @@ from rerank_batch.sample.query_log import (
 CORPUS = "corpus.parquet"
 QUERY_LOG = "query_log"
 QRELS = "qrels.parquet"
+CLICKS = "clicks.parquet"
 README = "README.txt"
 TITLE = "A rerank_batch sample: API documentation as a test collection"
 
@@ -59,6 +63,7 @@ class SampleSummary:
     log_rows: int
     dirty_rows: dict[str, int]
     judgements: int
+    click_rows: int
     days: int
     seconds: float
     packages: dict[str, str]
@@ -90,11 +95,13 @@ def write_sample(
     kept = choose_documents(documents, asked, docs, seed)
     log, dirty = write_log(asked, seed)
     judgements = _qrels(asked)
+    clicks = simulate_clicks(asked, [document.doc_id for document in kept], seed)
 
     fresh = _sibling(out, "new")
     try:
         pq.write_table(_corpus(kept), fresh / CORPUS)
         pq.write_table(judgements, fresh / QRELS)
+        pq.write_table(clicks, fresh / CLICKS)
         _write_days(fresh / QUERY_LOG, log)
         readme = _readme(notes["versions"], notes["skipped"])
         (fresh / README).write_text(readme, encoding="utf-8")
@@ -108,6 +115,7 @@ def write_sample(
         log_rows=len(log),
         dirty_rows=dirty,
         judgements=judgements.num_rows,
+        click_rows=clicks.num_rows,
         days=len(DAYS),
         seconds=round(time.monotonic() - started, 3),
         packages=notes["versions"],
@@ -157,7 +165,9 @@ def _check_replaceable(out: Path) -> None:
     if not out.is_dir():
         raise InputError(f"{out} is a file: name a folder for the sample")
     entries = {entry.name for entry in out.iterdir()}
-    if not entries or (entries == {CORPUS, QUERY_LOG, QRELS, README} and _is_sample(out)):
+    parts = {CORPUS, QUERY_LOG, QRELS, README}
+    without_clicks = entries - {CLICKS}  # as samples were once
+    if not entries or (without_clicks == parts and _is_sample(out)):
         return
     raise InputError(
         f"{out} is not empty and holds something else than a sample "
@@ -231,6 +241,8 @@ Documents are docstrings without their first paragraph, queries are those paragr
 relevant documents are the objects whose docstrings begin with it. The query log repeats the
 queries as people would type them and holds broken rows on purpose: null, empty, blank, over-long,
 not UTF-8, without an id. The split column of {QRELS} never has one text on both sides.
+{CLICKS} is simulated: nobody clicked, a position-based model of users did (looked at with
+probability 1/position), from the same relevant documents with noise.
 
 Read from: {packages}. Modules that could not be imported: {len(skipped)}.
 
