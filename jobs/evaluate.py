@@ -13,6 +13,7 @@ from rich.table import Table
 from jobs import acceptance, insights
 from jobs.acceptance import Asked
 from jobs.console import Console, facts_table
+from jobs.labels import JUDGEMENTS, Labels, label_path, read_labels
 from jobs.rerank import Start, rerank
 from jobs.scores import scores_line
 from jobs.systems import descriptions, external_lists, with_missing
@@ -34,7 +35,7 @@ from rerank_batch.evaluation.measures import parse_measures
 from rerank_batch.evaluation.report import MeasureRow, QueryGain, Report, p_text, render
 from rerank_batch.evaluation.significance import paired_tests
 from rerank_batch.pipeline import cluster, map_files
-from rerank_batch.qrels import CompactQrels, Qrels, read_qrels
+from rerank_batch.qrels import CompactQrels, Qrels
 from rerank_batch.run import Run, latest_run, publish_parquet
 from rerank_batch.storage import Root, open_root
 
@@ -50,7 +51,7 @@ class Evaluated:
     """
 
     run: Run
-    qrels: Qrels
+    labels: Labels
     findings: Findings
     described: Mapping[str, str]
     missing: Mapping[str, int]
@@ -59,6 +60,11 @@ class Evaluated:
     def comparison(self) -> Comparison:
         """The values of every query."""
         return self.findings.comparison
+
+    @property
+    def qrels(self) -> Qrels:
+        """The grades."""
+        return self.labels.qrels
 
 
 def evaluate(
@@ -100,6 +106,8 @@ def evaluate(
         "depth": insights.depth_summary(depth),
         "failures": insights.failures_summary(findings.failures[best]),
         "checks": [vars(check) for check in checks],
+        "labels": evaluated.labels.words,
+        "clicks": clicks.as_json() if (clicks := evaluated.labels.clicks) else None,
     }
     prefix = f"runs/{run.run_id}/"
     for system, study in findings.depths.items():
@@ -112,7 +120,9 @@ def evaluate(
     report = replace(_report(evaluated, rows), depth=depth, failures=findings.failures[best])
     _publish_text(root, f"{prefix}report/report.html", render(report))
     if asked.markdown is not None:
-        text = markdown(run.run_id, comparison.queries, headline_cells(summary), depth, checks)
+        against = evaluated.labels.words if evaluated.labels.clicks else ""
+        cells = headline_cells(summary)
+        text = markdown(run.run_id, comparison.queries, cells, depth, checks, against)
         acceptance.write_markdown(asked.markdown, text)
     return {**summary, "report": root.path(f"{prefix}report/report.html")}
 
@@ -126,7 +136,7 @@ def evaluated_run(
         ConfigError: there are no judgements, or the run does not hold what is to be compared.
         InputError: none of them is of a query of the run.
     """
-    if config.qrels is None:
+    if label_path(config) is None:
         raise ConfigError("evaluate needs qrels.path: without judgements nothing can be measured")
     parse_measures(config.evaluation.measures)
     root = open_root(config.root)
@@ -137,19 +147,22 @@ def evaluated_run(
     else:
         run = latest_run(root, config.job) if from_run == "latest" else Run.open(root, from_run)
     final = run.finished()
-    qrels = read_qrels(config.qrels)
-    external: dict[str, Lists] = external_lists(config, qrels) if run.spec.get("systems") else {}
-    findings = findings_of(run, qrels, config, external, console)
+    labels = read_labels(config)
+    assert labels is not None
+    external: dict[str, Lists] = {}
+    if run.spec.get("systems"):
+        external = external_lists(config, labels.qrels)
+    findings = findings_of(run, labels.qrels, config, external, console)
     if not findings.comparison.queries:
         raise InputError(
             f"none of the {final['queries']:,} queries of run {run.run_id} is judged in "
-            f"{config.qrels.path}; query ids of log and judgements must match"
+            f"{label_path(config)}; query ids of log and judgements must match"
         )
     comparison = findings.comparison
     described = descriptions(config) if external or run.spec.get("systems") else {}
     return Evaluated(
         run=run,
-        qrels=qrels,
+        labels=labels,
         findings=findings,
         described={name: described.get(name, "") for name in comparison.systems},
         missing=with_missing(external, comparison.query_ids),
@@ -262,6 +275,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
         *([_systems_table(summary)] if several else []),
         table,
         "p: randomisation test, corrected by Holm over this table. Intervals are not corrected.",
+        *([] if summary["labels"] == JUDGEMENTS else [summary["labels"]]),
         *doubts,
         *(
             f"{name} has no list for {count:,} of the queries: they count as 0"
@@ -379,6 +393,8 @@ def _report(evaluated: Evaluated, rows: tuple[MeasureRow, ...]) -> Report:
         rejects=final["rejects"],
         seconds=final["seconds"],
         facts=facts,
+        clicks=evaluated.labels.words if evaluated.labels.clicks else "",
+        limits=evaluated.labels.clicks.limits if evaluated.labels.clicks else (),
     )
 
 

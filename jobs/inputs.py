@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from jobs.labels import label_files, read_labels
 from rerank_batch.config import (
     Config,
     IndexConfig,
@@ -25,8 +26,7 @@ from rerank_batch.models import (
     model_settings,
     parse_model,
 )
-from rerank_batch.qrels import SUFFIXES as QRELS_SUFFIXES
-from rerank_batch.qrels import Qrels, read_qrels
+from rerank_batch.qrels import Qrels
 from rerank_batch.queries import SUFFIXES as QUERY_SUFFIXES
 from rerank_batch.queries import Plan, make_plan
 from rerank_batch.rerankers import FAMILIES as RERANKER_FAMILIES
@@ -141,7 +141,8 @@ def read_inputs(config: Config, judged_only: bool = False) -> Inputs:
     parse_model(config.index.encoder, ENCODER_FAMILIES, "index.encoder")
     check_gate(config)
     models = scorer_names(config)
-    qrels = read_qrels(config.qrels) if config.qrels is not None else None
+    labels = read_labels(config)
+    qrels = labels.qrels if labels else None
     if queries.judged_only and qrels is None:
         raise ConfigError("queries.judged_only needs qrels.path: no query is judged without it")
 
@@ -157,9 +158,7 @@ def read_inputs(config: Config, judged_only: bool = False) -> Inputs:
     made_of = {
         "settings": config.model_copy(update={"queries": queries}).results_settings(),
         "queries": fingerprint_files(queries.path, QUERY_SUFFIXES, "queries"),
-        "qrels": fingerprint_files(config.qrels.path, QRELS_SUFFIXES, "qrels")
-        if config.qrels
-        else None,
+        "qrels": label_files(config),
         "plan": plan.fingerprint(),
         "index": opened.made_of,
         "reranker": [scorer.made_of for scorer in scorers] or None,

@@ -19,12 +19,15 @@ def markdown(
     headline: Sequence[Sequence[str]],
     depth: DepthStudy | str,
     checks: Sequence[Check] = (),
+    against: str = "",
 ) -> str:
     """The headline table, the table of depths (or why there is none) and the checks.
 
-    ``headline`` is a table as text, its heads first.
+    ``headline`` is a table as text, its heads first; ``against`` says what was measured against
+    where that is not judgements.
     """
-    parts = [f"**Run {escape(run_id)}**, {judged:,} judged queries", _table(headline)]
+    about = f"**Run {escape(run_id)}**, {judged:,} judged queries"
+    parts = [about + (f", {escape(against)}" if against else ""), _table(headline)]
     if isinstance(depth, str):
         parts.append(f"No table of depths: {escape(depth)}.")
     else:

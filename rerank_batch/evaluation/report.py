@@ -59,7 +59,8 @@ class Report:
 
     The first of ``systems`` is the baseline. Gains, depth and failures are those of ``best``.
     ``described`` says what each is, ``means`` its values, ``missing`` for how many queries there is
-    no list. ``depth`` may be a sentence that says why the run cannot tell of other depths.
+    no list. ``clicks`` says that labels are made of clicks, with their ``limits``. ``depth`` may be
+    a sentence that says why the run cannot tell of other depths.
     """
 
     title: str
@@ -80,6 +81,8 @@ class Report:
     described: Mapping[str, str] = field(default_factory=dict)
     means: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     missing: Mapping[str, int] = field(default_factory=dict)
+    clicks: str = ""
+    limits: tuple[str, ...] = ()
 
     @property
     def baseline(self) -> str:
