@@ -30,19 +30,21 @@ def test_clicks_stand_in_for_judgements_and_it_is_told(tmp_path: Path) -> None:
         f"clicks.path={tmp_path}/clicks.parquet",
     )
     markdown = tmp_path / "result.md"
-    done = evaluate(config, "--run", "one", *against, "--json", "--markdown", str(markdown))
+    report = tmp_path / "runs" / "runs" / "one" / "report"
+    done = evaluate(config, "--run", "one", *against, "--markdown", str(markdown))
     assert done.exit_code == 0, done.output
-    summary = json.loads(done.stdout)
+    summary = json.loads((report / "metrics.json").read_text())
     listed = [hit["doc_id"] for hit in rows[0]["candidates"]]
     assert summary["metrics"]["retrieval"]["RR@10"] == 1 / (listed.index("d05") + 1)
     assert summary["clicks"]["clicks"] == 30 * 200
     assert "click labels, not judgements" in summary["labels"]
-    page = Path(summary["report"]).read_text()
+    page = (report / "report.html").read_text()
     assert "click labels, not judgements" in page
     assert "position bias" in page
     assert "click labels, not judgements" in markdown.read_text()
 
-    judged = json.loads(evaluate(config, "--run", "one", "--json").stdout)
+    evaluate(config, "--run", "one")
+    judged = json.loads((report / "metrics.json").read_text())
     assert judged["metrics"]["retrieval"]["RR@10"] == 0.0
     assert judged["clicks"] is None
-    assert "click" not in Path(judged["report"]).read_text()
+    assert "click" not in (report / "report.html").read_text()
