@@ -1,0 +1,279 @@
+"""The sections on scores, gate and cost: true numbers in tables, safe with strangers' text."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+import rerank_batch.evaluation
+from jobs.report_sections import (
+    SIGNALS,
+    cost_summary,
+    gate_study,
+    gate_summary,
+    scores_of_one_model,
+    scores_summary,
+    sureness_of_lists,
+)
+from rerank_batch.config import GateConfig
+from rerank_batch.evaluation.cost_table import cost_table
+from rerank_batch.evaluation.gate_chart import gate_view
+from rerank_batch.evaluation.gate_curve import GateStudy
+from rerank_batch.evaluation.score_charts import ROW, score_view
+from rerank_batch.evaluation.score_distribution import ScoredList, ScoreStudy, study_scores
+from rerank_batch.retrieval.gate import Gate
+from tests.evaluation.test_cost_table import BOOK
+from tests.evaluation.test_report import HOSTILE, Tags, cells
+
+RERANKER = {"model": "cross-encoder:x", "gate": None, "stages": []}
+
+
+def environment() -> Environment:
+    """As the report's own: escaping, and every unknown name an error."""
+    folder = Path(rerank_batch.evaluation.__file__).parent
+    found = Environment(
+        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    found.filters.update(number="{:,}".format, shorten=lambda text: text[:300])
+    return found
+
+
+def render(template: str, **values: Any) -> str:
+    return environment().get_template(template).render(**values)
+
+
+def scored(count: int = 60, judged: bool = True) -> list[ScoredList]:
+    rng = np.random.default_rng(2)
+    lists = []
+    for number in range(count):
+        relevant = rng.random(20) < 0.3
+        values = np.sort(rng.normal(2 * relevant))[::-1]
+        ids = [f"d{place}" for place in range(20)]
+        grades = {ids[place]: int(relevant[place]) for place in range(14) if judged}
+        grades |= {ids[place]: 1 for place in range(20) if relevant[place]}
+        lists.append(ScoredList(f"q{number}", grades, ids, [float(value) for value in values]))
+    return lists
+
+
+def values_of(lists: list[ScoredList], reranked: float = 0.0) -> dict[str, float]:
+    return {listed.query_id: 0.5 + reranked * (n % 3) for n, listed in enumerate(lists)}
+
+
+def gate(
+    reranker: Mapping[str, Any] | None = RERANKER, own: GateConfig | None = None
+) -> GateStudy | str:
+    lists = scored()
+    before, after = values_of(lists), values_of(lists, 0.1)
+    return gate_study(reranker, own, "nDCG@10", [lists[:9], lists[9:]], before, after)
+
+
+def known_gate(own: GateConfig | None = None) -> GateStudy:
+    found = gate(own=own)
+    assert isinstance(found, GateStudy)
+    return found
+
+
+def known_scores(judged: bool = True, name: str = "mine") -> ScoreStudy:
+    found = study_scores([{name: scored(judged=judged)}])[name]
+    assert isinstance(found, ScoreStudy)
+    return found
+
+
+def is_well_formed(section: str) -> bool:
+    parsed = Tags(section)
+    assert parsed.open == []
+    assert not parsed.names("script", "link", "img", "iframe", "object", "form")
+    for _, attributes in parsed.tags:
+        assert not any(name.startswith("on") or name in ("src", "href") for name in attributes)
+    ids = [a["id"] for _, a in parsed.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    labels = " ".join(str(a["aria-labelledby"]) for _, a in parsed.tags if "aria-labelledby" in a)
+    assert set(labels.split()) <= set(ids)
+    assert len(parsed.names("table")) == len(parsed.names("caption"))
+    drawings = [a for tag, a in parsed.tags if tag == "svg" and "role" in a]
+    assert all(a["role"] == "img" and "aria-labelledby" in a for a in drawings)
+    assert all(a.get("scope") in ("col", "row") for tag, a in parsed.tags if tag == "th")
+    return True
+
+
+# --- scores --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("judged", [True, False], ids=["judged", "lower bounds"])
+def test_every_bar_and_every_share_is_in_a_table(judged: bool) -> None:
+    study = known_scores(judged)
+    page = render("scores.html.j2", scores=[("mine", score_view(study))])
+    table = "|".join(cells(page))
+    for group in study.groups:
+        low, high = group.interval
+        assert (
+            f"{study.text(group.low)}|{study.text(group.high)}|{group.documents}|{group.relevant}|"
+            f"{100 * group.share:.1f} %|{100 * low:.1f} to {100 * high:.1f} %" in table
+        )
+    for bars in zip(*(each.counts for each in study.classes if each.documents), strict=True):
+        assert all(f"|{count}|" in table for count in bars)
+    assert is_well_formed(page)
+    assert page.count("<circle") == len(study.groups)
+    assert ("known to be relevant" in page) == (not judged)
+    assert page.count('class="class-2"') == (sum(map(bool, study.classes[1].counts)) or 0)
+
+
+def test_the_tallest_bar_of_all_kinds_is_as_tall_as_a_row() -> None:
+    view = score_view(known_scores())
+    heights = [bar.height for row in view.rows for bar in row.bars]
+    assert max(heights) == pytest.approx(ROW)
+    assert all(0 <= bar.x < bar.x + bar.width <= 100.001 for row in view.rows for bar in row.bars)
+    assert all(0 <= tick.at <= 100 for tick in view.ticks)
+
+
+def test_a_single_score_is_drawn_as_well() -> None:
+    one = study_scores([{"mine": [ScoredList("q", {"d": 1}, ["d"], [0.5])]}])["mine"]
+    assert isinstance(one, ScoreStudy)
+    assert is_well_formed(render("scores.html.j2", scores=[("mine", score_view(one))]))
+
+
+def test_of_a_cascade_only_the_scores_of_its_last_model_are_on_one_scale() -> None:
+    read = {"score": 7.5, "stage_scores": [0.4, 7.5]}
+    left = {"score": 0.3, "stage_scores": [0.3, None]}
+    assert scores_of_one_model([read, left]) == [7.5, None]
+    assert scores_of_one_model([{"score": 0.4}, {"score": None}]) == [0.4, None]
+
+
+# --- gate ----------------------------------------------------------------------------------------
+
+
+def test_every_point_of_every_curve_is_in_a_table() -> None:
+    study = known_gate()
+    page = render("gate.html.j2", gate=gate_view(study))
+    table = "|".join(cells(page))
+    assert [curve.signal for curve in study.curves] == list(SIGNALS)
+    view = gate_view(study)
+    for curve in study.curves:
+        for point in curve.points:
+            assert (
+                f"{100 * point.skipped:.1f} %|{point.value:.4f}|{view.text(point.loss)}|"
+                f"{view.text(point.bound)}|{study.at_random(point.skipped):.4f}" in table
+            )
+    assert is_well_formed(page)
+    assert "configuration's gate" not in page.split("<h2")[1].split("</figure>")[0]
+
+
+@pytest.mark.parametrize("signal", ["margin", "entropy", "margin@20"])
+def test_the_own_gate_skips_whom_the_gate_itself_would_skip(signal: str) -> None:
+    lists = scored()
+    own = GateConfig(signal=signal, threshold=0.05 if signal != "entropy" else 0.2)
+    study = known_gate(own)
+    itself = Gate(signal, own.threshold or 0.0)
+    skipped = [itself.is_sure(np.array(listed.scores, np.float32)) for listed in lists]
+    curve = next(curve for curve in study.curves if curve.signal == signal)
+    assert curve.own is not None
+    assert curve.own.skipped == pytest.approx(np.mean(skipped))
+    page = render("gate.html.j2", gate=gate_view(study))
+    assert "the configuration's gate" in page.replace("&#39;", "'")
+    assert is_well_formed(page)
+
+
+def test_rejected_queries_count_in_the_means_and_are_skipped_last() -> None:
+    lists = scored()
+    before, after = values_of(lists), values_of(lists, 0.1)
+    before["rejected"] = after["rejected"] = 0.0
+    study = gate_study(RERANKER, None, "nDCG@10", [lists], before, after)
+    assert isinstance(study, GateStudy)
+    assert study.queries == 61
+    assert study.reranked == pytest.approx(sum(after.values()) / 61)
+    assert study.curves[0].points[-2].skipped < 1
+
+
+@pytest.mark.parametrize(
+    ("reranker", "why"),
+    [
+        (None, "it had no reranker"),
+        ({**RERANKER, "gate": {"signal": "top1", "threshold": 0.5}}, "it had a gate itself (top1)"),
+    ],
+)
+def test_runs_that_cannot_tell_are_refused_in_words(reranker, why) -> None:
+    refused = gate(reranker)
+    assert isinstance(refused, str) and refused.startswith(why)
+    assert why in render("gate.html.j2", gate=refused)
+
+
+def test_a_gate_that_was_only_to_be_learned_skipped_nobody() -> None:
+    learning = {**RERANKER, "gate": {"signal": "top1", "threshold": None}}
+    assert isinstance(gate(learning), GateStudy)
+
+
+def test_a_query_with_one_document_is_as_sure_as_can_be() -> None:
+    lists = [ScoredList("q", {}, ["d"], [0.5]), ScoredList("none", {}, [], [])]
+    assert sureness_of_lists([lists], ["margin"]) == {"margin": {"q": np.inf, "none": np.inf}}
+
+
+# --- cost ----------------------------------------------------------------------------------------
+
+
+def test_costs_are_a_row_per_model_and_a_total() -> None:
+    page = render("cost.html.j2", costs=[("cascade", cost_table(BOOK, 400, "cascade"))])
+    table = "|".join(cells(page))
+    for row in (
+        "late-interaction:x|50|20,000|80.00|250.0|–|–|–",
+        "cohere:rerank|10|4,000|0.00|–|400 requests, 1 search unit|0.8000|2.00",
+        "cluster, the whole run|||||",
+        "0.2000|0.5000",
+        "together||24,000|80.00|||1.00|2.50",
+        "rerank|2|160.00",
+    ):
+        assert row in table
+    assert is_well_formed(page)
+
+
+def test_without_money_there_is_no_column_for_it() -> None:
+    book = {**BOOK, "services": {}, "billed": 0.0, "cluster": None, "per_1000_queries": None}
+    page = render("cost.html.j2", costs=[("cascade", cost_table(book, 400, "cascade"))])
+    assert "Money" not in page and "Billed" not in page and "together" not in page
+    assert "No price is known" in page
+
+
+# --- all -----------------------------------------------------------------------------------------
+
+
+def test_hostile_names_stay_text() -> None:
+    study = known_scores(name=HOSTILE)
+    curves = replace(known_gate(GateConfig(threshold=0.1)), measure=HOSTILE)
+    curves = replace(curves, curves=tuple(replace(each, signal=HOSTILE) for each in curves.curves))
+    model = {"model": HOSTILE, "depth": 5, "pairs": 1, "seconds": 1.0}
+    pools = {HOSTILE: {"actors": 1, "cpu_seconds": 1.0, "gpu_seconds": 1.0}}
+    book = {**BOOK, "models": [model], "pools": pools, "currency": HOSTILE}
+    table = cost_table(book, 400, HOSTILE)
+    for page in (
+        render("scores.html.j2", scores=[(HOSTILE, score_view(study)), ("b", HOSTILE)]),
+        render("gate.html.j2", gate=gate_view(curves)),
+        render("gate.html.j2", gate=HOSTILE),
+        render("cost.html.j2", costs=[(HOSTILE, table), ("b", HOSTILE)]),
+    ):
+        assert "<script" not in page
+        assert escape(HOSTILE) in page
+        assert Tags(page).open == []
+
+
+def test_summaries_are_json_and_hold_the_studies() -> None:
+    study, curves = known_scores(), known_gate(GateConfig(threshold=0.1))
+    table = cost_table(BOOK, 400, "cascade")
+    scores = scores_summary({"mine": study, "other": "no score"})
+    found = json.loads(
+        json.dumps([scores, gate_summary(curves), cost_summary({"a": table, "b": "no book"})],
+                   allow_nan=False)
+    )  # fmt: skip
+    assert found[0]["other"] == {"refused": "no score"}
+    density = found[0]["mine"]["kinds"]["relevant"]["densities"]
+    assert sum(density) * (study.edges[1] - study.edges[0]) == pytest.approx(1)
+    assert found[0]["mine"]["pairs"]["within"] == study.order.within
+    assert found[1]["own"] == "margin at least 0.1"
+    assert len(found[1]["signals"]["margin"]["points"]) == len(curves.curves[0].points)
+    assert found[2]["a"]["models"][0]["pairs_per_second"] == 250
+    assert found[2]["b"] == gate_summary("no book") == {"refused": "no book"}
