@@ -101,6 +101,13 @@ def test_a_signal_that_knows_better_can_skip_more_than_chance() -> None:
     )
 
 
+def test_a_loss_that_is_small_by_chance_is_not_safe() -> None:
+    """The mean loss is nothing at all, but gains go up and down by 0.5."""
+    found = study(np.arange(40), np.full(40, 0.5), np.tile([0.0, 1.0], 20))
+    assert abs(found.curves[0].points[2].loss) < 1e-12
+    assert found.curves[0].safe.skipped == 0
+
+
 def test_where_the_reranker_does_harm_every_query_can_do_without_it() -> None:
     found = study(np.arange(40), np.full(40, 0.6), np.linspace(0.4, 0.6, 40))
     assert found.in_words()[0] == (
@@ -122,6 +129,8 @@ def test_drawings_hold_every_line_and_equal_systems_are_a_level_one() -> None:
         float(y) for path in (panel.line, panel.bound) for y in path[1:].replace("L", " ").split()
     ][1::2]
     assert min(places) >= 0 and max(places) <= HEIGHT
+    half = len(places) // 2
+    assert all(below >= y for y, below in zip(places[:half], places[half:], strict=True))
     assert [level.y for level in view.levels][-1] == 0
     flat = gate_view(study(np.arange(20), np.full(20, 0.5), np.full(20, 0.5)))
     assert len({mark.y for mark in flat.panels[0].marks}) == 1

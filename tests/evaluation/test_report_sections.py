@@ -24,7 +24,7 @@ from jobs.report_sections import (
 from rerank_batch.config import GateConfig
 from rerank_batch.evaluation.cost_table import cost_table
 from rerank_batch.evaluation.gate_chart import gate_view
-from rerank_batch.evaluation.gate_curve import GateStudy
+from rerank_batch.evaluation.gate_curve import GateStudy, OwnGate
 from rerank_batch.evaluation.score_charts import ROW, score_view
 from rerank_batch.evaluation.score_distribution import ScoredList, ScoreStudy, study_scores
 from rerank_batch.retrieval.gate import Gate
@@ -183,12 +183,14 @@ def test_the_own_gate_skips_whom_the_gate_itself_would_skip(signal: str) -> None
 def test_rejected_queries_count_in_the_means_and_are_skipped_last() -> None:
     lists = scored()
     before, after = values_of(lists), values_of(lists, 0.1)
-    before["rejected"] = after["rejected"] = 0.0
+    rejected = dict.fromkeys((f"rejected-{number}" for number in range(30)), 0.0)
+    before, after = before | rejected, after | rejected
     study = gate_study(RERANKER, None, "nDCG@10", [lists], before, after)
     assert isinstance(study, GateStudy)
-    assert study.queries == 61
-    assert study.reranked == pytest.approx(sum(after.values()) / 61)
-    assert study.curves[0].points[-2].skipped < 1
+    assert study.queries == 90
+    assert study.reranked == pytest.approx(sum(after.values()) / 90)
+    shares = [point.skipped for point in study.curves[0].points]
+    assert shares[1] < 0.1 and 0.6 < shares[-2] <= 60 / 90 and shares[-1] == 1
 
 
 @pytest.mark.parametrize(
@@ -245,7 +247,11 @@ def test_without_money_there_is_no_column_for_it() -> None:
 def test_hostile_names_stay_text() -> None:
     study = known_scores(name=HOSTILE)
     curves = replace(known_gate(GateConfig(threshold=0.1)), measure=HOSTILE)
-    curves = replace(curves, curves=tuple(replace(each, signal=HOSTILE) for each in curves.curves))
+    curves = replace(
+        curves,
+        own=OwnGate("margin", 0.1, HOSTILE),
+        curves=tuple(replace(each, signal=HOSTILE) for each in curves.curves),
+    )
     model = {"model": HOSTILE, "depth": 5, "pairs": 1, "seconds": 1.0}
     pools = {HOSTILE: {"actors": 1, "cpu_seconds": 1.0, "gpu_seconds": 1.0}}
     book = {**BOOK, "models": [model], "pools": pools, "currency": HOSTILE}

@@ -250,11 +250,28 @@ def test_the_error_is_the_mean_distance_of_the_groups() -> None:
     assert calibration_error(probabilities, relevant) == pytest.approx((2 * 0.5 + 2 * 0.25) / 20)
 
 
-def test_scores_without_an_error_have_a_finite_fit_and_few_documents_none() -> None:
-    scores, relevant = np.arange(200.0), np.arange(200) >= 100
-    fit = calibrate_scores(scores, relevant, np.arange(200) % 5)
-    assert fit is not None and np.isfinite([fit[0].slope, fit[0].intercept]).all()
-    assert calibrate_scores(scores, np.arange(200) >= 151, np.arange(200) % 5) is None
+def test_no_query_has_a_say_in_its_own_probabilities() -> None:
+    scores, relevant, folds = draws(400, slope=1.0, intercept=0.0)
+    once = calibrate_scores(scores, relevant, folds)
+    other = calibrate_scores(scores, np.where(folds == 2, ~relevant, relevant), folds)
+    assert once is not None and other is not None
+    assert (once[1][folds == 2] == other[1][folds == 2]).all()
+    assert (once[1][folds != 2] != other[1][folds != 2]).all()
+
+
+def test_scores_without_an_error_are_not_taken_for_certain() -> None:
+    """Two scores, a hundred documents each: the probabilities are the targets of Platt."""
+    relevant = np.arange(200) >= 100
+    fit = calibrate_scores(relevant.astype(float), relevant, np.arange(200) % 5)
+    assert fit is not None
+    low, high = expit(fit[0].intercept), expit(fit[0].intercept + fit[0].slope)
+    assert (low, high) == pytest.approx((1 / 102, 101 / 102), rel=1e-3)
+
+
+def test_few_documents_are_not_fitted() -> None:
+    scores, folds = np.arange(200.0), np.arange(200) % 5
+    assert calibrate_scores(scores, scores >= 150, folds) is not None
+    assert calibrate_scores(scores, scores >= 151, folds) is None
 
 
 # --- numbers for people --------------------------------------------------------------------------
