@@ -43,11 +43,8 @@ def check(config: Config) -> None:
 
 def segments_of(run: Run, config: Config, compared: Compared) -> SegmentStudy:
     """The segments of a finished run's judged queries; see `check` for what is raised."""
-    check(config)
     weights, ids = _traffic(run.results_paths(), compared.query_ids)
-    columns = {}
-    if config.queries is not None:
-        columns = read_segments(config.queries, config.evaluation.segments, ids)
+    columns = read_segments(config.queries, config.evaluation.segments, ids)
     return study_segments(compared, weights, columns)
 
 

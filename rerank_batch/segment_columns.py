@@ -48,7 +48,7 @@ def check_segments(config: QueriesConfig | None, columns: Sequence[str]) -> None
 
 
 def read_segments(
-    config: QueriesConfig, columns: Sequence[str], query_ids: Sequence[Sequence[str]]
+    config: QueriesConfig | None, columns: Sequence[str], query_ids: Sequence[Sequence[str]]
 ) -> dict[str, ColumnValues]:
     """What each of the columns holds in the rows of n queries, which are given by their log ids.
 
@@ -58,7 +58,7 @@ def read_segments(
         ConfigError: see `check_segments`; or a column holds no plain values.
     """
     check_segments(config, columns)
-    if not columns:
+    if config is None or not columns:
         return {}
     places = [place for place, ids in enumerate(query_ids) for _ in ids]
     asked = pl.DataFrame(

@@ -98,6 +98,15 @@ def test_a_query_has_the_values_of_all_its_ids_with_their_weights(tmp_path: Path
     assert columns["channel"].values == (None, "app", "web")
 
 
+def test_of_an_id_with_several_texts_the_first_counts_as_in_the_plan(tmp_path: Path) -> None:
+    one = [row("1", None, "tv"), row("1", "sort"), row("1", "find", "tv"), row("1", "sort")]
+    other = [row("1", "find"), row("1", "sort", "app"), row("2", "x")]
+    config = write_log(tmp_path, one, other).model_copy(update={"duplicates": "first"})
+    assert make_plan(config).queries["query"].to_pylist() == ["sort", "x"]
+    columns = read_segments(config, ["channel"], [["1"], ["2"]])
+    assert found(columns["channel"]) == [(0, "app", 1.0), (0, "web", 2.0), (1, "web", 1.0)]
+
+
 def test_partitions_of_the_folder_are_columns_too(tmp_path: Path) -> None:
     files = [[row("1", "sort")], [row("1", "sort"), row("2", "find")]]
     config = write_log(tmp_path, *files, under="date=2026-01-0{}/part.parquet")
