@@ -43,8 +43,9 @@ def check(config: Config) -> None:
 
 def segments_of(run: Run, config: Config, compared: Compared) -> SegmentStudy:
     """The segments of a finished run's judged queries; see `check` for what is raised."""
-    weights, ids = _traffic(run.results_paths(), compared.query_ids)
-    columns = read_segments(config.queries, config.evaluation.segments, ids)
+    asked = config.evaluation.segments
+    weights, ids = _traffic(run.results_paths(), compared.query_ids if asked else ())
+    columns = read_segments(config.queries, asked, ids)
     return study_segments(compared, weights, columns)
 
 
