@@ -368,11 +368,14 @@ class EvaluationConfig(Section):
     ``systems`` have a name each; the first is what the others are compared with. Without any the
     reranked lists are compared with those of retrieval. ``labels``, what they are measured against,
     are the judgements of ``qrels`` or those made of ``clicks``; never both.
+    ``segments`` are columns of a Parquet log, partition columns too, by whose values the measures
+    are told as well; they change no results.
     """
 
     measures: tuple[str, ...] = ("nDCG@10", "RR@10", "R@5", "R@50")
     labels: Literal["judgements", "clicks"] = "judgements"
     systems: dict[str, SystemConfig] = {}
+    segments: tuple[str, ...] = ()
 
     @field_validator("systems")
     @classmethod
@@ -386,6 +389,13 @@ class EvaluationConfig(Section):
         if len(systems) == 1:
             raise ValueError("one system has none to be compared with: name at least two")
         return systems
+
+    @field_validator("segments")
+    @classmethod
+    def _segments_are_different(cls, segments: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := sorted({name for name in segments if segments.count(name) > 1}):
+            raise ValueError(f"{', '.join(twice)} stands twice")
+        return segments
 
 
 _SYSTEM = re.compile(r"^[A-Za-z0-9][\w .,:@+-]{0,39}\Z")
@@ -579,7 +589,8 @@ class Config(Section):
             if settings[section] is not None:
                 settings[section].pop("path")
         settings["index"]["encoder"] = settings["index"]["encoder"].partition(":")[0]
-        del settings["evaluation"]["systems"]
+        for name in ("systems", "segments"):
+            del settings["evaluation"][name]
         if self.reranker is not None:
             settings["reranker"] = {
                 "top_k": self.reranker.top_k,

@@ -5,7 +5,7 @@ rejects with a reason code. Knows nothing of models, indexes or Ray.
 """
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -73,8 +73,8 @@ def make_plan(config: QueriesConfig, judged: Collection[str] | None = None) -> P
     kept = pl.DataFrame()
     rejected = pl.DataFrame()
     log_rows = 0
-    for batch in _raw_batches(config):
-        good, bad = _validate(batch, config.max_chars, first_row=log_rows)
+    for batch in log_batches(config):
+        good, bad = check_rows(batch, config.max_chars, first_row=log_rows)
         log_rows += batch.num_rows
         kept = pl.concat([kept, _compact(good)]) if len(kept) else _compact(good)
         rejected = pl.concat([rejected, bad]) if len(rejected) else bad
@@ -109,7 +109,18 @@ def as_read(texts: pa.Array, max_chars: int) -> tuple[pa.Array, pa.Array]:
     return pc.utf8_trim_whitespace(pc.utf8_slice_codeunits(whole, 0, max_chars)), cut
 
 
-def _raw_batches(config: QueriesConfig) -> Iterator[pa.RecordBatch]:
+def log_format(config: QueriesConfig) -> str:
+    """What the log is written in: parquet, beir, trec-topics or tsv."""
+    return _format(config, input_files(config.path, SUFFIXES, "queries")[0])
+
+
+def log_batches(
+    config: QueriesConfig, more: Mapping[str, str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The rows that pass the filter, as they are: query_id, query and, where there are, ts, weight.
+
+    ``more`` are further columns of a Parquet log, new name: name there.
+    """
     files = input_files(config.path, SUFFIXES, "queries")
     format = _format(config, files[0])
     if format != "parquet":
@@ -125,7 +136,8 @@ def _raw_batches(config: QueriesConfig) -> Iterator[pa.RecordBatch]:
         "ts": table.column(config.time, "ts", required=False),
         "weight": table.column(config.weight, "count", required=False),
     }
-    yield from table.batches({n: c for n, c in columns.items() if c}, config.filter)
+    read = {name: column for name, column in columns.items() if column}
+    yield from table.batches({**read, **(more or {})}, config.filter)
 
 
 def _format(config: QueriesConfig, file: InputFile) -> str:
@@ -165,10 +177,13 @@ def _batch(ids: Sequence[bytes | None], texts: Sequence[bytes | None]) -> pa.Rec
     return pa.RecordBatch.from_pydict(columns)
 
 
-def _validate(
+def check_rows(
     batch: pa.RecordBatch, max_chars: int, first_row: int
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Good rows with their text and matching key, and bad rows with a reason each."""
+    """Good rows with their text and matching key, and bad rows with a reason each.
+
+    ``row`` of the good ones counts from ``first_row``.
+    """
     names = batch.schema.names
     ids, bad_ids = as_strings(batch.column("query_id"))
     raw, bad_texts = as_strings(batch.column("query"))

@@ -394,6 +394,7 @@ def test_what_changes_results_changes_the_identity(key: str, value: Any) -> None
         ("storage.cache_gb", 1.5),
         ("storage.lease_seconds", 60),
         ("limits.max_rejects", 7),
+        ("evaluation.segments", ["locale", "date"]),
         ("cost", {"per_hour": 2, "cap": 5, "prices": {"cohere": {"search_unit": 0.002}}}),
         ("reranker.service", {"concurrency": 4, "requests_per_minute": 60}),
         ("reranker.model", "cross-encoder:/moved/to/small"),
@@ -432,6 +433,11 @@ def test_a_reranker_that_makes_no_sense_is_refused(reranker: dict[str, Any], tol
     with pytest.raises(ConfigError) as refused:
         parse_config(with_value("reranker", reranker))
     assert told in str(refused.value)
+
+
+def test_a_segment_is_named_once() -> None:
+    with pytest.raises(ConfigError, match=r"evaluation\.segments: locale stands twice"):
+        parse_config(with_value("evaluation.segments", ["locale", "date", "locale"]))
 
 
 def test_the_price_of_a_model_goes_before_that_of_its_family() -> None:

@@ -1,0 +1,122 @@
+"""Segments of a finished run: what metrics.json and the terminal say of them."""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from jobs.segments import check, segment_parts, segment_summary, segments_of
+from rerank_batch.config import Config, parse_config
+from rerank_batch.errors import ConfigError
+from tests.evaluation.test_segments import BASE, NEW, Systems
+from tests.helpers import finished_run, result_row, write_parquet
+
+
+@dataclass(frozen=True)
+class Compared(Systems):
+    query_ids: Sequence[str] = ()
+
+
+def config(log: Path, **evaluation: Any) -> Config:
+    return parse_config(
+        {
+            "corpus": {"path": "corpus.parquet"},
+            "queries": {"path": str(log)},
+            "index": {"path": "index", "encoder": "sentence-transformers:x"},
+            "evaluation": evaluation,
+        }
+    )
+
+
+def summary(folder: Path, segments: Sequence[str] = ()) -> Any:
+    """Of four queries, of which b was not judged and gone was rejected."""
+    rows = [
+        {**result_row(0, [], ["a", "a2"]), "weight": 3.0},
+        {**result_row(1, [], ["b"]), "weight": 5.0},
+        {**result_row(2, [], ["c"]), "weight": 2.0},
+    ]
+    run = finished_run(folder / "root", [rows[:2], rows[2:]])
+    log = [("a", "web"), ("a", "app"), ("a2", "web"), ("b", "tv")]
+    log += [("c", "[red]\x1b[31m")] * 2
+    write_parquet(
+        folder / "log.parquet",
+        [{"query_id": i, "query": i[0], "channel": channel} for i, channel in log],
+    )
+    compared = Compared(
+        ["query a", "c", ""],
+        np.array([3.0, 2.0, 0.0]),
+        np.array([0.5, 0.25, 0.0]),
+        np.array([1.0, 0.25, 0.0]),
+        query_ids=("a", "c", "gone"),
+    )
+    found = segments_of(run, config(folder / "log.parquet", segments=segments), compared)
+    return json.loads(json.dumps(segment_summary(found), allow_nan=False))
+
+
+def printed(segments: Any) -> str:
+    out = io.StringIO()
+    console = Console(file=out, width=110)
+    for part in segment_parts(segments):
+        console.print(part, markup=False, soft_wrap=isinstance(part, str))
+    return out.getvalue()
+
+
+def test_the_summary_has_every_grouping_with_its_segments(tmp_path: Path) -> None:
+    found = summary(tmp_path, ["channel"])
+    assert (found["headline"], found["systems"], found["best"]) == ("nDCG@10", [BASE, NEW], NEW)
+    assert found["overall"]["weighted_means"][NEW]["nDCG@10"] == pytest.approx(3.5 / 5)
+    weights = {
+        group["name"]: {segment["name"]: segment["weight"] for segment in group["segments"]}
+        for group in found["groups"]
+    }
+    assert weights == {
+        "length": {"1 word": 2.0, "2 words": 3.0, "(rejected)": 0.0},
+        # b, which nobody judged, is the head: the traffic is that of the whole run.
+        "frequency": {"torso": 3.0, "tail": 2.0, "(rejected)": 0.0},
+        "channel": {"[red]\x1b[31m": 2.0, "app": 1.0, "web": 2.0, "(rejected)": 0.0},
+    }
+    web = found["groups"][2]["segments"][2]
+    assert web["gains"] == {NEW: {"difference": 0.5, "interval": None}}
+    assert "weight 5 or more" in found["groups"][1]["definition"]
+
+
+def test_the_terminal_shows_one_table_and_obeys_no_value(tmp_path: Path) -> None:
+    text = printed(summary(tmp_path, ["channel"]))
+    assert text.count("nDCG@10 by segment") == 1
+    assert "[red]�[31m" in text
+    assert "\x1b" not in text
+    web = next(line for line in text.splitlines() if " web " in line)
+    assert web.split("│")[2:] == [
+        " web        ",
+        "       1 ",
+        "      2 ",
+        "    0.5000 ",
+        "   1.0000 ",
+        " +0.5000 ",
+        "             – ",
+        "  +0.5000 ",
+        "",
+    ]
+    assert "Intervals are each of one segment alone and decide nothing" in text
+
+
+def test_a_grouping_of_one_segment_or_none_is_a_line(tmp_path: Path) -> None:
+    found = summary(tmp_path)
+    for group in found["groups"]:
+        group["segments"] = group["segments"][:1] if group["name"] == "length" else []
+    lines = printed(found).splitlines()
+    assert "by length: all are in 1 word" in lines
+    assert any(line.startswith("by frequency: ") for line in lines)
+
+
+def test_columns_are_checked_before_anything_runs(tmp_path: Path) -> None:
+    log = write_parquet(tmp_path / "log.parquet", [{"query_id": "a", "query": "a"}])
+    check(config(log))
+    with pytest.raises(ConfigError, match="no column 'channel'; it has query_id, query"):
+        check(config(log, segments=["channel"]))
