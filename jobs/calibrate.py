@@ -14,12 +14,10 @@ from jobs.rerank import Start
 from rerank_batch.config import Config
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.evaluation.calibration import calibrate
-from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, judged_blocks
-from rerank_batch.qrels import Qrels
-from rerank_batch.retrieval.gate import sureness, sureness_of_value
+from rerank_batch.evaluation.judged import RERANKED
+from rerank_batch.retrieval.gate import sureness_of_value
 from rerank_batch.run import Run
 
-_SIGNALS = ("margin", "margin@5", "margin@10", "top1", "entropy")
 _MAX_LOSS = 0.005
 
 
@@ -47,17 +45,15 @@ def calibrate_gate(
     run, comparison = evaluated.run, evaluated.comparison
     _refuse_unfit(run)
     measure = comparison.headline
-    scores = _retrieval_scores(run, evaluated.qrels)
-    found_in = [n for n, query in enumerate(comparison.query_ids) if query in scores]
-    judged = [comparison.query_ids[n] for n in found_in]
-    gains = comparison.gains(RERANKED, measure)[found_in]
+    gains = comparison.gains(RERANKED, measure)
     found = {}
-    for signal in dict.fromkeys([*([gate.signal] if gate else []), *_SIGNALS]):
-        sure = np.array([sureness(signal, scores[query]) for query in judged], np.float64)
-        learned = calibrate(sure, gains, max_loss, confidence)
+    for signal, sure in comparison.signals.items():
+        read = ~np.isneginf(sure)  # rejected queries are read by nobody
+        judged = int(np.count_nonzero(read))
+        learned = calibrate(sure[read], gains[read], max_loss, confidence)
         if learned is None:
             raise InputError(
-                f"{len(judged)} judged queries are too few to learn a threshold from: 20 at least, "
+                f"{judged:,} judged queries are too few to learn a threshold from: 20 at least, "
                 "and some hundreds for a small loss"
             )
         threshold = learned.threshold
@@ -69,7 +65,7 @@ def calibrate_gate(
     return {
         "run_id": run.run_id,
         "measure": measure,
-        "judged": len(judged),
+        "judged": judged,
         "max_loss": max_loss,
         "confidence": confidence,
         "pairs_per_query": run.finished()["pairs"] / max(run.finished()["queries"], 1),
@@ -163,11 +159,3 @@ def _refuse_unfit(run: Run) -> None:
             f"run {run.run_id} had {'no reranker' if reranker is None else 'a gate'}: what the "
             "reranker would have gained on every query is not known from it"
         )
-
-
-def _retrieval_scores(run: Run, qrels: Qrels) -> dict[str, Any]:
-    return {
-        query.query_id: query.lists[RETRIEVAL].scores
-        for block in judged_blocks(run.results_paths(), qrels)
-        for query in block
-    }

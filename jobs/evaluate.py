@@ -14,12 +14,22 @@ from jobs import acceptance, insights
 from jobs.acceptance import Asked
 from jobs.console import Console, facts_table
 from jobs.labels import JUDGEMENTS, Labels, label_path, read_labels
+from jobs.report_sections import (
+    cost_summary,
+    gate_signals,
+    gate_study,
+    gate_summary,
+    scores_summary,
+)
 from jobs.rerank import Start, rerank
 from jobs.scores import scores_line
+from jobs.segments import check as check_segments
+from jobs.segments import segment_parts, segment_summary, segments_of
 from jobs.systems import descriptions, external_lists, with_missing
 from rerank_batch.config import Config
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.evaluation.comparison import Comparison
+from rerank_batch.evaluation.cost_table import CostTable, cost_table
 from rerank_batch.evaluation.findings import (
     Findings,
     Part,
@@ -29,10 +39,12 @@ from rerank_batch.evaluation.findings import (
     find_in_file,
     join,
 )
+from rerank_batch.evaluation.gate_curve import GateStudy
 from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, Lists
 from rerank_batch.evaluation.markdown import markdown
 from rerank_batch.evaluation.measures import parse_measures
 from rerank_batch.evaluation.report import MeasureRow, QueryGain, Report, p_text, render
+from rerank_batch.evaluation.segments import SegmentStudy
 from rerank_batch.evaluation.significance import paired_tests
 from rerank_batch.pipeline import cluster, map_files
 from rerank_batch.qrels import CompactQrels, Qrels
@@ -94,6 +106,7 @@ def evaluate(
     depth = findings.depths.get(best) or insights.why_no_depth(run, best)
     root, final = run.root, run.finished()
     rows = measure_rows(comparison)
+    sections = _sections(evaluated, config)
     summary = {
         **{key: final.get(key) for key in _FROM_FINAL},
         "root": config.root,
@@ -106,6 +119,10 @@ def evaluate(
         "depth": insights.depth_summary(depth),
         "failures": insights.failures_summary(findings.failures[best]),
         "checks": [vars(check) for check in checks],
+        "segments": segment_summary(sections.segments),
+        "scores": scores_summary(findings.scores),
+        "gate": gate_summary(sections.gate),
+        "costs": cost_summary(sections.costs),
         "labels": evaluated.labels.words,
         "clicks": clicks.as_json() if (clicks := evaluated.labels.clicks) else None,
     }
@@ -117,7 +134,15 @@ def evaluate(
         publish_parquet(root, prefix, f"report/{name}.parquet", study.table)
     publish_parquet(root, prefix, "report/metrics.parquet", comparison.tables())
     _publish_text(root, f"{prefix}report/metrics.json", json.dumps(summary, indent=1))
-    report = replace(_report(evaluated, rows), depth=depth, failures=findings.failures[best])
+    report = replace(
+        _report(evaluated, rows),
+        depth=depth,
+        failures=findings.failures[best],
+        segments=sections.segments,
+        scores=findings.scores,
+        gate=sections.gate,
+        costs=sections.costs,
+    )
     _publish_text(root, f"{prefix}report/report.html", render(report))
     if asked.markdown is not None:
         against = evaluated.labels.words if evaluated.labels.clicks else ""
@@ -139,6 +164,7 @@ def evaluated_run(
     if label_path(config) is None:
         raise ConfigError("evaluate needs qrels.path: without judgements nothing can be measured")
     parse_measures(config.evaluation.measures)
+    check_segments(config)
     root = open_root(config.root)
     if from_run is None:
         several = bool(config.evaluation.systems)
@@ -181,13 +207,15 @@ def findings_of(
     A large run is read by all workers of the cluster, file by file: what comes back are values,
     sums and a few cases, so that no process holds its lists.
     """
-    paths = run.results_paths()
+    paths, several = run.results_paths(), bool(run.spec.get("systems"))
     questions = Questions(
         measures=config.evaluation.measures,
         systems=_systems(run, config, external),
         depths=insights.depths_of(run),
+        scored=insights.of_one_model(run),
+        signals={} if several else gate_signals(config.reranker.gate if config.reranker else None),
         rejected=frozenset(run.rejects().column("query_id").to_pylist()) & frozenset(qrels),
-        keep_depths=run.finished()["queries"] <= _MANY,
+        large=run.finished()["queries"] > _MANY,
     )
     if external:
         return conclude(find(paths, qrels, questions, external), questions)
@@ -284,6 +312,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
         ),
         *insights.depth_parts(summary["depth"], about),
         insights.failures_line(summary["failures"], about),
+        *segment_parts(summary["segments"]),
         *acceptance.lines(summary["checks"]),
         facts_table("Evaluation", facts),
     )
@@ -395,6 +424,32 @@ def _report(evaluated: Evaluated, rows: tuple[MeasureRow, ...]) -> Report:
         facts=facts,
         clicks=evaluated.labels.words if evaluated.labels.clicks else "",
         limits=evaluated.labels.clicks.limits if evaluated.labels.clicks else (),
+    )
+
+
+@dataclass(frozen=True)
+class _Sections:
+    """The parts of the report that are about one thing each; a sentence says why one is missing."""
+
+    segments: SegmentStudy
+    gate: GateStudy | str
+    costs: Mapping[str, CostTable | str]
+
+
+def _sections(evaluated: Evaluated, config: Config) -> _Sections:
+    run, comparison = evaluated.run, evaluated.comparison
+    final = run.finished()
+    gate: GateStudy | str = (
+        "it compares several systems: a gate is studied in a run of one reranker"
+    )
+    if not run.spec.get("systems"):
+        own = config.reranker.gate if config.reranker else None
+        gate = gate_study(run.spec["config"]["reranker"], own, comparison)
+    name = "all systems" if run.spec.get("systems") else comparison.best
+    return _Sections(
+        segments=segments_of(run, config, comparison),
+        gate=gate,
+        costs={name: cost_table(final.get("cost"), final["queries"], name)},
     )
 
 

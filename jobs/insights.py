@@ -7,7 +7,7 @@ from rich.table import Table
 
 from rerank_batch.evaluation.depth import TOLERANCE, DepthStudy
 from rerank_batch.evaluation.failures import TOP, Failures, Group
-from rerank_batch.evaluation.judged import RERANKED
+from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL
 from rerank_batch.models import ModelName
 from rerank_batch.rerankers import is_listwise
 from rerank_batch.run import Run
@@ -17,6 +17,19 @@ def depths_of(run: Run) -> dict[str, int]:
     """How deep the systems of a run read whose smaller depths can be told from it."""
     found = {system: _depth(run, system) for system in run.spec.get("systems") or [RERANKED]}
     return {system: depth for system, depth in found.items() if isinstance(depth, int)}
+
+
+def of_one_model(run: Run) -> tuple[str, ...]:
+    """The systems of a run whose scores are all of one model, or of retrieval."""
+    if systems := run.spec.get("systems"):
+        made_of = run.spec["made_of"]["settings"]["systems"]
+        return tuple(
+            name for name, each in zip(systems, made_of, strict=True) if len(each["cascade"]) < 2
+        )
+    reranker = run.spec["config"]["reranker"]
+    if reranker is None:
+        return (RETRIEVAL,)
+    return (RETRIEVAL,) if len(reranker["stages"]) > 1 else (RETRIEVAL, RERANKED)
 
 
 def why_no_depth(run: Run, system: str) -> str:

@@ -1,11 +1,11 @@
 """What a run's scores mean, what a gate would trade, what it cost: parts of report and metrics."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-import numpy as np
-
 from rerank_batch.config import GateConfig
+from rerank_batch.evaluation.comparison import Comparison, Signal
 from rerank_batch.evaluation.cost_table import CostTable
 from rerank_batch.evaluation.gate_curve import (
     TOLERANCE,
@@ -14,26 +14,19 @@ from rerank_batch.evaluation.gate_curve import (
     OwnGate,
     study_gates,
 )
-from rerank_batch.evaluation.score_distribution import ScoredList, ScoreStudy
+from rerank_batch.evaluation.score_distribution import ScoreStudy
 from rerank_batch.retrieval.gate import sureness, sureness_of_value
 
 SIGNALS = ("margin", "margin@5", "margin@10", "top1", "entropy")
 
 
 def gate_study(
-    reranker: Mapping[str, Any] | None,
-    gate: GateConfig | None,
-    measure: str,
-    retrieval: Iterable[Sequence[ScoredList]],
-    before: Mapping[str, float],
-    after: Mapping[str, float],
+    reranker: Mapping[str, Any] | None, gate: GateConfig | None, comparison: Comparison
 ) -> GateStudy | str:
     """What each signal of the retrieval scores would skip and lose, or why that is not known.
 
-    ``reranker`` is that of the run's own configuration, ``gate`` one whose place is to be shown.
-    ``retrieval`` holds the lists of the judged queries with retrieval's scores, ``before`` and
-    ``after`` the measure of every judged query. One that has no list, because it was rejected,
-    counts in the means and as one that no gate skips.
+    ``reranker`` is that of the run's own configuration, ``gate`` one whose place is to be shown. A
+    query that was rejected counts in the means and as one that no gate skips.
     """
     if refused := _why_not(reranker):
         return refused
@@ -45,40 +38,16 @@ def gate_study(
             sureness_of_value(gate.signal, gate.threshold),
             f"{gate.signal} {sign} {gate.threshold:g}",
         )
-    signals = dict.fromkeys([*([own.signal] if own else []), *SIGNALS])
-    found = sureness_of_lists(retrieval, tuple(signals))
-    queries = sorted(before)
-    return study_gates(
-        measure,
-        {
-            signal: np.array([sure.get(query, -np.inf) for query in queries])
-            for signal, sure in found.items()
-        },
-        np.array([before[query] for query in queries]),
-        np.array([after[query] for query in queries]),
-        own,
+    before, after = (
+        comparison.values[system][comparison.headline] for system in comparison.systems
     )
+    return study_gates(comparison.headline, comparison.signals, before, after, own)
 
 
-def sureness_of_lists(
-    blocks: Iterable[Sequence[ScoredList]], signals: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """By signal and query id how sure retrieval is; lists are of retrieval, with all its scores."""
-    found: dict[str, dict[str, float]] = {signal: {} for signal in signals}
-    for block in blocks:
-        for listed in block:
-            scores = np.array(listed.scores, np.float32)
-            for signal, sure in found.items():
-                sure[listed.query_id] = sureness(signal, scores)
-    return found
-
-
-def scores_of_one_model(hits: Iterable[Mapping[str, Any]]) -> list[float | None]:
-    """The scores of candidates by the last model of a run, None where it did not read one.
-
-    In a cascade the last score of a document may be that of an earlier model, on another scale.
-    """
-    return [hit["stage_scores"][-1] if "stage_scores" in hit else hit["score"] for hit in hits]
+def gate_signals(gate: GateConfig | None) -> dict[str, Signal]:
+    """The signals of a gate by their names, that of the one that is configured first."""
+    names = dict.fromkeys([*([gate.signal] if gate else []), *SIGNALS])
+    return {name: partial(sureness, name) for name in names}
 
 
 def scores_summary(studies: Mapping[str, ScoreStudy | str]) -> dict[str, Any]:

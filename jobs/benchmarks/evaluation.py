@@ -45,7 +45,7 @@ def evaluation(queries: int, candidates: int, peer_queries: int, console: Consol
         _in_a_process(_make, Path(folder), queries, candidates)
         stored = sum(file.stat().st_size for file in Path(folder).rglob("*.parquet"))
         run = Run.open(open_root(config.root), _RUN)
-        questions = Questions(_MEASURES, schema.SYSTEMS)
+        questions = Questions(_MEASURES, schema.SYSTEMS, large=True)
         took: dict[str, tuple[float, float, int]] = {}
 
         began = time.perf_counter()

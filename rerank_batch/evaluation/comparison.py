@@ -1,8 +1,8 @@
 """Systems against the first of them, query by query: what they are worth in every measure."""
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,9 @@ Floats = NDArray[np.float64]
 Values = Mapping[str, Mapping[str, Floats]]
 """System -> measure -> float64 [queries]."""
 
+Signal = Callable[[NDArray[np.float32]], float]
+"""What the scores of retrieval, best first, say of a query."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -33,7 +36,7 @@ class Comparison:
 
     The first of ``systems`` is the baseline. The queries are every judged query of a run in the
     order of their ids, and with zeros and no text those that were rejected. ``weights`` is float64
-    [queries].
+    [queries], and so is each of the ``signals`` of retrieval, minus infinity where it was rejected.
     """
 
     measures: tuple[str, ...]
@@ -42,6 +45,7 @@ class Comparison:
     texts: tuple[str, ...]
     weights: Floats
     values: Values
+    signals: Mapping[str, Floats] = field(default_factory=dict)
 
     @property
     def queries(self) -> int:
@@ -126,7 +130,7 @@ def compare(
 
 @dataclass(frozen=True)
 class MeasuredBlock:
-    """The values of some queries, in the order in which they came.
+    """The values of some queries, and signals of their retrieval, in the order in which they came.
 
     ``planned`` are those of the rejected ids that turned out to be the ids of these queries.
     """
@@ -136,6 +140,7 @@ class MeasuredBlock:
     weights: Floats
     values: Values
     planned: frozenset[str]
+    signals: Mapping[str, Floats] = field(default_factory=dict)
 
 
 def measured_block(
@@ -143,8 +148,12 @@ def measured_block(
     systems: Sequence[str],
     measures: tuple[str, ...],
     rejected: Collection[str] = (),
+    signals: Mapping[str, Signal] | None = None,
 ) -> MeasuredBlock:
-    """Measure the lists of the ``systems`` in a block; see `compare`."""
+    """Measure the lists of the ``systems`` in a block; see `compare`.
+
+    ``signals`` are computed of the scores of the candidates of the first system.
+    """
     parsed = parse_measures(measures)
     grades = {query.query_id: query.grades for query in block}
     values = {}
@@ -162,6 +171,10 @@ def measured_block(
         weights=np.array([query.weight for query in block], np.float64),
         values=values,
         planned=frozenset(a for query in block for a in query.query_ids if a in rejected),
+        signals={
+            name: np.array([signal(q.retrieved[systems[0]].scores) for q in block], np.float64)
+            for name, signal in (signals or {}).items()
+        },
     )
 
 
@@ -176,11 +189,10 @@ def merged(
     lost = sorted(set(rejected) - planned)
     ids = [query for part in parts for query in part.query_ids] + lost
     texts = [text for part in parts for text in part.texts] + [""] * len(lost)
-    zeros = np.zeros(len(lost))
     order = sorted(range(len(ids)), key=ids.__getitem__)
 
-    def in_order(columns: Iterable[Floats]) -> Floats:
-        return np.concatenate([*columns, zeros])[order]
+    def in_order(columns: Iterable[Floats], of_lost: float = 0.0) -> Floats:
+        return np.concatenate([*columns, np.full(len(lost), of_lost)])[order]
 
     return Comparison(
         measures=measures,
@@ -193,5 +205,9 @@ def merged(
                 name: in_order(part.values[system][name] for part in parts) for name in measures
             }
             for system in systems
+        },
+        signals={
+            name: in_order((part.signals[name] for part in parts), -np.inf)
+            for name in (parts[0].signals if parts else ())
         },
     )

@@ -4,29 +4,44 @@ A part is what some queries say: values per query, sums, and the few cases worth
 made wherever the rows are and joined in any order, so that no process ever holds the run.
 """
 
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rerank_batch.evaluation.comparison import Comparison, MeasuredBlock, measured_block, merged
+from rerank_batch.evaluation.comparison import (
+    Comparison,
+    MeasuredBlock,
+    Signal,
+    measured_block,
+    merged,
+)
 from rerank_batch.evaluation.depth import DepthStudy, DepthSums, depth_study, study_block
 from rerank_batch.evaluation.failures import Failures, find_failures, joined
 from rerank_batch.evaluation.judged import External, JudgedQuery, judged_blocks
+from rerank_batch.evaluation.score_distribution import ScoredList, ScoreSamples, ScoreStudy
 from rerank_batch.qrels import Judgements
+
+_THINNING = 20
+"""Of a large run the scores of one query in so many are kept."""
 
 
 @dataclass(frozen=True)
 class Questions:
     """What is asked of a run: the measures of its systems, the first being the baseline.
 
-    ``depths`` are the systems whose smaller depths can be told, with how much each read;
-    ``rejected`` the ids of judged queries that were rejected. ``keep_depths``: per query too.
+    ``depths`` are the systems whose smaller depths can be told, with how much each read; ``scored``
+    those whose scores are of one model; ``signals`` what is wanted of the scores of retrieval.
+    ``rejected`` are the ids of judged queries that were rejected. Of a run that is ``large`` depths
+    are not kept per query, and scores only of some queries.
     """
 
     measures: tuple[str, ...]
     systems: tuple[str, ...]
     depths: Mapping[str, int] = field(default_factory=dict)
+    scored: tuple[str, ...] = ()
+    signals: Mapping[str, Signal] = field(default_factory=dict)
     rejected: frozenset[str] = frozenset()
-    keep_depths: bool = True
+    large: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,15 +51,20 @@ class Part:
     values: tuple[MeasuredBlock, ...]
     failures: Mapping[str, Failures]
     depths: Mapping[str, tuple[DepthSums, ...]]
+    scores: Mapping[str, ScoreSamples]
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What all judged queries say; ``failures`` and ``depths`` are by system."""
+    """What all judged queries say; ``failures``, ``depths`` and ``scores`` are by system.
+
+    A sentence in the place of a study of scores says why there is none.
+    """
 
     comparison: Comparison
     failures: Mapping[str, Failures]
     depths: Mapping[str, DepthStudy]
+    scores: Mapping[str, ScoreStudy | str]
 
 
 def find(
@@ -67,7 +87,9 @@ def find_in_block(block: Sequence[JudgedQuery], questions: Questions) -> Part:
     """What a block of queries says."""
     baseline, *others = questions.systems
     headline = questions.measures[0]
-    values = measured_block(block, questions.systems, questions.measures, questions.rejected)
+    values = measured_block(
+        block, questions.systems, questions.measures, questions.rejected, questions.signals
+    )
     by_query = {
         system: dict(zip(values.query_ids, values.values[system][headline].tolist(), strict=True))
         for system in questions.systems
@@ -81,10 +103,20 @@ def find_in_block(block: Sequence[JudgedQuery], questions: Questions) -> Part:
             for system in others
         },
         depths={
-            system: (study_block(block, system, questions.measures, depth, questions.keep_depths),)
+            system: (study_block(block, system, questions.measures, depth, not questions.large),)
             for system, depth in questions.depths.items()
         },
+        scores={system: _scores(block, system, questions.large) for system in questions.scored},
     )
+
+
+def _scores(block: Sequence[JudgedQuery], system: str, thinned: bool) -> ScoreSamples:
+    samples = ScoreSamples(system, thinned=thinned)
+    for query in block:
+        if not thinned or zlib.crc32(query.query_id.encode()) % _THINNING == 0:
+            listed = query.lists[system]
+            samples.add(ScoredList(query.query_id, query.grades, listed.doc_ids, listed.scores))
+    return samples
 
 
 def join(parts: Iterable[Part], questions: Questions) -> Part:
@@ -93,13 +125,21 @@ def join(parts: Iterable[Part], questions: Questions) -> Part:
     values: list[MeasuredBlock] = []
     failures = {system: joined((), headline) for system in questions.systems[1:]}
     depths: dict[str, list[DepthSums]] = {system: [] for system in questions.depths}
+    scores = {system: ScoreSamples(system, thinned=questions.large) for system in questions.scored}
     for part in parts:
         values += part.values
+        for system, samples in part.scores.items():
+            scores[system].join(samples)
         for system, found in part.failures.items():
             failures[system] = joined((failures[system], found), headline)
         for system, sums in part.depths.items():
             depths[system] += sums
-    return Part(tuple(values), failures, {name: tuple(sums) for name, sums in depths.items()})
+    return Part(
+        values=tuple(values),
+        failures=failures,
+        depths={name: tuple(sums) for name, sums in depths.items()},
+        scores=scores,
+    )
 
 
 def conclude(part: Part, questions: Questions) -> Findings:
@@ -112,4 +152,5 @@ def conclude(part: Part, questions: Questions) -> Findings:
             system: depth_study(sums, questions.measures, comparison.queries)
             for system, sums in part.depths.items()
         },
+        scores={system: samples.study() for system, samples in part.scores.items()},
     )

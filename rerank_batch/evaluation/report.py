@@ -14,9 +14,16 @@ from typing import Literal
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from rerank_batch.errors import ConfigError
+from rerank_batch.evaluation.cost_table import CostTable
 from rerank_batch.evaluation.depth import TOLERANCE, DepthStudy
 from rerank_batch.evaluation.depth_curve import depth_curve
 from rerank_batch.evaluation.failures import TOP, Failures
+from rerank_batch.evaluation.gate_chart import gate_view
+from rerank_batch.evaluation.gate_curve import GateStudy
+from rerank_batch.evaluation.score_charts import score_view
+from rerank_batch.evaluation.score_distribution import ScoreStudy
+from rerank_batch.evaluation.segment_chart import segment_charts
+from rerank_batch.evaluation.segments import SegmentStudy
 from rerank_batch.evaluation.significance import LEVEL, PairedTest
 
 MAX_BARS = 400  # more are no longer told apart on a screen, and the page would grow with the log
@@ -60,7 +67,8 @@ class Report:
     The first of ``systems`` is the baseline. Gains, depth and failures are those of ``best``.
     ``described`` says what each is, ``means`` its values, ``missing`` for how many queries there is
     no list. ``clicks`` says that labels are made of clicks, with their ``limits``. ``depth`` may be
-    a sentence that says why the run cannot tell of other depths.
+    a sentence that says why the run cannot tell of other depths; so may ``gate``, and what stands
+    for a system in ``scores`` and ``costs``.
     """
 
     title: str
@@ -81,6 +89,10 @@ class Report:
     described: Mapping[str, str] = field(default_factory=dict)
     means: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     missing: Mapping[str, int] = field(default_factory=dict)
+    segments: SegmentStudy | None = None
+    scores: Mapping[str, ScoreStudy | str] = field(default_factory=dict)
+    gate: GateStudy | str | None = None
+    costs: Mapping[str, CostTable | str] = field(default_factory=dict)
     clicks: str = ""
     limits: tuple[str, ...] = ()
 
@@ -121,6 +133,13 @@ def render(report: Report) -> str:
         curve=depth_curve(report.depth) if isinstance(report.depth, DepthStudy) else None,
         tolerance=TOLERANCE,
         top=TOP,
+        segment_charts=segment_charts(report.segments) if report.segments else (),
+        scores=[
+            (name, study if isinstance(study, str) else score_view(study))
+            for name, study in report.scores.items()
+        ],
+        gate=gate_view(report.gate) if isinstance(report.gate, GateStudy) else report.gate,
+        costs=list(report.costs.items()),
         forest=forest(report) if report.several and report.measures else None,
     )
 

@@ -47,7 +47,7 @@ _RELEVANT, _NOT_RELEVANT, _NOT_JUDGED = range(3)
 
 @dataclass(frozen=True)
 class ScoredList:
-    """A query's documents by one system, best first, and their scores: None where nothing read one.
+    """A query's documents by one system, best first, and their scores: NaN where nothing read one.
 
     ``grades`` are the judgements of the query; above 0 is relevant.
     """
@@ -55,7 +55,7 @@ class ScoredList:
     query_id: str
     grades: Mapping[str, int]
     doc_ids: Sequence[str]
-    scores: Sequence[float | None]
+    scores: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -200,10 +200,10 @@ def study_scores(
     Raises:
         InputError: a score is not finite.
     """
-    collected: dict[str, _Scores] = {}
+    collected: dict[str, ScoreSamples] = {}
     for block in blocks:
         for system, lists in block.items():
-            scores = collected.setdefault(system, _Scores(system, sample))
+            scores = collected.setdefault(system, ScoreSamples(system, sample))
             for listed in lists:
                 scores.add(listed)
     return {system: scores.study() for system, scores in collected.items()}
@@ -231,6 +231,10 @@ class _Sample:
         self._parts: list[NDArray[np.float64]] = []
         self._held = 0
 
+    def join(self, other: "_Sample") -> None:
+        for rows in other._parts:
+            self.add(rows)
+
     def add(self, rows: Floats) -> None:
         self._parts.append(rows)
         self._held += rows.shape[1]
@@ -253,11 +257,15 @@ class _Sample:
         self._parts, self._held = [rows], rows.shape[1]
 
 
-class _Scores:
-    """What is kept of one system's scores."""
+class ScoreSamples:
+    """What is kept of one system's scores; parts of a run are joined, in any order.
 
-    def __init__(self, system: str, sample: int) -> None:
+    ``thinned`` says that only some of the queries are added.
+    """
+
+    def __init__(self, system: str, sample: int = SAMPLE, thinned: bool = False) -> None:
         self._system = system
+        self._thinned = thinned
         self._judged = _Sample(sample)  # apart, because there are far fewer of them
         self._others = _Sample(sample)
         self._documents = [0, 0, 0]
@@ -265,23 +273,26 @@ class _Scores:
         self._order = {kind: [0, 0, 0] for kind in (_NOT_RELEVANT, _NOT_JUDGED)}
 
     def add(self, listed: ScoredList) -> None:
-        read = [
-            (_kind(listed.grades.get(doc_id)), score)
-            for doc_id, score in zip(listed.doc_ids, listed.scores, strict=True)
-            if score is not None
-        ]
-        self._unread += len(listed.doc_ids) - len(read)
-        if not read:
+        """Keep what is needed of a query.
+
+        Raises:
+            InputError: a score is infinite.
+        """
+        every = np.asarray(listed.scores, np.float64)
+        read = ~np.isnan(every)
+        self._unread += int(np.count_nonzero(~read))
+        if not read.any():
             return
-        kinds = np.array([kind for kind, _ in read], np.int8)
-        scores = np.array([score for _, score in read], np.float64)
+        grades = listed.grades
+        kinds = np.array([_kind(grades.get(doc_id)) for doc_id in listed.doc_ids], np.int8)[read]
+        scores = every[read]
         if not np.isfinite(scores).all():
             raise InputError(
                 f"{self._system}: query {listed.query_id} has the score "
                 f"{scores[~np.isfinite(scores)][0]}, which says nothing about its document"
             )
-        keys, fold = _keys(listed.query_id, len(read))
-        rows = np.stack([keys, kinds, scores, np.full(len(read), fold)])
+        keys, fold = _keys(listed.query_id, len(scores))
+        rows = np.stack([keys, kinds, scores, np.full(len(scores), fold)])
         self._judged.add(rows[:, kinds != _NOT_JUDGED])
         self._others.add(rows[:, kinds == _NOT_JUDGED])
         by_kind = [scores[kinds == kind] for kind in range(3)]
@@ -295,7 +306,17 @@ class _Scores:
             sums[1] += equal
             sums[2] += len(relevant) * len(others)
 
+    def join(self, other: "ScoreSamples") -> None:
+        """Add what another part of the run has kept."""
+        self._judged.join(other._judged)
+        self._others.join(other._others)
+        self._documents = [a + b for a, b in zip(self._documents, other._documents, strict=True)]
+        self._unread += other._unread
+        for kind, sums in self._order.items():
+            sums[:] = [a + b for a, b in zip(sums, other._order[kind], strict=True)]
+
     def study(self) -> ScoreStudy | str:
+        """What the scores mean, or why there is nothing to say."""
         if not any(self._documents):
             return "none of its documents has a score"
         kinds, judged, folds = self._judged.kept()
@@ -323,7 +344,7 @@ class _Scores:
             order=self._in_order(_NOT_JUDGED if is_lower_bound else _NOT_RELEVANT, kept),
             calibration=fit[0] if fit else None,
             unread=self._unread,
-            sampled=sum(map(len, kept)) < sum(self._documents),
+            sampled=self._thinned or sum(map(len, kept)) < sum(self._documents),
         )
 
     def _in_order(self, others: int, kept: Sequence[Floats]) -> Order:

@@ -15,19 +15,21 @@ import rerank_batch.evaluation
 from jobs.report_sections import (
     SIGNALS,
     cost_summary,
+    gate_signals,
     gate_study,
     gate_summary,
-    scores_of_one_model,
     scores_summary,
-    sureness_of_lists,
 )
 from rerank_batch.config import GateConfig
+from rerank_batch.evaluation.comparison import Comparison, measured_block, merged
 from rerank_batch.evaluation.cost_table import cost_table
 from rerank_batch.evaluation.gate_chart import gate_view
 from rerank_batch.evaluation.gate_curve import GateStudy, OwnGate
+from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, JudgedQuery, RankedList
 from rerank_batch.evaluation.score_charts import ROW, score_view
 from rerank_batch.evaluation.score_distribution import ScoredList, ScoreStudy, study_scores
 from rerank_batch.retrieval.gate import Gate
+from rerank_batch.schema import SYSTEMS
 from tests.evaluation.test_cost_table import BOOK
 from tests.evaluation.test_report import HOSTILE, Tags, cells
 
@@ -58,20 +60,34 @@ def scored(count: int = 60, judged: bool = True) -> list[ScoredList]:
         ids = [f"d{place}" for place in range(20)]
         grades = {ids[place]: int(relevant[place]) for place in range(14) if judged}
         grades |= {ids[place]: 1 for place in range(20) if relevant[place]}
-        lists.append(ScoredList(f"q{number}", grades, ids, [float(value) for value in values]))
+        lists.append(ScoredList(f"q{number}", grades, ids, values.astype(np.float32)))
     return lists
 
 
-def values_of(lists: list[ScoredList], reranked: float = 0.0) -> dict[str, float]:
-    return {listed.query_id: 0.5 + reranked * (n % 3) for n, listed in enumerate(lists)}
+def compared(lists: list[ScoredList], own: GateConfig | None, rejected: int = 0) -> Comparison:
+    """Retrieval's lists as they are read, and a reranker that helps two queries in three."""
+    blocks = [
+        [
+            JudgedQuery(each.query_id, [each.query_id], "", 1.0, dict(each.grades), lists, lists)
+            for each in block
+            for lists in [dict.fromkeys(SYSTEMS, RankedList(list(each.doc_ids), each.scores))]
+        ]
+        for block in (lists[:9], lists[9:])
+    ]
+    parts = [
+        measured_block(block, SYSTEMS, ("nDCG@10",), (), gate_signals(own)) for block in blocks
+    ]
+    found = merged(parts, SYSTEMS, [f"rejected-{n}" for n in range(rejected)], ("nDCG@10",))
+    asked = np.array([not query.startswith("rejected") for query in found.query_ids])
+    gains = 0.1 * (np.arange(found.queries) % 3)
+    values = {RETRIEVAL: {"nDCG@10": 0.5 * asked}, RERANKED: {"nDCG@10": (0.5 + gains) * asked}}
+    return replace(found, values=values)
 
 
 def gate(
-    reranker: Mapping[str, Any] | None = RERANKER, own: GateConfig | None = None
+    reranker: Mapping[str, Any] | None = RERANKER, own: GateConfig | None = None, rejected: int = 0
 ) -> GateStudy | str:
-    lists = scored()
-    before, after = values_of(lists), values_of(lists, 0.1)
-    return gate_study(reranker, own, "nDCG@10", [lists[:9], lists[9:]], before, after)
+    return gate_study(reranker, own, compared(scored(), own, rejected))
 
 
 def known_gate(own: GateConfig | None = None) -> GateStudy:
@@ -134,16 +150,11 @@ def test_the_tallest_bar_of_all_kinds_is_as_tall_as_a_row() -> None:
 
 
 def test_a_single_score_is_drawn_as_well() -> None:
-    one = study_scores([{"mine": [ScoredList("q", {"d": 1}, ["d"], [0.5])]}])["mine"]
+    one = study_scores([{"mine": [ScoredList("q", {"d": 1}, ["d"], np.array([0.5], np.float32))]}])[
+        "mine"
+    ]
     assert isinstance(one, ScoreStudy)
     assert is_well_formed(render("scores.html.j2", scores=[("mine", score_view(one))]))
-
-
-def test_of_a_cascade_only_the_scores_of_its_last_model_are_on_one_scale() -> None:
-    read = {"score": 7.5, "stage_scores": [0.4, 7.5]}
-    left = {"score": 0.3, "stage_scores": [0.3, None]}
-    assert scores_of_one_model([read, left]) == [7.5, None]
-    assert scores_of_one_model([{"score": 0.4}, {"score": None}]) == [0.4, None]
 
 
 # --- gate ----------------------------------------------------------------------------------------
@@ -181,14 +192,10 @@ def test_the_own_gate_skips_whom_the_gate_itself_would_skip(signal: str) -> None
 
 
 def test_rejected_queries_count_in_the_means_and_are_skipped_last() -> None:
-    lists = scored()
-    before, after = values_of(lists), values_of(lists, 0.1)
-    rejected = dict.fromkeys((f"rejected-{number}" for number in range(30)), 0.0)
-    before, after = before | rejected, after | rejected
-    study = gate_study(RERANKER, None, "nDCG@10", [lists], before, after)
+    study = gate(rejected=30)
     assert isinstance(study, GateStudy)
     assert study.queries == 90
-    assert study.reranked == pytest.approx(sum(after.values()) / 90)
+    assert study.retrieval == pytest.approx(0.5 * 60 / 90)
     shares = [point.skipped for point in study.curves[0].points]
     assert shares[1] < 0.1 and 0.6 < shares[-2] <= 60 / 90 and shares[-1] == 1
 
@@ -212,8 +219,8 @@ def test_a_gate_that_was_only_to_be_learned_skipped_nobody() -> None:
 
 
 def test_a_query_with_one_document_is_as_sure_as_can_be() -> None:
-    lists = [ScoredList("q", {}, ["d"], [0.5]), ScoredList("none", {}, [], [])]
-    assert sureness_of_lists([lists], ["margin"]) == {"margin": {"q": np.inf, "none": np.inf}}
+    lists = [ScoredList("q", {"d": 1}, ["d"], np.array([0.5], np.float32))]
+    assert compared(lists, None).signals["margin"].tolist() == [np.inf]
 
 
 # --- cost ----------------------------------------------------------------------------------------
