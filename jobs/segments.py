@@ -16,12 +16,13 @@ from rerank_batch.evaluation.segments import (
     Segment,
     SegmentStudy,
     study_segments,
+    weight_text,
 )
 from rerank_batch.run import Run
 from rerank_batch.segment_columns import check_segments, read_segments
 from rerank_batch.storage import open_file
 
-_NAME_COLUMNS = 32
+_NAME_COLUMNS, _SYSTEM_COLUMNS, _INTERVAL_COLUMNS = 18, 9, 13  # the table fits 100
 
 
 class Compared(Measured, Protocol):
@@ -71,22 +72,25 @@ def segment_summary(study: SegmentStudy) -> dict[str, Any]:
 def segment_parts(segments: Mapping[str, Any]) -> list[Table | str]:
     """One table of the segments in the headline measure, the baseline beside the best system."""
     name, baseline, best = segments["headline"], segments["systems"][0], segments["best"]
-    table = Table(title=f"{name} by segment", title_justify="left")
-    table.add_column("by")
+    table = Table(title=f"{name} by segment", title_justify="left", pad_edge=False)
     table.add_column("segment", max_width=_NAME_COLUMNS, no_wrap=True, overflow="ellipsis")
-    for column in ("queries", "weight", baseline, *([best] if best else [])):
+    for column in ("queries", "weight"):
         table.add_column(column, justify="right")
-    for column in ("gain", "95 % interval", "weighted\ngain") if best else ():
-        table.add_column(column, justify="right")
-    table.add_row("", *_cells(segments["overall"], name, baseline, best))
+    for system in (baseline, *([best] if best else [])):
+        table.add_column(system, justify="right", max_width=_SYSTEM_COLUMNS, overflow="fold")
+    if best:
+        table.add_column("gain", justify="right")
+        table.add_column("95 % interval", justify="right", min_width=_INTERVAL_COLUMNS)
+        table.add_column("weighted\ngain", justify="right")
+    table.add_row(*_cells(segments["overall"], name, baseline, best))
     lines = []
     for group in segments["groups"]:
         found = group["segments"]
         if len(found) > 1:
             table.add_section()
-            for place, segment in enumerate(found):
-                cells = _cells(segment, name, baseline, best)
-                table.add_row("" if place else _printable(group["name"]), *cells)
+            table.add_row(_printable(f"by {group['name']}"))
+            for segment in found:
+                table.add_row(*_cells(segment, name, baseline, best, indent="  "))
         else:
             why = f"all are in {found[0]['name']}" if found else group["definition"]
             lines.append(_printable(f"by {group['name']}: {why}"))
@@ -99,12 +103,14 @@ def segment_parts(segments: Mapping[str, Any]) -> list[Table | str]:
     return [table, *lines]
 
 
-def _cells(segment: Mapping[str, Any], measure: str, baseline: str, best: str | None) -> list[str]:
+def _cells(
+    segment: Mapping[str, Any], measure: str, baseline: str, best: str | None, indent: str = ""
+) -> list[str]:
     means, weighted = segment["means"], segment["weighted_means"]
     cells = [
-        _printable(segment["name"]),
+        indent + _printable(segment["name"]),
         f"{segment['queries']:,}",
-        f"{segment['weight']:,.6g}",
+        weight_text(segment["weight"]),
         f"{means[baseline][measure]:.4f}",
     ]
     if best is None:

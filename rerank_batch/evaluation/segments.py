@@ -123,6 +123,11 @@ class Segment:
     weighted_means: Means
     gains: Mapping[str, Gain]
 
+    @property
+    def weight_text(self) -> str:
+        """The weight as people read it."""
+        return weight_text(self.weight)
+
 
 @dataclass(frozen=True)
 class Group:
@@ -194,6 +199,11 @@ def weighted_mean(values: Floats, weights: Floats) -> float:
     return math.fsum(values * weights) / total if total else 0.0
 
 
+def weight_text(weight: float) -> str:
+    """A weight as people read it: a number of rows, or what a weight column adds up to."""
+    return f"{weight:,.0f}" if weight >= 1000 or weight == round(weight) else f"{weight:.3g}"
+
+
 def by_length(texts: Sequence[str], weights: Floats) -> Grouping:
     """Queries by the number of their words."""
     words = np.array([len(text.split()) for text in texts], dtype=float)
@@ -216,11 +226,12 @@ def by_frequency(texts: Sequence[str], weights: Floats, run_weights: Floats) -> 
         none = np.empty(0, np.int64)
         return Grouping("frequency", definition, (), none, none, np.empty(0))
     head, tail = bounds
+    least, most = weight_text(head), weight_text(tail)
     return _exclusive(
         "frequency",
         f"Parts of the traffic of {of_run}: the head is the most frequent ones that make up its "
-        f"first third (weight {head:,.6g} or more), the tail the rarest that make up its last "
-        f"(weight {tail:,.6g} or less), the torso what is between. Queries of one weight stay "
+        f"first third (weight {least} or more), the tail the rarest that make up its last "
+        f"(weight {most} or less), the torso what is between. Queries of one weight stay "
         "together, so the thirds are not exact.",
         ("head", "torso", "tail"),
         np.where(weights >= head, _HEAD, np.where(weights <= tail, _TAIL, _TORSO)),

@@ -25,6 +25,7 @@ from rerank_batch.evaluation.segments import (
     by_length,
     frequency_bounds,
     study_segments,
+    weight_text,
     weighted_mean,
 )
 from rerank_batch.evaluation.significance import bootstrap_interval
@@ -170,6 +171,14 @@ def test_only_a_segment_of_enough_queries_has_an_interval(queries: int) -> None:
     assert gain.difference == pytest.approx(0.1)
     assert gain.interval == (bootstrap_interval(after - before) if queries == FEWEST else None)
     assert queries < FEWEST or gain.interval is not None
+
+
+@pytest.mark.parametrize(
+    ("weight", "text"),
+    [(7, "7"), (0.25, "0.25"), (12.3456, "12.3"), (1234.5, "1,234"), (7654321.0, "7,654,321")],
+)
+def test_a_weight_is_read_as_a_number_of_rows(weight: float, text: str) -> None:
+    assert weight_text(weight) == text
 
 
 def test_a_mean_over_nothing_that_weighs_is_zero() -> None:

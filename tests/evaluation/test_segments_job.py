@@ -61,7 +61,7 @@ def summary(folder: Path, segments: Sequence[str] = ()) -> Any:
 
 def printed(segments: Any) -> str:
     out = io.StringIO()
-    console = Console(file=out, width=110)
+    console = Console(file=out, width=100)
     for part in segment_parts(segments):
         console.print(part, markup=False, soft_wrap=isinstance(part, str))
     return out.getvalue()
@@ -91,19 +91,21 @@ def test_the_terminal_shows_one_table_and_obeys_no_value(tmp_path: Path) -> None
     assert text.count("nDCG@10 by segment") == 1
     assert "[red]�[31m" in text
     assert "\x1b" not in text
-    web = next(line for line in text.splitlines() if " web " in line)
-    assert web.split("│")[2:] == [
-        " web        ",
-        "       1 ",
-        "      2 ",
-        "    0.5000 ",
-        "   1.0000 ",
-        " +0.5000 ",
-        "             – ",
-        "  +0.5000 ",
-        "",
-    ]
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines()]
+    assert ["web", "1", "2", "0.5000", "1.0000", "+0.5000", "–", "+0.5000"] in rows
+    assert ["by channel", *[""] * 7] in rows
     assert "Intervals are each of one segment alone and decide nothing" in text
+
+
+def test_the_table_fits_100_columns_whatever_the_names(tmp_path: Path) -> None:
+    """A row wider than the terminal would wrap."""
+    found = summary(tmp_path, ["channel"])
+    system = "a reranker with a name of 40 characters!"
+    renamed = json.loads(json.dumps(found).replace(NEW, system).replace("web", "web" * 30))
+    renamed["groups"][2]["segments"][2]["gains"][system]["interval"] = [-0.123, 0.456]
+    lines = [line for line in printed(renamed).splitlines() if line[:1] in ("│", "┃")]
+    assert all(len(line) <= 100 for line in lines)
+    assert sum(line.count(" -0.123 +0.456 ") for line in lines) == 1
 
 
 def test_a_grouping_of_one_segment_or_none_is_a_line(tmp_path: Path) -> None:
