@@ -10,6 +10,7 @@ Knows `outcomes.OUTCOMES`, systems by name and queries by number; neither runs n
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -135,8 +136,8 @@ class AnswerCase:
 class OutcomeStudy:
     """A row per outcome and system other than the baseline, and what was joined.
 
-    ``remarks`` are sentences on where the outcomes come from, ``cases`` the queries whose answers
-    differ most; both are empty where nothing was answered.
+    Where answers were graded, ``remarks`` are sentences on how, ``cases`` the queries whose answers
+    differ most, and ``answers`` JSON values of what was asked and what it cost.
     """
 
     headline: str
@@ -145,6 +146,7 @@ class OutcomeStudy:
     joined: Joined
     remarks: tuple[str, ...] = ()
     cases: tuple[AnswerCase, ...] = ()
+    answers: Mapping[str, Any] | None = None
 
     def in_words(self, row: OutcomeRow) -> str:
         """How far the headline measure speaks for the outcome, in a sentence or two."""
