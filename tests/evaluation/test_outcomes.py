@@ -174,7 +174,7 @@ def test_agreement_is_spearmans_over_the_queries_that_have_both() -> None:
     expected = stats.spearmanr(gains[:10], other[:10])
     assert (found.queries, row.both) == (10, 11)
     assert found.correlation == pytest.approx(expected.statistic)
-    assert found.p_value == pytest.approx(expected.pvalue)
+    assert found.p_value == pytest.approx(expected.pvalue, abs=0.01)
     assert (found.same_way, found.opposite) == (7, 1)
     assert row.headline_difference == pytest.approx(np.mean(gains[:10]))
     # Bonett and Wright's interval, by hand.
@@ -202,7 +202,15 @@ def test_what_cannot_be_told_of_agreement_is_said() -> None:
     assert "pull apart" in apart.in_words(row)
 
 
-@settings(max_examples=50, deadline=None)
+def test_the_few_that_changed_in_both_by_chance_are_not_taken_for_agreement() -> None:
+    """Two of thirty changed, the same two in both: one case in 435, and the p value is that."""
+    gains = np.zeros(30)
+    gains[:2] = 0.5
+    assert agreement(gains, gains).p_value == pytest.approx(2 / 435, abs=0.002)
+    assert stats.spearmanr(gains, gains).pvalue == 0
+
+
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(st.integers(-2, 2), st.integers(-2, 2)), min_size=10, max_size=30))
 def test_agreement_is_the_same_both_ways_and_turns_with_a_sign(pairs) -> None:
     one, two = (np.array(each, float) for each in zip(*pairs, strict=True))
