@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from rerank_batch.answers.asking import Asked, Asker, Asking, Endpoint, Model, Watch
+from rerank_batch.answers.asking import Asked, Asker, Asking, Endpoint, Model
 from rerank_batch.answers.journal import Journal
 from rerank_batch.answers.prompts import (
     HIGHEST,
@@ -150,8 +150,9 @@ def check_answers(
     written = _ask(
         Asker(endpoint, writer, journal, _budget(use, writer.price, journal), _read_answer),
         [_answer_prompt(task, most) for task in tasks],
-        partial(watch, "answers"),
-        f"answers of run {use.run_id}",
+        "answers",
+        watch,
+        use,
     )
     # The same budget goes on: what the answers cost is in the journal by now.
     graded = _ask(
@@ -160,8 +161,9 @@ def check_answers(
             None if answer is None else _judge_prompt(task, answer, most)
             for task, answer in zip(tasks, written.replies, strict=True)
         ],
-        partial(watch, "grades"),
-        f"grades of run {use.run_id}",
+        "grades",
+        watch,
+        use,
     )
     return AnswerGrades(
         tuple(written.replies),
@@ -233,14 +235,16 @@ def _asked(name: Name, words: dict[str, str], private: Sequence[str]) -> Asked:
     return Asked(prompt.messages(words, again=False), prompt.messages(words, again=True), private)
 
 
-def _ask(asker: Asker[T], prompts: Sequence[Asked | None], watch: Watch, what: str) -> Asking[T]:
+def _ask(
+    asker: Asker[T], prompts: Sequence[Asked | None], what: str, watch: Progress, use: AnswerUse
+) -> Asking[T]:
     try:
-        return asker.ask(prompts, watch)
+        return asker.ask(prompts, partial(watch, what))
     except SpendCapReached as error:
         reached, _, _ = str(error).partition(" What was paid for")
         raise SpendCapReached(
             f"{reached} {asker.done:,} of {asker.total:,} {what} are there and kept; go on with "
-            "evaluate CONFIG --run RUN_ID and a higher --set cost.cap=…"
+            f"evaluate CONFIG --run {use.run_id} and a higher --set cost.cap=…"
         ) from None
 
 

@@ -39,7 +39,8 @@ class Agreement:
     ``correlation`` is Spearman's over the ``queries`` that have both, ``p_value`` (of a permutation
     test) of it alone. Its 95 % ``interval`` is that of Bonett and Wright, "Sample Size Requirements
     for Estimating Pearson, Kendall and Spearman Correlations", Psychometrika 65 (2000). All are
-    None where they cannot be told. Of the queries that changed in both, ``same_way`` changed in one direction.
+    None where they cannot be told. Of the queries that changed in both, ``same_way`` changed in one
+    direction.
     """
 
     queries: int

@@ -160,8 +160,29 @@ def test_a_grade_that_cannot_be_read_is_asked_for_twice_and_then_null(fault, ser
     assert len(service.calls) == 16 + 2, "each of the two once more"
     assert found.answering.used + found.judging.used == service.billed
     assert outcome_table(tasks, found).num_rows == 6
-    check(tasks, tmp_path)
+    again = check(tasks, tmp_path)
     assert len(service.calls) == 18, "that it could not be read was paid for as well"
+    assert again.grades == found.grades
+    assert again.judging.known == again.judging.prompts
+
+
+def test_the_second_time_of_asking_may_be_in_another_evaluation(serve, tmp_path):
+    """The cap is reached between the two: the first is kept and only the second is left to ask."""
+    service = serve(fault="prose", on=JUDGED, times=1)
+    tasks, price = [task(1, "s", ["stone"])], PriceConfig(request=1)
+    with pytest.raises(SpendCapReached):
+        check(tasks, tmp_path, use={"price": price, "judge_price": price, "cap": 2})
+    assert check(tasks, tmp_path).grades == (grade(tasks[0]),)
+    assert len(service.calls) == 3
+
+
+def test_what_another_run_has_spent_is_not_of_this_budget(serve, tmp_path):
+    serve()
+    price = {"price": PriceConfig(request=1), "judge_price": PriceConfig(request=1)}
+    for number, run in enumerate(["one", "two"]):
+        check([task(number, "s", [f"stone {number}"])], tmp_path, run, {**price, "cap": 2})
+    with pytest.raises(SpendCapReached):
+        check([task(9, "s", ["paper"])], tmp_path, "two", {**price, "cap": 2})
 
 
 def test_a_grade_that_is_right_the_second_time_or_an_object_is_taken(serve, tmp_path):
@@ -217,7 +238,7 @@ def test_at_the_cap_it_stops_and_then_pays_for_nothing_twice(cap, serve, tmp_pat
     price = {"price": PriceConfig(request=1), "judge_price": PriceConfig(request=1), "spent": 2.0}
     total = calls_of(tasks)
     assert total == 23
-    with pytest.raises(SpendCapReached, match=r"evaluate CONFIG --run RUN_ID and a higher --set"):
+    with pytest.raises(SpendCapReached, match=r"evaluate CONFIG --run one and a higher --set"):
         check(tasks, tmp_path, use={**price, "cap": cap + 2})
     assert len(service.calls) == cap
     with pytest.raises(SpendCapReached):

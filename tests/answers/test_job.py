@@ -12,7 +12,7 @@ from jobs.answers import Ranked, answer_tasks, most_calls, ranked_queries
 from jobs.console import Console
 from jobs.outcomes import outcomes_parts, outcomes_summary, prepare_outcomes, study
 from rerank_batch.answers import References
-from rerank_batch.config import AnswerCheckConfig, Config, parse_config
+from rerank_batch.config import AnswerCheckConfig, Config, PriceConfig, parse_config
 from rerank_batch.corpus import TextStore, shard_bounds, write_texts
 from rerank_batch.errors import (
     ConfigError,
@@ -22,11 +22,13 @@ from rerank_batch.errors import (
     SpendCapReached,
 )
 from rerank_batch.evaluation import report
+from rerank_batch.paid_scorer import PaidScorer, PaidUse
 from rerank_batch.retrieval.index import FORMAT, IndexFile, Manifest, ShardEntry
 from rerank_batch.run import Run
 from rerank_batch.storage import open_root, sha256_file
 from tests.evaluation.finished import DEPTH, row
 from tests.helpers import overwrite, reject_table, result_table, spec, write_parquet
+from tests.test_paid_scorer import Service
 
 QUERIES = 14
 CORPUS = "corpus-fingerprint"
@@ -87,8 +89,8 @@ def project(tmp_path: Path) -> Any:
     references += [{"query_id": "other", "answer": f"It says {text_of('d01')}"}]
     write_parquet(tmp_path / "answers.parquet", references)
     thumbs = [
-        {"query_id": f"q{n}", "system": system, "outcome": "thumb", "value": system == "reranked"}
-        for n in range(12)
+        {"query_id": query, "system": system, "outcome": "thumb", "value": system == "reranked"}
+        for query in ["other", *(f"q{n}" for n in range(1, 12))]
         for system in ("retrieval", "reranked")
     ]
     write_parquet(tmp_path / "thumbs.parquet", thumbs)
@@ -183,14 +185,27 @@ def test_without_either_there_is_nothing_and_without_answers_no_call(project, se
 def test_the_cap_stops_it_and_the_next_evaluation_goes_on(project, serve):
     service = serve("llm")
     prices = {"prices": {"llm:writer": {"request": 1}, "llm:judge": {"request": 2}}}
-    with pytest.raises(SpendCapReached, match=r"answers of run one are there and kept"):
+    with pytest.raises(
+        SpendCapReached,
+        match="7 of 20 answers are there and kept; go on with evaluate CONFIG --run one",
+    ):
         studied(project(cost={**prices, "cap": 7}))
     assert len(service.calls) == 7
-    with pytest.raises(SpendCapReached, match=r"grades of run one are there and kept"):
+    with pytest.raises(SpendCapReached, match="5 of 20 grades are there"):
         studied(project(cost={**prices, "cap": 31}))
     assert len(service.calls) == 20 + 5
     assert studied(project(cost={**prices, "cap": 60})).answers["cost"] == 15 * 2
     assert len(service.calls) == 40
+
+
+def test_what_the_run_paid_for_its_reranker_is_of_the_same_budget(project, serve):
+    service = serve("llm")
+    config = project(cost={"prices": {"llm": {"request": 1}}, "cap": 9})
+    use = PaidUse(open_root(config.root), "runs/one/", 1, PriceConfig(request=2))
+    PaidScorer(Service(), use).score(["river", "paper"], [["a"], ["b"]])
+    with pytest.raises(SpendCapReached, match=r"cost\.cap is 9\. 5 of 20 answers are there"):
+        studied(config)
+    assert len(service.calls) == 5
 
 
 def test_what_is_wrong_is_told_before_anything_runs(project, environment, tmp_path):
