@@ -1,12 +1,11 @@
 """The answer check of an evaluation: texts from the index, questions and references, grades out."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from heapq import nlargest
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from jobs.console import Console
 from jobs.inputs import node_cache
@@ -24,13 +23,14 @@ from rerank_batch.answers import (
 from rerank_batch.config import AnswerCheckConfig, Config, PriceConfig
 from rerank_batch.corpus import TextStore
 from rerank_batch.errors import ConfigError
+from rerank_batch.evaluation.judged import JudgedQuery
 from rerank_batch.evaluation.outcomes import AnswerCase
 from rerank_batch.models import parse_model
 from rerank_batch.paid_scorer import read_journal
 from rerank_batch.retrieval.index import Index, check_made_of, read_manifest, verify_files
 from rerank_batch.run import Run
 from rerank_batch.services.address import address_of
-from rerank_batch.storage import open_file, open_root
+from rerank_batch.storage import open_root
 
 MAX_CASES = 10
 
@@ -93,20 +93,14 @@ def most_calls(references: References, query_ids: Iterable[Sequence[str]], syste
     return 2 * systems * sum(bool(references.of(list(ids))) for ids in query_ids)
 
 
-def ranked_queries(run: Run, judged: Collection[str], top: int) -> Iterator[Ranked]:
-    """The lists of a finished run, retrieval and reranked, for the queries in ``judged``."""
-    columns = ["query_id", "query_ids", "query", "candidates"]
-    for path in run.results_paths():
-        for batch in pq.ParquetFile(open_file(path)).iter_batches(batch_size=1024, columns=columns):
-            for row in batch.to_pylist():
-                if row["query_id"] in judged:
-                    first = row["candidates"][:top]
-                    second = sorted(row["candidates"], key=lambda hit: hit["rank"])[:top]
-                    rankings = {
-                        "retrieval": [hit["doc_id"] for hit in first],
-                        "reranked": [hit["doc_id"] for hit in second],
-                    }
-                    yield Ranked(row["query_id"], tuple(row["query_ids"]), row["query"], rankings)
+def ranked_queries(
+    blocks: Iterable[Sequence[JudgedQuery]], systems: Sequence[str], top: int
+) -> Iterator[Ranked]:
+    """The best of the lists of the ``systems``, of every judged query of a run."""
+    for block in blocks:
+        for query in block:
+            rankings = {system: query.lists[system].doc_ids[:top] for system in systems}
+            yield Ranked(query.query_id, tuple(query.query_ids), query.text, rankings)
 
 
 def grade_answers(
@@ -271,9 +265,15 @@ def _by_spread(case: AnswerCase) -> int:
 
 
 def _texts(config: Config, run: Run) -> TextStore:
-    """The texts of the index, if it is of the corpus that the run ranked."""
-    root = open_root(config.index.path)
+    """The texts of the index, if it is of the corpus that the run ranked.
+
+    Systems that are compared may have an index each: all of them are of that one corpus.
+    """
+    computed = [each for each in config.evaluation.systems.values() if each.is_computed]
+    root = open_root((config.computing(computed[0]) if computed else config).index.path)
     index = Index(root, read_manifest(root), node_cache(config.storage))
-    check_made_of(root, index.manifest, {"corpus": run.spec["made_of"]["index"]["corpus"]})
+    made_of = run.spec["made_of"]["index"]
+    ranked = made_of[0] if isinstance(made_of, list) else made_of
+    check_made_of(root, index.manifest, {"corpus": ranked["corpus"]})
     verify_files(index)
     return index.texts()

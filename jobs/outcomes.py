@@ -4,12 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 from rich.table import Table
 
 from jobs.answers import (
-    Ranked,
     answer_remarks,
     answers_line,
     grade_answers,
@@ -19,6 +17,8 @@ from jobs.answers import (
 from jobs.console import Console
 from rerank_batch.answers import ANSWER_GRADE, References
 from rerank_batch.config import Config
+from rerank_batch.evaluation.comparison import Comparison
+from rerank_batch.evaluation.judged import JudgedQuery
 from rerank_batch.evaluation.outcomes import OutcomeRow, OutcomeStudy, study_outcomes
 from rerank_batch.evaluation.report import p_text
 from rerank_batch.outcomes import Outcomes, add_outcomes, read_outcomes, refuse_taken
@@ -52,34 +52,32 @@ def study(
     config: Config,
     run: Run,
     prepared: Prepared,
-    values: Mapping[str, Mapping[str, float]],
+    comparison: Comparison,
+    blocks: Iterable[Sequence[JudgedQuery]],
     console: Console,
-    ranked: Iterable[Ranked] | None = None,
 ) -> OutcomeStudy | None:
     """Outcomes and graded answers in the statistics of a run; None where there are neither.
 
-    ``values`` hold the headline measure, the first of the configuration, by system and query, the
-    baseline first and each for the same queries. ``ranked`` are the lists to answer from; by
-    default the two of the run.
+    ``blocks`` are the judged queries of the run with the lists of all systems of the comparison,
+    read where there is an answer check alone.
 
     Raises:
         RerankBatchError: see `answers.grade_answers`.
     """
-    outcomes, references, answers = prepared.outcomes, prepared.references, None
-    queries = sorted(next(iter(values.values())))
-    if config.answer_check is not None and references is not None:
-        if ranked is None:
-            ranked = ranked_queries(run, set(queries), config.answer_check.top)
-        answers = grade_answers(config, run, references, list(ranked), console)
+    outcomes, answers = prepared.outcomes, None
+    if config.answer_check is not None and prepared.references is not None:
+        ranked = list(ranked_queries(blocks, comparison.systems, config.answer_check.top))
+        answers = grade_answers(config, run, prepared.references, ranked, console)
         outcomes = add_outcomes(outcomes, answers.table)
     if outcomes is None:
         return None
+    headline = comparison.headline
     found = study_outcomes(
         outcomes,
-        list(values),
-        ids_of(run, queries),
-        config.evaluation.measures[0],
-        {system: np.array([each[query] for query in queries]) for system, each in values.items()},
+        comparison.systems,
+        ids_of(run, comparison.query_ids),
+        headline,
+        {system: comparison.values[system][headline] for system in comparison.systems},
         config.outcomes.less_is_better if config.outcomes else (),
     )
     if answers is None:

@@ -1,6 +1,7 @@
 """Outcomes and graded answers of a finished run: what is read, asked, told and shown."""
 
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,8 @@ from rerank_batch.errors import (
     SpendCapReached,
 )
 from rerank_batch.evaluation import report
+from rerank_batch.evaluation.comparison import compare
+from rerank_batch.evaluation.judged import judged_blocks
 from rerank_batch.paid_scorer import PaidScorer, PaidUse
 from rerank_batch.retrieval.index import FORMAT, IndexFile, Manifest, ShardEntry
 from rerank_batch.run import Run
@@ -66,11 +69,11 @@ def write_index(folder: Path) -> TextStore:
     return TextStore(files, bounds)
 
 
-def write_run(root: Path, corpus: str = CORPUS) -> Run:
+def write_run(root: Path, index: Any = None) -> Run:
     """Fourteen queries; d01 is at place 4 before and, for the even ones, first after."""
     rows = [{**row(n, 4, 1 if n % 2 == 0 else 4), "query": f"text {n}"} for n in range(QUERIES)]
     rows[0]["query_ids"] = ["q0", "other"]
-    what = spec(planned=QUERIES, block_rows=QUERIES, index={"corpus": corpus})
+    what = spec(planned=QUERIES, block_rows=QUERIES, index=index or {"corpus": CORPUS})
     run = Run.create(open_root(str(root)), "one", {**what, "fingerprint": "f", "versions": {}})
     run.claim()
     run.writer().write(0, QUERIES, result_table(rows), reject_table(), {}, {}, {})
@@ -113,16 +116,16 @@ def project(tmp_path: Path) -> Any:
     return config
 
 
-def values() -> dict[str, dict[str, float]]:
-    """nDCG@10 as the run has it, and a judged query that was rejected."""
-    before = {f"q{n}": 0.43 for n in range(QUERIES)} | {"rejected": 0.0}
-    after = {f"q{n}": 1.0 if n % 2 == 0 else 0.43 for n in range(QUERIES)} | {"rejected": 0.0}
-    return {"retrieval": before, "reranked": after}
+QRELS = {f"q{n}": {"d01": 1} for n in range(QUERIES)}
 
 
 def studied(config: Config) -> Any:
+    """A judged query was rejected: it counts with zeros and nothing is asked of it."""
     run = Run.open(open_root(config.root), "one")
-    return study(config, run, prepare_outcomes(config), values(), Console())
+    paths, systems = run.results_paths(), ("retrieval", "reranked")
+    comparison = compare(judged_blocks(paths, QRELS), systems, ["rejected"], ("nDCG@10",))
+    blocks = judged_blocks(paths, QRELS)
+    return study(config, run, prepare_outcomes(config), comparison, blocks, Console())
 
 
 def test_answers_and_thumbs_stand_beside_the_headline_measure(project, serve):
@@ -137,7 +140,7 @@ def test_answers_and_thumbs_stand_beside_the_headline_measure(project, serve):
     assert (grades.both, grades.neither) == (13, 2)
     assert (grades.test.wins, grades.test.ties, grades.test.losses) == (7, 6, 0)
     assert grades.mean > grades.baseline_mean
-    assert grades.headline_difference == pytest.approx(7 * 0.57 / 13)
+    assert grades.headline_difference == pytest.approx(7 * (1 - 1 / math.log2(5)) / 13)
     assert grades.agreement.correlation == pytest.approx(1)
     assert by_name["thumb"].both == 12
     assert by_name["thumb"].test.comparisons == 2
@@ -243,6 +246,20 @@ def test_texts_of_another_corpus_or_damaged_ones_are_not_read(project, serve, tm
     assert service.calls == []
 
 
+def test_of_systems_with_an_index_each_the_first_has_the_texts_of_all(project, serve, tmp_path):
+    serve("llm")
+    write_run(tmp_path / "several", index=[{"corpus": CORPUS}, {"corpus": CORPUS}])
+    path = str(tmp_path / "index")
+    systems = {
+        "earlier": {"run": "one"},
+        "retrieval": {"index": {"path": path}, "reranker": None},
+        "reranked": {"index": {"path": "elsewhere"}},
+    }
+    index = {"path": "nowhere", "encoder": "x:y"}
+    config = project(root=str(tmp_path / "several"), index=index, evaluation={"systems": systems})
+    assert studied(config).answers["graded"] == 26
+
+
 def test_what_cannot_be_asked_is_counted(tmp_path):
     texts = write_index(tmp_path)
     check = AnswerCheckConfig(model="llm:a", reference="r", top=3, max_chars=6)
@@ -267,8 +284,11 @@ def test_what_cannot_be_asked_is_counted(tmp_path):
 
 
 def test_the_lists_of_a_run_are_those_that_are_measured(tmp_path):
-    run = write_run(tmp_path)
-    found = {each.query_id: each for each in ranked_queries(run, {"q0", "q1"}, top=4)}
+    paths = write_run(tmp_path).results_paths()
+    qrels = {query: QRELS[query] for query in ("q0", "q1")}
+    systems = ("retrieval", "reranked")
+    ranked = ranked_queries(judged_blocks(paths, qrels), systems, top=4)
+    found = {each.query_id: each for each in ranked}
     assert sorted(found) == ["q0", "q1"]
     assert found["q0"].query_ids == ("q0", "other")
     before = ["d02", "d03", "d04", "d01"]
