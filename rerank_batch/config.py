@@ -401,6 +401,46 @@ class EvaluationConfig(Section):
 _SYSTEM = re.compile(r"^[A-Za-z0-9][\w .,:@+-]{0,39}\Z")
 
 
+class OutcomesConfig(Section):
+    """What became of queries after retrieval, measured elsewhere: Parquet, a value a row.
+
+    A row says of a query, under any of its ids in the log, and a system what its ``outcome`` was:
+    the columns are called query_id, system, outcome and value unless the settings of these names
+    say otherwise. Systems are called as in the report. Several values of a query, system and
+    outcome count as their mean. More is better, but for the outcomes that ``less_is_better`` names.
+    """
+
+    path: Location
+    query_id: str = "query_id"
+    system: str = "system"
+    outcome: str = "outcome"
+    value: str = "value"
+    less_is_better: tuple[str, ...] = ()
+    filter: tuple[FilterTerm, ...] = ()
+
+
+class AnswerCheckConfig(Section):
+    """Answers by an LLM from the top of each system's list, graded against reference answers.
+
+    ``model`` writes the answers and ``judge`` grades them, by default the same; both are ``llm:``
+    models of one endpoint. ``reference`` is Parquet with the columns query_id and answer, or what
+    ``query_id`` and ``answer`` call them; several answers of a query are all right ones. The model
+    gets the first ``top`` documents, each cut at ``max_chars``, and writes ``max_tokens`` at most.
+    """
+
+    model: str
+    judge: str | None = None
+    reference: Location
+    query_id: str = "query_id"
+    answer: str = "answer"
+    filter: tuple[FilterTerm, ...] = ()
+    top: int = Field(default=5, ge=3, le=10)
+    max_chars: int = Field(default=4_000, ge=1)
+    max_tokens: int = Field(default=300, ge=1)
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    service: ServiceConfig = ServiceConfig()
+
+
 class ComputeConfig(Section):
     """Actor pools and machine size; changes speed, never results, except ``block_rows``.
 
@@ -499,6 +539,8 @@ class Config(Section):
     retrieval: RetrievalConfig = RetrievalConfig()
     reranker: RerankerConfig | None = None
     evaluation: EvaluationConfig = EvaluationConfig()
+    outcomes: OutcomesConfig | None = None
+    answer_check: AnswerCheckConfig | None = None
     compute: ComputeConfig = ComputeConfig()
     storage: StorageConfig = StorageConfig()
     cache: CacheConfig = CacheConfig()
@@ -581,7 +623,7 @@ class Config(Section):
         and clicks those that are not the labels.
         """
         settings = self.model_dump(mode="json")
-        for key in ("root", "job", "collection", "split", "storage", "cache", "cost", "limits"):
+        for key in _OTHER_SECTIONS:
             del settings[key]
         unused = "clicks" if self.evaluation.labels == "judgements" else "qrels"
         settings[unused] = None
@@ -604,6 +646,20 @@ class Config(Section):
             }
         settings["compute"] = {"block_rows": settings["compute"]["block_rows"]}
         return settings
+
+
+_OTHER_SECTIONS = (
+    "root",
+    "job",
+    "collection",
+    "split",
+    "outcomes",
+    "answer_check",
+    "storage",
+    "cache",
+    "cost",
+    "limits",
+)
 
 
 def digest(value: object) -> str:

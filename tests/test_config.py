@@ -258,6 +258,8 @@ def test_a_wrong_storage_setting_is_told_with_its_value(key: str, value: Any) ->
         ("storage.cachegb", "cache_gb"),
         ("limits.max_reject", "max_rejects"),
         ("queries.keep_rejected_text", "keep_rejected_texts"),
+        ("outcomes.outcomes", "outcome"),
+        ("answer_check.references", "reference"),
     ],
 )
 def test_an_unknown_key_of_the_newer_sections_is_answered_with_the_nearest(
@@ -281,7 +283,15 @@ def test_plain_endpoints_are_fine(endpoint: str | None) -> None:
     assert parse_config(with_value("storage.endpoint", endpoint)).storage.endpoint == endpoint
 
 
-PATHS = ["root", "collection", "corpus.path", "queries.path", "qrels.path", "index.path"]
+PATHS = [
+    "root",
+    "collection",
+    "corpus.path",
+    "queries.path",
+    "qrels.path",
+    "index.path",
+    "outcomes.path",
+]
 
 
 @pytest.mark.parametrize(
@@ -400,6 +410,8 @@ def test_what_changes_results_changes_the_identity(key: str, value: Any) -> None
         ("reranker.model", "cross-encoder:/moved/to/small"),
         ("reranker.model", "cross-encoder:package:small"),
         ("index.encoder", "sentence-transformers:/moved/to/minilm"),
+        ("outcomes", {"path": "thumbs.parquet", "less_is_better": ["seconds"]}),
+        ("answer_check", {"model": "llm:some", "reference": "answers.parquet", "top": 3}),
     ],
 )
 def test_where_and_how_fast_is_not_part_of_the_identity(key: str, value: Any) -> None:

@@ -220,3 +220,27 @@ def test_a_passage_is_the_title_a_blank_and_the_text() -> None:
     assert content("Title", "text") == "Title text"
     assert content("", "text") == "text"
     assert content(" ", "text") == "text"
+
+
+@given(
+    st.sets(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1),
+    st.lists(st.text(max_size=3), max_size=5),
+    st.integers(1, 5),
+)
+@settings(max_examples=30)
+def test_a_document_is_found_by_its_id(ids: set[str], others: list[str], shards: int) -> None:
+    """Whatever the shards, and nothing is found under an id that nobody has."""
+    listed = sorted(ids)
+    columns = [listed, [""] * len(listed), [f"text of {each}" for each in listed]]
+    documents = pa.table(
+        [pa.array(column, pa.large_string()) for column in columns],
+        names=["doc_id", "title", "text"],
+    )
+    bounds = shard_bounds(len(listed), shards)
+    with tempfile.TemporaryDirectory() as folder:
+        texts = TextStore(write_texts(documents, bounds, Path(folder)), bounds)
+        asked = [*others, *reversed(listed)]
+        numbers = texts.numbers(asked)
+        assert [n >= 0 for n in numbers] == [each in ids for each in asked]
+        assert texts.ids(numbers[numbers >= 0]) == [each for each in asked if each in ids]
+        assert texts.numbers([]).dtype == np.int64

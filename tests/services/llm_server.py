@@ -38,6 +38,19 @@ def best_first(query: str, documents: list[str]) -> list[int]:
     return sorted(range(len(documents)), key=lambda i: -likelihood(query, documents[i]))
 
 
+def written_answer(question: str, documents: list[str]) -> str:
+    """The document that shares most words with the question, said aloud."""
+    best = best_first(question, documents)
+    return f"It says {documents[best[0]]}" if best else "The documents do not answer this."
+
+
+def answer_grade(references: list[str], answer: str) -> int:
+    """How much of the best reference is in the answer: thirds of its words, rounded down."""
+    words = set(answer.split())
+    shares = [len(words & set(each.split())) / len(set(each.split())) for each in references]
+    return int(3 * max(shares))
+
+
 @dataclass
 class PretendLlm:
     """See `Route`. ``fault`` befalls the prompts that hold ``on``, each of them ``times`` times.
@@ -89,6 +102,11 @@ class PretendLlm:
         if self.obedient and told:
             return _tokens(told[1])
         data = json.loads(line)
+        if "references" in data:
+            return _tokens(str(answer_grade(data["references"], data["answer"])))
+        if "question" in data:
+            texts = [each["text"] for each in data["documents"]]
+            return _tokens(written_answer(data["question"], texts))
         if "documents" in data:
             order = best_first(data["query"], [each["text"] for each in data["documents"]])
             return _tokens(" > ".join(f"[{data['documents'][i]['number']}]" for i in order))
@@ -134,6 +152,7 @@ OTHER_TEXTS: dict[str | None, Callable[[str], str]] = {
     "prose": lambda text: "I cannot compare these documents.",
     "nothing": lambda text: "",
     "digit 9": lambda text: "9",
+    "an object": lambda text: f'{{"grade": {text}}}',
     "a repeat": lambda text: text.replace("[2]", "[1]"),
     "one too many": lambda text: text + " > [1]",
     "an omission": lambda text: text.partition(" > ")[2],

@@ -61,11 +61,14 @@ class Prompt:
 
 def load(method: LlmMethod) -> Prompt:
     """The prompt of a method."""
-    text = (FOLDER / FILES[method]).read_text(encoding="utf-8")
+    return Prompt(**sections(FOLDER / FILES[method]))
+
+
+def sections(file: Path) -> dict[str, str]:
+    """The sections of a prompt's file by their names."""
+    text = file.read_text(encoding="utf-8")
     _, *parts = re.split(r"^\[(\w+)\]\n", text, flags=re.MULTILINE)
-    return Prompt(
-        **{name: body.strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
-    )
+    return {name: body.strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
 
 
 def fingerprint(method: LlmMethod) -> str:
