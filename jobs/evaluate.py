@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from jobs import acceptance, insights
+from jobs import acceptance, insights, outcomes
 from jobs.acceptance import Asked
 from jobs.console import Console, facts_table
 from jobs.labels import JUDGEMENTS, Labels, label_path, read_labels
@@ -40,7 +40,7 @@ from rerank_batch.evaluation.findings import (
     join,
 )
 from rerank_batch.evaluation.gate_curve import GateStudy
-from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, Lists
+from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, Lists, judged_blocks
 from rerank_batch.evaluation.markdown import markdown
 from rerank_batch.evaluation.measures import parse_measures
 from rerank_batch.evaluation.report import MeasureRow, QueryGain, Report, p_text, render
@@ -67,6 +67,7 @@ class Evaluated:
     findings: Findings
     described: Mapping[str, str]
     missing: Mapping[str, int]
+    external: Mapping[str, Lists]
 
     @property
     def comparison(self) -> Comparison:
@@ -95,6 +96,7 @@ def evaluate(
     """
     asked = asked or Asked()
     limits, other = acceptance.prepare(asked, config)
+    prepared = outcomes.prepare_outcomes(config)
     evaluated = evaluated_run(config, console, start, from_run)
     run, comparison, findings = evaluated.run, evaluated.comparison, evaluated.findings
     theirs = None
@@ -104,6 +106,8 @@ def evaluate(
     checks = acceptance.check(run.run_id, comparison, limits, asked.margin, theirs)
     best = comparison.best
     depth = findings.depths.get(best) or insights.why_no_depth(run, best)
+    blocks = judged_blocks(run.results_paths(), evaluated.qrels, evaluated.external)
+    became = outcomes.study(config, run, prepared, comparison, blocks, console)
     root, final = run.root, run.finished()
     rows = measure_rows(comparison)
     sections = _sections(evaluated, config)
@@ -118,6 +122,7 @@ def evaluate(
         "comparison": [as_json(row) for row in rows],
         "depth": insights.depth_summary(depth),
         "failures": insights.failures_summary(findings.failures[best]),
+        "outcomes": outcomes.outcomes_summary(became),
         "checks": [vars(check) for check in checks],
         "segments": segment_summary(sections.segments),
         "scores": scores_summary(findings.scores),
@@ -142,6 +147,7 @@ def evaluate(
         scores=findings.scores,
         gate=sections.gate,
         costs=sections.costs,
+        outcomes=became,
     )
     _publish_text(root, f"{prefix}report/report.html", render(report))
     if asked.markdown is not None:
@@ -192,6 +198,7 @@ def evaluated_run(
         findings=findings,
         described={name: described.get(name, "") for name in comparison.systems},
         missing=with_missing(external, comparison.query_ids),
+        external=external,
     )
 
 
@@ -313,6 +320,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
         *insights.depth_parts(summary["depth"], about),
         insights.failures_line(summary["failures"], about),
         *segment_parts(summary["segments"]),
+        *outcomes.outcomes_parts(summary["outcomes"]),
         *acceptance.lines(summary["checks"]),
         facts_table("Evaluation", facts),
     )

@@ -61,6 +61,7 @@ def test_the_table_fits_100_columns_and_metrics_hold_everything(
         "pairs": 349_000,
         "cache": None,
         "labels": JUDGEMENTS,
+        "outcomes": None,
         "segments": segment_summary(study_segments(comparison, comparison.weights, {})),
         "report": "report.html",
         "depth": {"refused": "it had no reranker"},

@@ -20,6 +20,7 @@ from rerank_batch.evaluation.depth_curve import depth_curve
 from rerank_batch.evaluation.failures import TOP, Failures
 from rerank_batch.evaluation.gate_chart import gate_view
 from rerank_batch.evaluation.gate_curve import GateStudy
+from rerank_batch.evaluation.outcomes import OutcomeStudy
 from rerank_batch.evaluation.score_charts import score_view
 from rerank_batch.evaluation.score_distribution import ScoreStudy
 from rerank_batch.evaluation.segment_chart import segment_charts
@@ -90,6 +91,7 @@ class Report:
     means: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     missing: Mapping[str, int] = field(default_factory=dict)
     segments: SegmentStudy | None = None
+    outcomes: OutcomeStudy | None = None
     scores: Mapping[str, ScoreStudy | str] = field(default_factory=dict)
     gate: GateStudy | str | None = None
     costs: Mapping[str, CostTable | str] = field(default_factory=dict)
