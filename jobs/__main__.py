@@ -199,6 +199,7 @@ def evaluate(
     on judged queries; write metrics and an HTML report."""
     with _command(as_json, verbose) as console:
         from jobs import evaluate as job
+        from jobs import evaluation_tables
         from jobs.acceptance import Asked, judge
 
         if run is not None and (run_id is not None or resume is not None):
@@ -222,7 +223,7 @@ def evaluate(
             calibrate.show(learned, console)
             return
         summary = job.evaluate(_load(config, overrides), console, start, run, asked)
-        job.show(summary, console)
+        evaluation_tables.show(summary, console)
         judge(summary)
 
 

@@ -9,7 +9,7 @@ import yaml
 from rich.table import Table
 
 from jobs.console import Console, facts_table
-from jobs.evaluate import evaluated_run
+from jobs.evaluated import evaluated_run
 from jobs.rerank import Start
 from rerank_batch.config import Config
 from rerank_batch.errors import ConfigError, InputError

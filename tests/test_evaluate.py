@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from jobs.console import Console
-from jobs.evaluate import as_json, measure_rows, show
+from jobs.evaluate import measure_rows
+from jobs.evaluation_tables import as_json, show
 from jobs.labels import JUDGEMENTS
 from jobs.segments import segment_summary
 from rerank_batch.evaluation.comparison import Comparison

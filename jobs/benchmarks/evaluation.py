@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from jobs.console import Console, PeakMemory
-from jobs.evaluate import evaluate, measure_run
+from jobs.evaluate import evaluate
+from jobs.evaluated import measure_run
 from rerank_batch import schema
 from rerank_batch.config import Config, parse_config
 from rerank_batch.evaluation.findings import Questions
