@@ -192,6 +192,9 @@ def evaluate(
         Path | None,
         typer.Option("--markdown", metavar="FILE", help="Write the tables for a pull request."),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check every input, estimate the work, stop.")
+    ] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -207,6 +210,15 @@ def evaluate(
                 "--run takes a finished run, --run-id names a new one, --resume one that died: "
                 "give one of them"
             )
+        if dry_run:
+            from jobs import rerank as plan
+
+            if run is not None:
+                raise ConfigError("--run takes a finished run: there is nothing to try out")
+            loaded = _load(config, overrides)
+            several = bool(loaded.evaluation.systems)
+            plan.show_plan(plan.dry_run(loaded, judged_only=True, compare=several), console)
+            return
         start = _start(run_id, resume, take_over)
         asked = Asked(tuple(fail_under or ()), no_worse_than, margin, markdown)
         if calibrate_gate:

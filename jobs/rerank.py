@@ -307,13 +307,15 @@ def _how_to_go_on(run: Run, lease: Lease, console: Console) -> Iterator[None]:
         raise
 
 
-def dry_run(config: Config, judged_only: bool = False) -> dict[str, Any]:
+def dry_run(config: Config, judged_only: bool = False, compare: bool = False) -> dict[str, Any]:
     """Check every input and estimate the work; loads no model and writes nothing."""
-    inputs = read_inputs(config, judged_only)
+    inputs = (read_comparison if compare else read_inputs)(config, judged_only)
     plan = inputs.plan
     queries = plan.queries.num_rows
     cascade = config.reranker.cascade if config.reranker else ()
     reads = [queries * (scorer.depth or config.retrieval.depth) for scorer in cascade]
+    if isinstance(inputs, ComparisonInputs):
+        reads = [queries * depth for depth in inputs.most_pairs()]
     summary: dict[str, Any] = {
         "dry_run": True,
         "root": config.root,

@@ -59,6 +59,26 @@ class ComparisonInputs(Inputs):
     systems: tuple[System, ...]
     retrievals: tuple[Retrieval, ...]
 
+    def most_pairs(self) -> list[int]:
+        """How many documents of a query each of the scorers may have to read, before any is known.
+
+        First in a cascade, a model reads the first of what was retrieved, which the deepest system
+        of a retrieval reads for all; later in one, what it reads depends on what came before.
+        """
+        first: dict[tuple[int, int], int] = {}
+        later = dict.fromkeys((scorer.number for scorer in self.scorers), 0)
+        for system in self.systems:
+            for place, reads in enumerate(system.cascade):
+                depth = reads.depth or system.depth
+                if place == 0 and not reads.listwise:
+                    key = (reads.scorer, system.retrieval)
+                    first[key] = max(first.get(key, 0), depth)
+                else:
+                    later[reads.scorer] += depth
+        for (scorer, _), depth in first.items():
+            later[scorer] += depth
+        return list(later.values())
+
 
 def read_comparison(config: Config, judged_only: bool = True) -> ComparisonInputs:
     """Read and check everything that the computed systems of a configuration need.

@@ -46,7 +46,12 @@ def compared(
         },
     }
     config = with_systems(built_config, folder, systems)
-    return {"folder": folder, "systems": systems, "summary": run_json("evaluate", config)}
+    return {
+        "folder": folder,
+        "systems": systems,
+        "config": config,
+        "summary": run_json("evaluate", config),
+    }
 
 
 def _stage(reranker: dict[str, Any], depth: int) -> dict[str, Any]:
@@ -70,8 +75,11 @@ def test_copies_are_undecided_and_everything_is_told(compared) -> None:
 
 def test_every_pair_was_read_once(compared) -> None:
     """30 judged queries: 20 candidates by the cross-encoder, 15 by late interaction; what the
-    cascade and the shallow one want was read for the deep one."""
+    cascade and the shallow one want was read for the deep one. Before, it is not known that the
+    cascade's six are among the twenty."""
     summary = compared["summary"]
+    plan = run_json("evaluate", compared["folder"] / "systems.yaml", "--dry-run")
+    assert plan["pairs"] == 30 * (20 + 15 + 6)
     assert summary["judged"] == 30
     assert summary["pairs"] == 30 * (20 + 15)
 
