@@ -60,7 +60,7 @@ class Call:
 
 
 class Calls(set[Call]):
-    """Every call of the SDK, with the bucket and the prefix of the example in place of the test's."""
+    """Every call of the SDK, as if the test's bucket and prefix were those of the example."""
 
     def __init__(self, prefix: str) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ def noted(prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calls]:
 
 
 def play_job(prefix: str, tmp_path: Path) -> None:
-    """A night and what belongs to it, an upload in parts and an upload that is given up included."""
+    """A night and what belongs to it, uploads in parts included."""
     root = open_root(f"{prefix}/rerank")
     root.check_writes()
     run = Run.create(root, "nightly-2", spec(created="2026-01-03T03:00:00"))
