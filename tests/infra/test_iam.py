@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, unquote
 
 import botocore.session
 import botocore.validate
 import parliament
 import pytest
+import yaml
 
 from jobs.console import Console
 from jobs.runs import collect_garbage, show_list, verify
@@ -22,6 +24,10 @@ from rerank_batch.results import open_results
 from rerank_batch.run import Run
 from rerank_batch.score_cache import ScoreCache
 from rerank_batch.storage import Root, open_root, s3
+from tests.chaos import fault_proxy
+from tests.chaos.arena import write_base
+from tests.chaos.project import Project, clean_environment, write_project
+from tests.chaos.s3_server import S3Server
 from tests.conftest import BUCKET
 from tests.helpers import complete_run, plan_table, reject_table, spec, write_all
 from tests.infra.iam import allowed, listed
@@ -172,6 +178,73 @@ def test_a_role_may_do_all_that_it_does(
     assert refused == []
     others = {action.removeprefix("s3:") for action in granted(policy(role))} - done
     assert others <= {"AbortMultipartUpload"}, "what is never done need not be allowed"
+
+
+@pytest.mark.slow
+def test_a_whole_night_stays_within_the_policy_of_the_job(
+    prefix: str, store: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every request of driver and workers, whoever makes it: the SDK, or Arrow's own client."""
+    folder = prefix.removeprefix(f"s3://{BUCKET}/")
+    corpus, queries = f"{prefix}/corpus", f"{prefix}/queries"
+    config = write_project(tmp_path / "project", write_base(tmp_path / "base"), "-", "-", 20)
+    settings = yaml.safe_load(config.read_text("utf-8"))
+    settings["root"], settings["index"]["path"] = f"{prefix}/rerank", f"{prefix}/index/nightly"
+    settings["cache"] = {"enabled": True}
+    for section, name, place in (
+        ("corpus", "corpus", corpus),
+        ("queries", "log", queries),
+        ("qrels", "qrels", f"{prefix}/qrels"),
+    ):
+        settings[section]["path"] = f"{place}/{name}.parquet"
+        key = f"{place.removeprefix(f's3://{BUCKET}/')}/{name}.parquet"
+        store.client().upload_file(str(config.with_name(f"{name}.parquet")), BUCKET, key)
+    config.write_text(yaml.safe_dump(settings), "utf-8")
+
+    seen: list[fault_proxy.Head] = []
+    read_head = fault_proxy.read_head
+
+    async def note(reader: Any) -> fault_proxy.Head:
+        head = await read_head(reader)
+        if not head.first[0].startswith("HTTP"):
+            seen.append(head)
+        return head
+
+    monkeypatch.setattr(fault_proxy, "read_head", note)
+    with fault_proxy.FaultProxy(store.port, seed=0, rates={}) as proxy:
+        there = {**store.environment(), "AWS_ENDPOINT_URL_S3": proxy.endpoint}
+        project = Project(config, f"{prefix}/rerank", clean_environment(**there))
+        for command in (["build-index", config, "--force"], ["rerank", config]) * 2:
+            done = project.run(*command)
+            assert done.returncode == 0, done.stderr
+    calls = {call for head in seen if (call := of_request(head, folder))}
+    assert {call.action for call in calls} >= {"s3:PutObject", "s3:GetObject", "s3:ListBucket"}
+    job = policy("job")
+    assert [c for c in calls if not allowed(job, c.action, c.resource, dict(c.context))] == []
+
+
+def of_request(head: fault_proxy.Head, folder: str) -> Call | None:
+    """A request as IAM sees it; the keys of a bulk deletion are in its body, and not told here."""
+    method, target, _ = head.first
+    path, _, query = target.partition("?")
+    asked = set(parse_qs(query, keep_blank_values=True))
+    bucket, _, key = unquote(path).lstrip("/").partition("/")
+    assert bucket == BUCKET, target
+    if not key:
+        if method == "POST" and "delete" in asked:
+            return None
+        assert method in ("GET", "HEAD"), target
+        what = "ListBucketMultipartUploads" if "uploads" in asked else "ListBucket"
+        return Call(f"s3:{what}", THEIRS)
+    action = {"GET": "s3:GetObject", "HEAD": "s3:GetObject", "PUT": "s3:PutObject"}.get(method)
+    if action is None:
+        action = "s3:AbortMultipartUpload" if "uploadId" in asked else "s3:DeleteObject"
+        action = "s3:PutObject" if method == "POST" else action
+    context = {"s3:if-none-match": "if-none-match", "s3:if-match": "if-match"}
+    given = tuple(
+        (key, head.headers[name]) for key, name in context.items() if name in head.headers
+    )
+    return Call(action, f"{THEIRS}/{key.removeprefix(f'{folder}/')}", given)
 
 
 def granted(policy: Any) -> set[str]:
