@@ -67,6 +67,13 @@ Resume = Annotated[
 TakeOver = Annotated[
     bool, typer.Option("--take-over", help="With --resume: even if its driver is alive.")
 ]
+OrResume = Annotated[
+    bool,
+    typer.Option(
+        "--or-resume",
+        help="With --run-id: begin that run, or go on with it; what a scheduler may repeat.",
+    ),
+]
 RootUri = Annotated[
     str, typer.Argument(metavar="ROOT", help="The folder or s3:// prefix that holds the runs.")
 ]
@@ -127,6 +134,7 @@ def rerank(
     run_id: RunId = None,
     resume: Resume = None,
     take_over: TakeOver = False,
+    or_resume: OrResume = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check every input, estimate the work, stop.")
     ] = False,
@@ -141,7 +149,8 @@ def rerank(
         if dry_run:
             job.show_plan(job.dry_run(loaded), console)
         else:
-            job.show(job.rerank(loaded, console, _start(run_id, resume, take_over)), console)
+            start = _start(run_id, resume, take_over, or_resume)
+            job.show(job.rerank(loaded, console, start), console)
 
 
 @app.command(
@@ -580,14 +589,18 @@ def _load(path: Path, overrides: list[str] | None) -> Config:
     return located(config)
 
 
-def _start(run_id: str | None, resume: str | None, take_over: bool) -> "Start":
+def _start(
+    run_id: str | None, resume: str | None, take_over: bool, or_resume: bool = False
+) -> "Start":
     from jobs.rerank import Start
 
     if run_id is not None and resume is not None:
         raise ConfigError("--run-id names a new run, --resume one that died: give one of them")
-    if take_over and resume is None:
+    if or_resume and run_id is None:
+        raise ConfigError("--or-resume goes with --run-id, the same for every try")
+    if take_over and resume is None and not or_resume:
         raise ConfigError("--take-over goes with --resume RUN_ID")
-    return Start(run_id, resume, take_over)
+    return Start(run_id, resume, take_over, or_resume)
 
 
 def _interrupt(*_: object) -> None:

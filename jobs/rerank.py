@@ -35,6 +35,7 @@ from rerank_batch.run import (
     Lease,
     Run,
     block_bounds,
+    is_begun,
     read_latest,
     refuse_if_taken_over,
     total,
@@ -64,11 +65,21 @@ _SMALLEST_BLOCK, _LARGEST_BLOCK = 256, 4096
 
 @dataclass(frozen=True)
 class Start:
-    """How a run is begun: under which id, or going on with which one that died."""
+    """How a run is begun: under which id, or going on with which one that died.
+
+    With ``or_resume`` the same command does either: it begins ``run_id``, or goes on with it.
+    """
 
     run_id: str | None = None
     resume: str | None = None
     take_over: bool = False
+    or_resume: bool = False
+
+    def to_resume(self, root: Root) -> str | None:
+        """The run to go on with; None where a new one is to begin."""
+        if self.or_resume and self.run_id is not None and is_begun(root, self.run_id):
+            return self.run_id
+        return self.resume
 
 
 def rerank(
@@ -127,8 +138,8 @@ def try_out(config: Config, inputs: Inputs, console: Console) -> dict[str, Any]:
 
 def _begin(root: Root, config: Config, inputs: Inputs, start: Start) -> Run:
     """A new run, or the one to go on with, which must be made of the same."""
-    if start.resume is not None:
-        run = Run.open(root, start.resume)
+    if (resume := start.to_resume(root)) is not None:
+        run = Run.open(root, resume)
         run.check_made_of(inputs.made_of)
         if run.state() == ABORTED:
             raise RunConflict(f"run {run.run_id} was aborted; begin a new one")

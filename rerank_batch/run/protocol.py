@@ -549,6 +549,12 @@ def latest_run(root: Root, job: str) -> Run:
     return Run.open(root, latest["run_id"])
 
 
+def is_begun(root: Root, run_id: str) -> bool:
+    """Whether the run has its spec, whatever became of it since."""
+    check_run_id(run_id)
+    return root.size(run_key(run_id, "spec.json")) is not None
+
+
 def list_runs(root: Root) -> list[str]:
     """Run ids, oldest first."""
     ids = [name for name in root.folders("runs/") if RUN_ID.match(name)]

@@ -101,9 +101,11 @@ def test_a_driver_that_is_killed_leaves_the_old_run_to_readers_and_resumes_to_th
     project, reference, moment, tmp_path
 ):
     run_id = f"killed-{moment}"
+    scheduled = ("--run-id", run_id, "--or-resume")  # what a scheduler repeats until it succeeds
+    resume = scheduled if moment == "working" else ("--resume", run_id)
     before = latest_run(open_root(project.root), "chaos").run_id
     if moment == "working":
-        driver = project.driver(tmp_path / "log", "--run-id", run_id)
+        driver = project.driver(tmp_path / "log", *scheduled)
         wait_for(lambda: open_root(project.root).sizes(f"runs/{run_id}/commits/"))
         os.kill(driver.pid, signal.SIGKILL)
         assert driver.wait() == -signal.SIGKILL
@@ -114,9 +116,7 @@ def test_a_driver_that_is_killed_leaves_the_old_run_to_readers_and_resumes_to_th
     assert latest_run(open_root(project.root), "chaos").run_id == before
     assert open_results(project.root, "chaos").arrow().count_rows() == QUERIES
 
-    resumed = json.loads(
-        succeed(project.run("rerank", project.config, "--resume", run_id, "--json")).stdout
-    )
+    resumed = json.loads(succeed(project.run("rerank", project.config, *resume, "--json")).stdout)
     assert content(project.root, run_id) == reference
     assert latest_run(open_root(project.root), "chaos").run_id == run_id
     succeed(project.run("runs", "verify", project.root, run_id))
@@ -124,7 +124,7 @@ def test_a_driver_that_is_killed_leaves_the_old_run_to_readers_and_resumes_to_th
     if moment == "final":
         assert resumed["done_before"] == QUERIES, "all was done: nothing is scored again"
     # A resume of what is complete finds nothing to do and says so.
-    again = succeed(project.run("rerank", project.config, "--resume", run_id))
+    again = succeed(project.run("rerank", project.config, *scheduled))
     assert "complete: nothing is left to do" in again.stderr
 
 
