@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 ROUNDS ?= 30
 
-.PHONY: help demo test test-slow gpu chaos lint constraints clean
+.PHONY: help demo test test-slow test-infra gpu chaos lint constraints clean
 
 help:
 	@echo "make demo       the main job on a real sample: index, retrieve, rerank, report"
 	@echo "make test       linters, types, import rules and the tests"
 	@echo "make test-slow  the slow tests: kills, faults, memory and scale"
+	@echo "make test-infra  manifests, policies and container files against their schemas"
 	@echo "make gpu        every check and measurement that needs a GPU, in one go"
 	@echo "make chaos      drivers, workers and an S3 server killed at random, ROUNDS=30 times each"
 	@echo "make clean      remove .venv, the sample, its index and its runs"
@@ -17,7 +18,7 @@ help:
 .venv/installed: pyproject.toml infra/constraints.txt infra/install_torch.sh
 	$(PYTHON) -m venv .venv
 	sh infra/install_torch.sh $(BIN)/python infra/constraints.txt
-	$(BIN)/python -m pip install --quiet -c infra/constraints.txt -e ".[sample,cluster,dev]"
+	$(BIN)/python -m pip install --quiet -c infra/constraints.txt -e ".[sample,dev]"
 	touch $@
 
 demo: .venv/installed
@@ -37,6 +38,10 @@ test: lint
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow -s --timeout 1800
+
+test-infra: .venv/installed
+	$(BIN)/python -m pip install --quiet -c infra/constraints.txt -e ".[sample,cluster,dev,infra]"
+	$(BIN)/python -m pytest -m infra --timeout 1800 tests/infra
 
 gpu: .venv/installed
 	$(BIN)/python -m pytest -m gpu tests/scoring/test_gpu.py
