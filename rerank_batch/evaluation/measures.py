@@ -4,6 +4,7 @@ Rankings are handed over as ``score = -rank``: the order is decided once, in `ra
 evaluator breaks ties again by rules of its own.
 """
 
+import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ def parse_measures(names: Sequence[str]) -> list[Any]:
         except _NOT_A_MEASURE as error:
             raise ConfigError(
                 f"evaluation.measures: {name!r} is no measure ({error}); "
-                "write them as ir-measures does: nDCG@10, RR@10, R@50, P@5, AP, Success@5"
+                "write them as ir-measures does: nDCG@10, RR@10, R@50, P@5, AP, Success@5, RBP(rel=1)"
             ) from None
         if measure in parsed:
             raise ConfigError(f"evaluation.measures: {name!r} stands twice, as {measure}")
@@ -86,6 +87,8 @@ def _safe(grades: Mapping[str, int]) -> dict[str, int]:
 
 
 _NOT_A_MEASURE = (
+    subprocess.CalledProcessError,  # ERR runs a Perl script that takes numbers for query ids alone
+    OSError,
     NameError,
     ValueError,
     TypeError,

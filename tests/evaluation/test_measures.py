@@ -115,6 +115,8 @@ def test_a_judged_query_that_found_nothing_scores_0_and_one_without_judgements_n
         "nDCG@-1",
         "P",
         "R",
+        "RBP",
+        "ERR@20",
     ],
 )
 def test_what_is_no_measure_is_a_config_error_with_examples(name: str) -> None:
@@ -145,6 +147,17 @@ def test_one_measure_by_two_names_is_refused_or_valued_twice(names: list[str]) -
     (values,) = per_query(measures, names, {"q": {"d": 1}}, {"q": ["d"]}).values()
     assert len(values) == len(names)
     assert set(values.values()) == {1.0}
+
+
+@pytest.mark.parametrize("p", [0.5, 0.8])
+def test_rank_biased_precision_is_that_of_its_formula(p: float) -> None:
+    """(1 - p) times the sum of p^(rank - 1) over relevant documents (Moffat and Zobel, 2008)."""
+    names = [f"RBP(p={p},rel=1)", "nDCG@10"]
+    qrels = {"q": {"b": 1, "d": 2, "c": 0, "x": 1}, "empty": {"a": 1}}
+    rankings = {"q": ["a", "b", "c", "d"], "empty": []}
+    found = per_query(parse_measures(names), names, qrels, rankings)
+    assert found["q"][names[0]] == pytest.approx((1 - p) * (p**1 + p**3), abs=1e-6)
+    assert found["empty"][names[0]] == 0.0
 
 
 SHALLOW = ["nDCG@3", "P@2", "R@4", "RR@2", "AP@3", "Success@1", "Judged@2"]
