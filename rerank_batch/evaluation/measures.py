@@ -31,7 +31,8 @@ def parse_measures(names: Sequence[str]) -> list[Any]:
         except _NOT_A_MEASURE as error:
             raise ConfigError(
                 f"evaluation.measures: {name!r} is no measure ({error}); "
-                "write them as ir-measures does: nDCG@10, RR@10, R@50, P@5, AP, Success@5, RBP(rel=1)"
+                "write them as ir-measures does: nDCG@10, RR@10, R@50, P@5, AP, Success@5, "
+                "RBP(rel=1)"
             ) from None
         if measure in parsed:
             raise ConfigError(f"evaluation.measures: {name!r} stands twice, as {measure}")
