@@ -343,7 +343,7 @@ def test_a_true_gain_of_the_detectable_size_is_found_four_times_in_five(
     detectable = detectable_difference(draw(rng, 100_000, 0.0), comparisons)
     assert detectable is not None
     gain = detectable * math.sqrt(100_000 / 200)
-    rest = {place: [0.1, -0.1] for place in range(1, comparisons)}
+    rest = {place: [0.1, -0.1] * 3 for place in range(1, comparisons)}
     found = sum(
         paired_tests({0: draw(rng, 200, gain).tolist(), **rest})[0].outcome == "better"
         for _ in range(300)
