@@ -302,6 +302,9 @@ def benchmark_evaluation(
     queries: Annotated[int, typer.Option(help="Queries of the run.")] = 1_000_000,
     candidates: Annotated[int, typer.Option(help="Candidates of each.")] = 100,
     peer_queries: Annotated[int, typer.Option(help="Queries that ir-measures gets.")] = 50_000,
+    kept: Annotated[
+        Path | None, typer.Option("--keep", metavar="FOLDER", help="Make the rows there, once.")
+    ] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -309,7 +312,7 @@ def benchmark_evaluation(
     with _command(as_json, verbose) as console:
         from jobs.benchmarks import evaluation as job
 
-        job.evaluation(queries, candidates, min(peer_queries, queries), console)
+        job.evaluation(queries, candidates, min(peer_queries, queries), kept, console)
 
 
 @benchmark_app.command(

@@ -38,13 +38,23 @@ _DOCUMENTS = 10_000_000
 _JUDGED = 3
 
 
-def evaluation(queries: int, candidates: int, peer_queries: int, console: Console) -> None:
-    """Make a run, evaluate it, and measure the first of its queries by ir-measures alone."""
-    with tempfile.TemporaryDirectory() as folder:
-        config = _config(Path(folder), candidates)
-        console.note(f"making {queries:,} queries with {candidates} candidates each")
-        _in_a_process(_make, Path(folder), queries, candidates)
-        stored = sum(file.stat().st_size for file in Path(folder).rglob("*.parquet"))
+def evaluation(
+    queries: int, candidates: int, peer_queries: int, kept: Path | None, console: Console
+) -> None:
+    """Make a run, evaluate it, and measure the first of its queries by ir-measures alone.
+
+    The run is made in the folder ``kept`` and stays there for the next time; without one it goes.
+    """
+    with tempfile.TemporaryDirectory() as passing:
+        name = f"{queries}x{candidates}"
+        folder = Path(passing) if kept is None else (kept / name).absolute()
+        config = _config(folder, candidates)
+        if not (folder / "made").exists():
+            console.note(f"making {queries:,} queries with {candidates} candidates each")
+            folder.mkdir(parents=True, exist_ok=True)
+            _in_a_process(_make, folder, queries, candidates)
+            (folder / "made").touch()
+        stored = sum(file.stat().st_size for file in folder.rglob("*.parquet"))
         run = Run.open(open_root(config.root), _RUN)
         questions = Questions(_MEASURES, schema.SYSTEMS, large=True)
         took: dict[str, tuple[float, float, int]] = {}
@@ -60,7 +70,7 @@ def evaluation(queries: int, candidates: int, peer_queries: int, console: Consol
             summary = evaluate(config, console, from_run=_RUN)
         took["all of evaluate"] = time.perf_counter() - began, memory.bytes / 2**30, queries
 
-        seconds, peak, means = _in_a_process(_peer, Path(folder), peer_queries)
+        seconds, peak, means = _in_a_process(_peer, folder, peer_queries)
         took["ir-measures"] = seconds, peak / 2**30, peer_queries
     per_query = {name: 1e6 * each[0] / each[2] for name, each in took.items()}
     ratio = per_query["ir-measures"] / per_query["the measures"]
