@@ -15,7 +15,14 @@ import pytest
 from rerank_batch.errors import ConfigError
 from rerank_batch.evaluation.depth import DepthRow, DepthStudy
 from rerank_batch.evaluation.failures import Case, Failures, Group, Hit, Moved
-from rerank_batch.evaluation.report import MeasureRow, QueryGain, Report, render, verdict
+from rerank_batch.evaluation.report import (
+    MeasureRow,
+    QueryGain,
+    Report,
+    forest,
+    render,
+    verdict,
+)
 from rerank_batch.evaluation.significance import PairedTest, paired_tests
 
 HOSTILE = "<script>alert(1)</script>"
@@ -112,6 +119,28 @@ REPORT = Report(
     failures=failures(),
 )
 EMPTY = replace(REPORT, measures=(), gains=(), judged=0, depth=None, failures=None)
+
+
+def several(
+    name: str = "late 50", described: str = "50 of Flat, then late-interaction:x"
+) -> Report:
+    """Two systems beside retrieval: one better, one a copy."""
+    values = {"nDCG@10": 0.552, "RR@10": 0.701, "R@50": 0.871}
+    rows = [replace(row, system=name) for row in (NDCG, MRR, RECALL)]
+    rows += [MeasureRow(m, v, v, replace(COPIES, comparisons=2), "copy") for m, v in values.items()]
+    return replace(
+        REPORT,
+        systems=("retrieval", name, "copy"),
+        best=name,
+        described={"retrieval": "50 of Flat", name: described, "copy": "50 of Flat"},
+        means={
+            "retrieval": values,
+            name: {"nDCG@10": 0.611, "RR@10": 0.672, "R@50": 0.871},
+            "copy": values,
+        },
+        missing={name: 7},
+        measures=tuple(rows),
+    )
 
 
 def judged_as(retrieval: float = 0.552, reranked: float = 0.611, **test: object) -> Report:
@@ -314,6 +343,33 @@ def test_where_depths_are_not_known_it_says_why() -> None:
     assert Tags(page).open == []
 
 
+def test_several_systems_are_compared_with_the_first() -> None:
+    report = several()
+    page = render(report)
+    assert verdict(report).text.startswith(
+        "The best of 2 systems beside retrieval, late 50, raised nDCG@10 from 0.552 to 0.611"
+    )
+    assert "no list for 7 queries, which count as 0" in page
+    rows = [
+        [row.measure, f"{row.after:.3f}", f"{abs(row.test.difference):.3f}"]
+        for row in report.measures
+    ]
+    table = "|".join(cells(page))
+    for measure, after, difference in rows:
+        assert re.search(rf"\|{measure}\|{after}\|[+−]?{difference}\|", table), measure
+    points = [a for tag, a in Tags(page).tags if tag == "circle" and a["r"] == "5"]
+    assert [attributes["class"] for attributes in points] == ["after", "open"], "decided, a copy"
+    assert "What these queries cannot decide" in page
+
+
+def test_differences_are_placed_on_one_scale_with_zero_in_it() -> None:
+    better, copy = forest(several()).stems
+    assert (better.low, better.high) == (pytest.approx(100 * 0.035 / 0.083), pytest.approx(100))
+    assert better.point == pytest.approx(100 * 0.059 / 0.083)
+    assert (copy.point, copy.low) == (0.0, None)
+    assert forest(several()).zero == 0.0
+
+
 def test_failures_show_both_lists_side_by_side() -> None:
     page = render(REPORT)
     words = " ".join(page.split())
@@ -334,7 +390,11 @@ def test_failures_show_both_lists_side_by_side() -> None:
     assert "(grade 2) from 1 to 14." in one
 
 
-@pytest.mark.parametrize("report", [REPORT, EMPTY, one_query()], ids=["full", "empty", "one"])
+@pytest.mark.parametrize(
+    "report",
+    [REPORT, EMPTY, one_query(), several(), several(HOSTILE, HOSTILE)],
+    ids=["full", "empty", "one", "several", "hostile names"],
+)
 def test_page_is_well_formed_closed_and_accessible(report: Report) -> None:
     page = render(report)
     parsed = Tags(page)
@@ -351,7 +411,9 @@ def test_page_is_well_formed_closed_and_accessible(report: Report) -> None:
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after - before <= 1 for before, after in pairwise(levels))
     assert len(parsed.names("table")) == len(parsed.names("caption"))
-    assert all(a.get("scope") in ("col", "row") for tag, a in parsed.tags if tag == "th")
+    assert all(
+        a.get("scope") in ("col", "row", "rowgroup") for tag, a in parsed.tags if tag == "th"
+    )
     ids = [a["id"] for _, a in parsed.tags if "id" in a]
     assert len(ids) == len(set(ids))
     labels = " ".join(str(a["aria-labelledby"]) for _, a in parsed.tags if "aria-labelledby" in a)
@@ -428,6 +490,15 @@ def test_fits_a_phone(tmp_path: Path) -> None:
         rejects={long: 1},
         facts={long: long},
         failures=failures(2, long, long),
+    )
+    several_systems = several(long[:40], long)  # names are no longer
+    report = replace(
+        report,
+        systems=several_systems.systems,
+        best=long[:40],
+        described=several_systems.described,
+        means=several_systems.means,
+        measures=several_systems.measures,
     )
     page = render(report).replace("<details", "<details open")
     wrapper.write_text(PHONE.format(page=escape(page)), encoding="utf-8")
