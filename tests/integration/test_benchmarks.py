@@ -17,6 +17,7 @@ def config(built_config, tmp_path_factory):
     return file
 
 
+@pytest.mark.slow
 def test_estimate_tells_pairs_hours_and_money_and_leaves_nothing(config, tmp_path):
     asked = ("--queries", 8, "--set", "cost.per_hour=3.6", "--set", f"root={tmp_path}")
     found = run_json("benchmark", "estimate", config, *asked)

@@ -73,6 +73,7 @@ def texts_of(config: Any) -> dict[str, str]:
     return {row["doc_id"]: f"{row['title']} {row['text']}" for row in corpus}
 
 
+@pytest.mark.slow
 def test_a_run_stops_at_its_cap_and_goes_on_with_a_higher_one(serve, built_config, tmp_path):
     """40 queries at 0.01 each; the cap stops it in the middle of a block."""
     server = serve("cohere")
