@@ -519,13 +519,15 @@ def refuse_if_taken_over(root: Root, run_id: str, epoch: int) -> None:
         raise RunConflict(f"run {run_id} was taken over by another driver; this one stops")
 
 
-def read_block(root: Root, run_id: str, number: int) -> pa.Table:
-    """A block of a run's plan: `schema.PLAN`."""
+def read_block(
+    root: Root, run_id: str, number: int, expected: pa.Schema = schema.PLAN
+) -> pa.Table:
+    """A block of a run's plan; one that says more of a query than `schema.PLAN` is ``expected``."""
     key = run_key(run_id, _plan_key(number))
     raw = root.read(key)
     if raw is None:
         raise StorageError(f"{key} is missing")
-    return schema.check(parse_parquet(raw, key), schema.PLAN, key)
+    return schema.check(parse_parquet(raw, key), expected, key)
 
 
 def read_latest(root: Root, job: str) -> dict[str, Any] | None:
