@@ -493,6 +493,21 @@ def benchmark_cache(
         job.cache(pairs, hits, windows, console)
 
 
+@benchmark_app.command("labels", epilog="Example: rerank-batch benchmark labels --queries 20000")
+def benchmark_labels(
+    documents: Annotated[int, typer.Option(min=100, help="Documents to make up.")] = 200_000,
+    queries: Annotated[int, typer.Option(min=20, help="Queries to make up.")] = 112_000,
+    candidates: Annotated[int, typer.Option(min=1, help="Candidates of each.")] = 30,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Mining of a made-up run, a million label rows by default: rows per second, peak memory."""
+    with _command(as_json, verbose) as console:
+        from jobs.benchmarks import labels as job
+
+        job.labels(documents, queries, candidates, console)
+
+
 @benchmark_app.command("done", epilog="Example: rerank-batch benchmark done --rows 10000000")
 def benchmark_done(
     rows: Annotated[int, typer.Option(help="Planned queries.")] = 10_000_000,

@@ -13,10 +13,16 @@ from jobs.console import Console, PeakMemory, facts_table
 from jobs.inputs import node_cache, versions
 from jobs.rerank import Start, _how_to_go_on, _owned, new_run_id, rows_per_block
 from rerank_batch import schema
-from rerank_batch.config import Config, LabelFiltersConfig, QrelsConfig, digest
+from rerank_batch.config import (
+    Config,
+    LabelFiltersConfig,
+    LabelWindowConfig,
+    QrelsConfig,
+    digest,
+)
 from rerank_batch.errors import ConfigError, IndexMismatch, LabelsLeak, RunConflict
 from rerank_batch.labels.candidates import Source
-from rerank_batch.labels.dataset import write_dataset
+from rerank_batch.labels.dataset import check_target, write_dataset
 from rerank_batch.labels.mining import MineLabels, Mining, OtherRun
 from rerank_batch.labels.planning import LabelPlan, Truth, plan_labels
 from rerank_batch.labels.rows import (
@@ -86,21 +92,34 @@ def make_labels(
     Raises:
         LabelsLeak: the splits share what they must not; the run stays unfinished.
     """
-    root, target = open_root(config.root), open_root(out)
-    root.check_writes()
-    inputs = read_label_inputs(config, source_run)
-    run = _begin(config, inputs, start or Start())
-    if run.state() == COMPLETE:
-        console.note(f"run {run.run_id} is complete: nothing is left to mine")
-    else:
-        mine(run, config, inputs, console, take_over=start is not None and start.take_over)
-    run.publish()
-    labels = config.labels
-    console.note(f"writing the dataset to {out}")
-    card = write_dataset(run, target, labels.formats, labels.tuple_negatives, labels.license)
+    labels, target = config.labels, open_root(out)
+    check_target(target)
+    with PeakMemory() as memory:
+        open_root(config.root).check_writes()
+        inputs = read_label_inputs(config, source_run)
+        if labels.source == "qrels" and labels.qrels is None and labels.split.held_out is None:
+            console.note(
+                "labels are made from qrels.path, which evaluate reads as well: what is trained on "
+                "them can be measured on their test split alone. To keep judgements apart, give "
+                "labels.qrels and labels.split.held_out"
+            )
+        run = _begin(config, inputs, start or Start())
+        if run.state() == COMPLETE:
+            console.note(f"run {run.run_id} is complete: nothing is left to mine")
+        else:
+            mine(run, config, inputs, console, take_over=start is not None and start.take_over)
+        run.publish()
+        console.note(f"writing the dataset to {out}")
+        card = write_dataset(run, target, labels.formats, labels.tuple_negatives, labels.license)
     final = run.finished()
-    cost = {name: final[name] for name in ("seconds", "rows_per_second", "peak_memory_gb")}
-    return {**card, **cost, "root": config.root, "out": out}
+    return {
+        **card,
+        "seconds": final["seconds"],
+        "rows_per_second": final["rows_per_second"],
+        "peak_memory_gb": round(memory.bytes / 2**30, 2),
+        "root": config.root,
+        "out": out,
+    }
 
 
 def read_label_inputs(config: Config, source_run: str) -> LabelInputs:
@@ -130,10 +149,15 @@ def read_label_inputs(config: Config, source_run: str) -> LabelInputs:
     mining = Mining(
         source=candidates,
         others=tuple(
-            OtherRun(run.run_id, Source.of(run), window, _same(teacher, _teacher(run)))
+            OtherRun(
+                run.run_id,
+                Source.of(run),
+                _to_the_end(window, run),
+                _same(teacher, _teacher(run)),
+            )
             for run, window in zip(others, labels.negatives.runs, strict=True)
         ),
-        window=labels.negatives.retrieval,
+        window=_to_the_end(labels.negatives.retrieval, source),
         random=labels.negatives.random,
         positives=labels.positives,
         graded=truth.grades is not None,
@@ -246,11 +270,11 @@ def _execute(
     to_do = run.blocks_to_do(done)
     kept = f", {done_before:,} of them done before" if run.epoch > 1 else ""
     console.note(f"run {run.run_id}: {planned:,} queries in {len(run.blocks())} blocks{kept}")
-    peak, start_seconds = 0, 0.0
+    start_seconds = 0.0
     if to_do:
-        with PeakMemory() as memory, cluster(config.compute, console.verbose) as resources:
+        with cluster(config.compute, console.verbose) as resources:
             start_seconds = perf_counter() - began
-            stage = _mining_stage(config, inputs, resources)
+            stage = _mining_stage(config, inputs, resources, len(to_do))
             blocks = run_queries(to_do, [stage], run.writer(), False, plan=PLAN, sums=sums_of)
             progress = console.progress(
                 "queries", planned, lambda: completed, remark=resources.missing
@@ -260,24 +284,20 @@ def _execute(
                     completed += block.queries
                     if lease.lost:
                         refuse_if_taken_over(run.root, run.run_id, run.epoch)
-        peak = memory.bytes
     return {
         "start": start_seconds,
         "execute": perf_counter() - began - start_seconds,
-        "peak": peak,
         "done_before": done_before,
     }
 
 
-def _mining_stage(config: Config, inputs: LabelInputs, resources: Cluster) -> StageSpec:
-    """One actor for each CPU: mining is plain Python, which has one thread."""
-    compute = config.compute.model_copy(
-        update={
-            "scorers": config.compute.scorers
-            if config.compute.scorers != "auto"
-            else max(1, int(resources.cpus))
-        }
-    )
+def _mining_stage(
+    config: Config, inputs: LabelInputs, resources: Cluster, blocks: int
+) -> StageSpec:
+    """One actor for each CPU, as mining is plain Python, which has one thread."""
+    wanted = config.compute.scorers
+    size = max(1, int(resources.cpus)) if wanted == "auto" else wanted
+    compute = config.compute.model_copy(update={"scorers": min(size, blocks)})
     pool = plan_pools(compute, resources.cpus, 0).scorers
     arguments = {"index": inputs.index, "mining": inputs.mining}
     return StageSpec("mine", MineLabels, arguments, pool, LABELLED.append(schema.REJECT_FIELD))
@@ -308,7 +328,6 @@ def _totals(
             "execute": round(measured["execute"], 2),
         },
         "rows_per_second": round(rows * share / max(measured["execute"], 1e-9), 1),
-        "peak_memory_gb": round(measured["peak"] / 2**30, 2),
         "events": {name: int(count) for name, count in total(commits, "events").items()},
         "labels": {
             "source": inputs.told,
@@ -376,6 +395,14 @@ def _teacher(run: Run) -> dict[str, Any] | None:
         "fingerprint": prints[-1],
         "mode": run.finished().get("mode"),
     }
+
+
+def _to_the_end(window: LabelWindowConfig, run: Run) -> LabelWindowConfig:
+    """The window with the run's depth for an end that was left open."""
+    if window.last is not None:
+        return window
+    depth = max(run.spec["config"]["retrieval"]["depth"], window.first)
+    return LabelWindowConfig(first=window.first, last=depth, count=window.count)
 
 
 def _same(teacher: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:

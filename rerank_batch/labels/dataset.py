@@ -1,6 +1,6 @@
 """A finished label run as a dataset: canonical rows, the formats, and the card, in one folder.
 
-    <out>/card.json, README.md               what is in it; card.json is written last
+    <out>/card.json, README.md               what is in it; card.json is whole when all of it is
     <out>/rows/<split>.parquet               the canonical rows, `rows.LABELS`
     <out>/<format>/<split>.parquet or .jsonl
 
@@ -75,15 +75,20 @@ def write_dataset(
     facts = _Facts()
     with tempfile.TemporaryDirectory() as folder:
         files = _write(run, Path(folder), formats, negatives, facts)
+        names = [str(file.relative_to(folder)) for file in files]
+        # Whoever dies from here on has left files that the next one knows and may replace.
+        begun = {"state": "being written", "files": dict.fromkeys(names)}
+        _publish(out, Path(folder), CARD, json.dumps(begun))
         stored = {}
-        for file, rows in files.items():
-            published = out.publish(str(file.relative_to(folder)), file)
-            stored[str(file.relative_to(folder))] = {
+        for name, (file, rows) in zip(names, files.items(), strict=True):
+            published = out.publish(name, file)
+            stored[name] = {
                 "rows": rows,
                 "bytes": published.bytes,
                 "sha256": published.sha256,
             }
         text: dict[str, Any] = {
+            "state": "complete",
             "run": run.run_id,
             "job": run.spec["job"],
             "created": run.spec["created"],
@@ -101,14 +106,15 @@ def write_dataset(
             "files": stored,
             "samples": [row for _, _, row in sorted(facts.samples, key=lambda each: each[:2])],
         }
-        for name, content in (
-            (README, card.markdown(text)),
-            (CARD, json.dumps(text, ensure_ascii=False, indent=1) + "\n"),
-        ):
-            file = Path(folder) / name
-            file.write_text(content, encoding="utf-8")
-            out.publish(name, file)
+        _publish(out, Path(folder), README, card.markdown(text))
+        _publish(out, Path(folder), CARD, json.dumps(text, ensure_ascii=False, indent=1) + "\n")
     return text
+
+
+def _publish(out: Root, folder: Path, name: str, content: str) -> None:
+    file = folder / name
+    file.write_text(content, encoding="utf-8")
+    out.publish(name, file)
 
 
 def _write(
@@ -161,20 +167,28 @@ def _count(rows: Sequence[Row], facts: _Facts) -> None:
     )
 
 
-def _clear(out: Root) -> None:
-    """Remove an earlier dataset; card.json first, so that half of one is never taken for whole."""
-    there = out.sizes("")
-    if not there:
-        return
+def check_target(out: Root) -> list[str]:
+    """What an earlier dataset left in a folder that one may be written to.
+
+    Raises:
+        ConfigError: there is something that is no part of such a dataset.
+    """
+    there = sorted(out.sizes(""))
     raw = out.read(CARD)
     ours = {*_listed(raw), CARD, README} if raw is not None else set()
-    if strange := sorted(set(there) - ours):
+    if strange := [key for key in there if key not in ours]:
         raise ConfigError(
             f"--out {out.uri} holds {strange[0]!r}, which is no part of a label dataset that this "
             "command wrote: nothing was removed. Name an empty folder"
         )
+    return there
+
+
+def _clear(out: Root) -> None:
+    """Remove an earlier dataset; card.json last, so that what is half removed is still known."""
+    there = check_target(out)
+    out.delete([key for key in there if key != CARD])
     out.delete([CARD])
-    out.delete(sorted(set(there) - {CARD}))
 
 
 def _listed(raw: bytes) -> Mapping[str, Any]:
@@ -193,7 +207,7 @@ def _open(file: Path, name: str, negatives: int) -> _Writer:
 
 
 class _Parquet:
-    """Row groups of some thousand rows, whatever the pieces they come in."""
+    """Row groups of so many rows, whatever the pieces they come in."""
 
     _ROWS = 20_000
 
@@ -205,18 +219,18 @@ class _Parquet:
     def write(self, rows: Sequence[Row]) -> None:
         """Append."""
         self._rows += rows
-        if len(self._rows) >= self._ROWS:
+        while len(self._rows) >= self._ROWS:
             self._flush()
 
     def close(self) -> None:
         """Finish the file."""
-        self._flush()
+        if self._rows:
+            self._flush()
         self._writer.close()
 
     def _flush(self) -> None:
-        if self._rows:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
-            self._rows = []
+        group, self._rows = self._rows[: self._ROWS], self._rows[self._ROWS :]
+        self._writer.write_table(pa.Table.from_pylist(group, schema=self._schema))
 
 
 class _Lines:
