@@ -13,12 +13,13 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rerank_batch.config import LabelFormat
@@ -45,16 +46,6 @@ class _Facts:
     origins: Counter[str] = field(default_factory=Counter)
     without_score: int = 0
     samples: list[tuple[bytes, str, Row]] = field(default_factory=list)
-
-
-class _Writer(Protocol):
-    """Takes rows and, at the end, has them in a file."""
-
-    def write(self, rows: Sequence[Row]) -> None:
-        """Append."""
-
-    def close(self) -> None:
-        """Finish the file."""
 
 
 def write_dataset(
@@ -122,31 +113,38 @@ def _write(
 ) -> dict[Path, int]:
     """Write every file under ``folder``; how many rows each holds."""
     source = run.finished()["labels"]["source"]["truth"]
-    written: dict[Path, int] = {}
     with ExitStack() as stack:
-        writers: dict[tuple[str, str], _Writer] = {}
-        names: dict[tuple[str, str], Path] = {}
-        for split in SPLITS:
-            for name in (ROWS, *formats):
-                suffix = "parquet" if name == ROWS else FORMATS[cast("LabelFormat", name)].suffix
-                file = folder / name / f"{split}.{suffix}"
-                file.parent.mkdir(exist_ok=True)
-                names[name, split], written[file] = file, 0
-                writers[name, split] = _open(file, name, negatives)
-                stack.callback(writers[name, split].close)
+        rows = {
+            split: stack.enter_context(closing(_Parquet(_file(folder, ROWS, split), LABELS)))
+            for split in SPLITS
+        }
+        shaped = {
+            (name, split): stack.enter_context(closing(_open(folder, name, split, negatives)))
+            for name in formats
+            for split in SPLITS
+        }
         for table in labelled_batches(run.results_paths()):
-            rows = unfolded(table, source).to_pylist()
-            _count(rows, facts)
+            labels = unfolded(table, source)
+            _count(labels, facts)
             for split in SPLITS:
-                some = [row for row in rows if row["split"] == split]
-                writers[ROWS, split].write(some)
-                written[names[ROWS, split]] += len(some)
+                rows[split].write(labels.filter(pc.equal(labels.column("split"), split)))
             for split, query in _queries(table):
-                for format in formats:
-                    shaped = list(FORMATS[format].rows(query, negatives))
-                    writers[format, split].write(shaped)
-                    written[names[format, split]] += len(shaped)
-    return written
+                for name in formats:
+                    shaped[name, split].add(FORMATS[name].rows(query, negatives))
+    return {writer.file: writer.rows for writer in (*rows.values(), *shaped.values())}
+
+
+def _open(folder: Path, name: LabelFormat, split: str, negatives: int) -> "_Parquet | _Lines":
+    columns = FORMATS[name].columns
+    if columns is None:
+        return _Lines(_file(folder, name, split, "jsonl"))
+    return _Parquet(_file(folder, name, split), columns(negatives))
+
+
+def _file(folder: Path, name: str, split: str, suffix: str = "parquet") -> Path:
+    file = folder / name / f"{split}.{suffix}"
+    file.parent.mkdir(exist_ok=True)
+    return file
 
 
 def _queries(table: pa.Table) -> Iterable[tuple[str, Query]]:
@@ -154,17 +152,25 @@ def _queries(table: pa.Table) -> Iterable[tuple[str, Query]]:
         yield row["split"], Query(row["query_id"], row["query"], row["documents"])
 
 
-def _count(rows: Sequence[Row], facts: _Facts) -> None:
-    for row in rows:
-        facts.rows[f"{row['split']} {row['role']}"] += 1
-        label = "not judged" if row["label"] is None else f"{row['label']:g}"
-        facts.labels[f"{row['role']}: {label}"] += 1
-        facts.origins[f"{row['role']}: {row['origin']}"] += 1
-        facts.without_score += row["teacher_score"] is None
-    drawn = [(order_key(0, row["query_id"])(row["doc_id"]), row["doc_id"], row) for row in rows]
-    facts.samples = heapq.nsmallest(
-        _SAMPLES, [*facts.samples, *drawn], key=lambda each: (each[0], each[1])
-    )
+def _count(labels: pa.Table, facts: _Facts) -> None:
+    keys = ["split", "role", "label", "origin"]
+    for row in labels.group_by(keys).aggregate([([], "count_all")]).to_pylist():
+        count, role = row["count_all"], row["role"]
+        grade = "not judged" if row["label"] is None else f"{row['label']:g}"
+        facts.rows[f"{row['split']} {role}"] += count
+        facts.labels[f"{role}: {grade}"] += count
+        facts.origins[f"{role}: {row['origin']}"] += count
+    facts.without_score += labels.column("teacher_score").null_count
+    ids = zip(*(labels.column(name).to_pylist() for name in ("query_id", "doc_id")), strict=True)
+    drawn = [
+        (order_key(0, query_id)(doc_id), doc_id, number)
+        for number, (query_id, doc_id) in enumerate(ids)
+    ]
+    few = [
+        (key, doc_id, labels.slice(number, 1).to_pylist()[0])
+        for key, doc_id, number in heapq.nsmallest(_SAMPLES, drawn)
+    ]
+    facts.samples = sorted([*facts.samples, *few], key=lambda each: each[:2])[:_SAMPLES]
 
 
 def check_target(out: Root) -> list[str]:
@@ -199,51 +205,64 @@ def _listed(raw: bytes) -> Mapping[str, Any]:
     return files if isinstance(files, dict) else {}
 
 
-def _open(file: Path, name: str, negatives: int) -> _Writer:
-    if name == ROWS:
-        return _Parquet(file, LABELS)
-    columns = FORMATS[cast("LabelFormat", name)].columns
-    return _Lines(file) if columns is None else _Parquet(file, columns(negatives))
-
-
 class _Parquet:
-    """Row groups of so many rows, whatever the pieces they come in."""
+    """A file of row groups of so many rows, whatever the pieces they come in."""
 
     _ROWS = 20_000
 
     def __init__(self, file: Path, schema: pa.Schema) -> None:
+        self.file, self.rows = file, 0
         self._schema = schema
-        self._rows: list[Row] = []
+        self._added: list[Row] = []
+        self._waiting: list[pa.Table] = []
+        self._waiting_rows = 0
         self._writer = pq.ParquetWriter(file, schema, compression="zstd")
 
-    def write(self, rows: Sequence[Row]) -> None:
-        """Append."""
-        self._rows += rows
-        while len(self._rows) >= self._ROWS:
-            self._flush()
+    def add(self, rows: Iterable[Row]) -> None:
+        """Append rows."""
+        self._added += rows
+        if len(self._added) >= self._ROWS:
+            self._take_added()
+
+    def write(self, table: pa.Table) -> None:
+        """Append a table."""
+        self.rows += table.num_rows
+        self._waiting.append(table)
+        self._waiting_rows += table.num_rows
+        while self._waiting_rows >= self._ROWS:
+            self._write_group()
 
     def close(self) -> None:
         """Finish the file."""
-        if self._rows:
-            self._flush()
+        self._take_added()
+        if self._waiting_rows:
+            self._write_group()
         self._writer.close()
 
-    def _flush(self) -> None:
-        group, self._rows = self._rows[: self._ROWS], self._rows[self._ROWS :]
-        self._writer.write_table(pa.Table.from_pylist(group, schema=self._schema))
+    def _take_added(self) -> None:
+        added, self._added = self._added, []
+        self.write(pa.Table.from_pylist(added, schema=self._schema))
+
+    def _write_group(self) -> None:
+        table = pa.concat_tables(self._waiting)
+        self._writer.write_table(table.slice(0, self._ROWS), row_group_size=self._ROWS)
+        rest = table.slice(self._ROWS)
+        self._waiting, self._waiting_rows = [rest], rest.num_rows
 
 
 class _Lines:
-    """One JSON object a line."""
+    """A file of one JSON object a line."""
 
     def __init__(self, file: Path) -> None:
-        self._file = file.open("w", encoding="utf-8")
+        self.file, self.rows = file, 0
+        self._stream = file.open("w", encoding="utf-8")
 
-    def write(self, rows: Sequence[Row]) -> None:
-        """Append."""
+    def add(self, rows: Iterable[Row]) -> None:
+        """Append rows."""
         for row in rows:
-            self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            self._stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+            self.rows += 1
 
     def close(self) -> None:
         """Finish the file."""
-        self._file.close()
+        self._stream.close()

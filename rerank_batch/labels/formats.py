@@ -57,11 +57,6 @@ class Format:
     rows: Callable[[Query, int], Iterator[Row]]
     columns: Callable[[int], pa.Schema] | None = None
 
-    @property
-    def suffix(self) -> str:
-        """Of its files."""
-        return "jsonl" if self.columns is None else "parquet"
-
 
 def _pairs(query: Query, negatives: int) -> Iterator[Row]:
     for each in query.documents:

@@ -29,10 +29,9 @@ from rerank_batch.retrieval.index import Index
 
 ORIGIN_JUDGED, ORIGIN_TEACHER, ORIGIN_RANDOM = "judged", "teacher", "random"
 
-_DRAWS = 4
-"""Random documents that are looked at for each that is wanted, and a few more."""
+_SPARE_DRAWS = 4
+"""Random documents beyond those that are wanted, for those that turn out to be known."""
 
-_MORE_DRAWS = 16
 _WORD = 8
 
 
@@ -133,8 +132,11 @@ class MineLabels:
         found = self._source.of(ids)
         others = [reader.of(ids) for reader in self._others]
         judged = table.column("judged").to_pylist()
+        random = self._random(ids)
         return [
-            self._query(query_id, judged[row], found[row], [each[row] for each in others])
+            self._query(
+                query_id, judged[row], found[row], [each[row] for each in others], random[row]
+            )
             for row, query_id in enumerate(ids)
         ]
 
@@ -144,6 +146,7 @@ class MineLabels:
         judged: Sequence[Mapping[str, Any]],
         found: Candidates,
         others: Sequence[Candidates],
+        random: Sequence[_Hit],
     ) -> _Query:
         grades = {each["doc_id"]: each["grade"] for each in judged}
         held_out = {each["doc_id"] for each in judged if each["held_out"]}
@@ -161,18 +164,20 @@ class MineLabels:
         # Of equal grades the one that the teacher likes best, so that a limit keeps that.
         relevant.sort(key=lambda each: (each[0], -_or_least(scores.get(each[1])), each[1]))
         chosen = [doc_id for _, doc_id in relevant][: self._mining.positives.at_most]
-        pools = list(self._pools(query_id, found, others, scores, {*grades, *scores}))
+        pools = list(self._pools(found, others, scores))
+        if self._mining.random:
+            known = {*grades, *scores, *(hit.doc_id for pool in pools for hit in pool.hits)}
+            hits = self._unknown(query_id, random, known)
+            pools.append(_Pool(ORIGIN_RANDOM, hits, self._mining.random))
         return _Query(query_id, grades, held_out, chosen, scores, pools)
 
     def _pools(
         self,
-        query_id: str,
         found: Candidates,
         others: Sequence[Candidates],
         scores: Mapping[str, tuple[int, float | None]],
-        known: set[str],
     ) -> Iterator[_Pool]:
-        """Where negatives may come from; a document is looked at in the first pool alone."""
+        """What was retrieved; a document is looked at in the first pool alone that has it."""
         seen: set[str] = set()
         origin = "retrieval:" + _name(self._mining.window)
         yield _Pool(
@@ -185,19 +190,33 @@ class MineLabels:
                 candidates = replace(candidates, scores=np.full_like(candidates.scores, np.nan))
             hits = _window(candidates, other.window, seen, own)
             yield _Pool(f"run:{other.name}", hits, other.window.count)
-        if self._mining.random:
-            yield _Pool(ORIGIN_RANDOM, self._draw(query_id, known | seen), self._mining.random)
 
-    def _draw(self, query_id: str, known: set[str]) -> list[_Hit]:
-        """Documents of the whole corpus that neither retrieval nor a judge has seen."""
-        wanted = _DRAWS * self._mining.random + _MORE_DRAWS
-        numbers = draws(self._mining.seed, query_id, len(self._texts), wanted)
-        ids = self._texts.ids(np.array(numbers, dtype=np.int64))
-        return [
-            _Hit(doc_id, None, None, number)
-            for number, doc_id in zip(numbers, ids, strict=True)
-            if doc_id not in known
-        ]
+    def _random(self, query_ids: Sequence[str]) -> list[list[_Hit]]:
+        """A few random documents of the whole corpus for each query."""
+        if not self._mining.random:
+            return [[]] * len(query_ids)
+        wanted = self._mining.random + _SPARE_DRAWS
+        total = len(self._texts)
+        numbers = [draws(self._mining.seed, each, total, wanted) for each in query_ids]
+        distinct = sorted({number for drawn in numbers for number in drawn})
+        ids = self._texts.ids(np.array(distinct, dtype=np.int64))
+        names = dict(zip(distinct, ids, strict=True))
+        return [[_Hit(names[n], None, None, n) for n in drawn] for drawn in numbers]
+
+    def _unknown(self, query_id: str, hits: Sequence[_Hit], known: set[str]) -> list[_Hit]:
+        """The random documents that neither retrieval nor a judge has seen.
+
+        Where too few of them are left, more are drawn: the first of them stay the same.
+        """
+        total, wanted = len(self._texts), self._mining.random + _SPARE_DRAWS
+        while True:
+            unknown = [hit for hit in hits if hit.doc_id not in known]
+            if len(unknown) >= self._mining.random + _SPARE_DRAWS // 2 or wanted >= total:
+                return unknown
+            wanted *= 4
+            numbers = draws(self._mining.seed, query_id, total, wanted)
+            ids = self._texts.ids(np.array(numbers, dtype=np.int64))
+            hits = [_Hit(each, None, None, n) for n, each in zip(numbers, ids, strict=True)]
 
     def _contents(self, queries: Sequence[_Query]) -> dict[str, Text]:
         """The texts of all documents that are looked at; each is read once."""
@@ -258,34 +277,29 @@ class MineLabels:
     ) -> Iterator[tuple[Candidate, str | None]]:
         """The documents of a pool that are looked at, and what keeps each out.
 
-        Windows are looked at whole and then drawn from; of random draws as many are looked at as it
-        takes.
+        Windows are looked at whole and then drawn from; of random documents as many are looked at
+        as it takes.
         """
-        rules = self._mining.rules
-        positive = rules.against(known)
-        judged = [
-            (candidate, rules.reason(candidate, known, positive))
+        positive = self._mining.rules.against(known)
+        judged = (
+            (candidate, self._mining.rules.reason(candidate, known, positive))
             for candidate in (
                 Candidate(hit.doc_id, texts.get(hit.doc_id), hit.score, hit.rank)
                 for hit in pool.hits
             )
-        ]
+        )
         if pool.count == "all":
             yield from judged
-            return
-        good = [candidate.doc_id for candidate, rule in judged if rule is None]
-        if pool.origin == ORIGIN_RANDOM:
-            drawn = set(good[: pool.count])
+        elif pool.origin == ORIGIN_RANDOM:
+            yield from _until(judged, pool.count)
         else:
+            listed = list(judged)
+            good = [candidate.doc_id for candidate, rule in listed if rule is None]
             key = order_key(self._mining.seed, query.query_id)
             drawn = set(heapq.nsmallest(pool.count, good, key=key))
-        for candidate, rule in judged:
-            if pool.origin == ORIGIN_RANDOM and not drawn:
-                return
-            drawn_now = candidate.doc_id in drawn
-            yield candidate, rule if rule is not None or drawn_now else _NOT_DRAWN
-            if pool.origin == ORIGIN_RANDOM:
-                drawn.discard(candidate.doc_id)
+            for candidate, rule in listed:
+                is_left = rule is None and candidate.doc_id not in drawn
+                yield candidate, _NOT_DRAWN if is_left else rule
 
     def _document(
         self, candidate: Candidate, known: Known, role: str, origin: str
@@ -308,6 +322,17 @@ class _Labelled:
     removed: dict[str, int]
     looked_at: int
     reject: str | None
+
+
+def _until(
+    judged: Iterator[tuple[Candidate, str | None]], count: int
+) -> Iterator[tuple[Candidate, str | None]]:
+    """As many as it takes to have ``count`` that no rule keeps out."""
+    for candidate, rule in judged:
+        yield candidate, rule
+        count -= rule is None
+        if not count:
+            return
 
 
 _UNSEEN: tuple[None, None] = (None, None)

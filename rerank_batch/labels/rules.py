@@ -25,13 +25,32 @@ class Text:
 
     @cached_property
     def key(self) -> str:
-        """Equal for texts of the same words in the same order."""
-        return " ".join(words(self.text))
+        """Equal for texts of the same words in the same order; a blank before and after each."""
+        return f" {' '.join(words(self.text))} "
 
     @cached_property
     def shingles(self) -> Shingles:
         """Every run of ``shingle`` words."""
-        return shingles(self.text, self.shingle)
+        return shingles(self.key.split(" ")[1:-1], self.shingle)
+
+    @cached_property
+    def probes(self) -> list[str]:
+        """The same as they would stand in the key of another text."""
+        return [f" {' '.join(shingle)} " for shingle in sorted(self.shingles)]
+
+    def is_near(self, other: "Text", threshold: float) -> bool:
+        """Whether the Jaccard similarity of all runs of words is at least the threshold.
+
+        A text that is so near lacks no more than ``1 - threshold`` of this one's: of one more than
+        that it has at least one, and a text that has none of them need not be cut up at all.
+        """
+        enough = int((1 - threshold) * len(self.probes) + _SLACK) + 1
+        if not any(probe in other.key for probe in self.probes[:enough]):
+            return False
+        return jaccard(self.shingles, other.shingles) >= threshold - _SLACK
+
+
+_SLACK = 1e-9
 
 
 @dataclass(frozen=True)
@@ -106,9 +125,8 @@ class Rules:
         config = self.config
         if config.exact_duplicate and any(text.key == other.key for other in known.texts):
             return "exact_duplicate"
-        if config.near_duplicate is not None and any(
-            jaccard(text.shingles, other.shingles) >= config.near_duplicate for other in known.texts
-        ):
+        near = config.near_duplicate
+        if near is not None and any(positive.is_near(text, near) for positive in known.texts):
             return "near_duplicate"
         return None
 

@@ -32,9 +32,8 @@ def words(text: str) -> list[str]:
     return _WORD.findall(folded) or [folded.strip()]
 
 
-def shingles(text: str, length: int) -> Shingles:
+def shingles(found: Sequence[str], length: int) -> Shingles:
     """Every run of ``length`` words; of a shorter text all of it is one."""
-    found = words(text)
     if len(found) <= length:
         return frozenset([tuple(found)])
     return frozenset(zip(*(found[start:] for start in range(length)), strict=False))

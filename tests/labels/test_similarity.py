@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from rerank_batch.labels.rules import Text
 from rerank_batch.labels.similarity import jaccard, shingles, similar_pairs, words
 
 
@@ -18,9 +19,22 @@ def test_words_know_no_case_no_form_and_no_punctuation():
 def test_a_changed_word_of_a_short_text_costs_as_many_shingles_as_it_is_in():
     text = "one two three four five six seven eight nine ten"
     other = text.replace("five", "FIFE")
-    assert jaccard(shingles(text, 3), shingles(other, 3)) == pytest.approx(5 / 11)
-    assert jaccard(shingles(text, 1), shingles(other, 1)) == pytest.approx(9 / 11)
-    assert shingles("one two", 3) == frozenset([("one", "two")])
+    for length, common in ((3, 5), (1, 9)):
+        one, two = (shingles(words(each), length) for each in (text, other))
+        assert jaccard(one, two) == pytest.approx(common / 11)
+    assert shingles(["one", "two"], 3) == frozenset([("one", "two")])
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    *[st.lists(st.sampled_from("abc"), min_size=1, max_size=12).map(" ".join)] * 2,
+    st.sampled_from([0.2, 0.5, 0.6, 0.75, 0.8, 0.9, 1.0]),
+    st.integers(1, 3),
+)
+def test_what_is_near_is_found_without_cutting_up_what_is_not(one, other, threshold, length):
+    similarity = jaccard(shingles(words(one), length), shingles(words(other), length))
+    found = Text(one, length).is_near(Text(other, length), threshold)
+    assert found == (similarity >= threshold - 1e-9)
 
 
 @settings(max_examples=150, deadline=None)
