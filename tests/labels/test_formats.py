@@ -1,6 +1,6 @@
 """Every format by hand, and every one through the loader of the library that is to read it.
 
-FlagEmbedding and Tevatron are not installed here: their shapes are checked against what their own
+FlagEmbedding and Tevatron need not be there: their shapes are checked against what their own
 code asks of a row, which is cited.
 """
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from rerank_batch.labels.formats import FORMATS, Query
-from tests.conftest import sentences
+from tests.conftest import build_tokenizer, sentences
 from tests.labels.small import corpus, labels_config, mined, run_of
 
 DOCUMENTS = 40
@@ -232,3 +232,45 @@ def test_jsonl_rows_are_json(labelled):
         for query in labelled:
             for row in FORMATS[name].rows(query, 2):
                 assert json.loads(json.dumps(row)) == row
+
+
+@pytest.mark.parametrize("name", ["flagembedding", "flagembedding-scores"])
+def test_flagembedding_loads_it(name, labelled, tmp_path):
+    """Where it is there: `pip install --no-deps FlagEmbedding`, whose own needs do not fit here."""
+    datasets = pytest.importorskip("FlagEmbedding.abc.finetune.reranker.AbsDataset")
+    from FlagEmbedding.abc.finetune.reranker.AbsArguments import AbsRerankerDataArguments
+
+    arguments = AbsRerankerDataArguments(
+        train_data=[str(lines(name, labelled, tmp_path))],
+        knowledge_distillation=name.endswith("scores"),
+        train_group_size=4,
+        query_max_len=16,
+        passage_max_len=32,
+        cache_path=str(tmp_path / "cache"),
+    )
+    tokenizer = build_tokenizer()
+    dataset = datasets.AbsRerankerTrainDataset(arguments, tokenizer)
+    assert len(dataset) == len(labelled)
+    collator = datasets.AbsRerankerCollator(tokenizer, query_max_len=16, passage_max_len=32)
+    batch = collator([dataset[number] for number in range(4)])
+    assert len(batch["pair"]["input_ids"]) == 16
+    scores = batch["teacher_scores"]
+    assert scores is None if name == "flagembedding" else len(scores) == 16
+
+
+def test_tevatron_loads_it(labelled, tmp_path):
+    """Where it is there: `pip install --no-deps tevatron`."""
+    preprocessor = pytest.importorskip("tevatron.datasets.preprocessor")
+    rows = map(json.loads, lines("tevatron", labelled, tmp_path).read_text().splitlines())
+    cut = preprocessor.TrainPreProcessor(build_tokenizer(), 16, 32)
+    for query, row in zip(labelled, rows, strict=True):
+        tokens = cut(row)
+        assert len(tokens["positives"]) == len(query.positives)
+        assert len(tokens["negatives"]) == len(query.negatives)
+
+
+def lines(name, labelled, tmp_path):
+    file = tmp_path / f"{name}.jsonl"
+    shaped = [row for query in labelled for row in FORMATS[name].rows(query, 2)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in shaped))
+    return file
