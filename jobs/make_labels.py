@@ -11,6 +11,7 @@ from rich.table import Table
 
 from jobs.console import Console, PeakMemory, facts_table
 from jobs.inputs import node_cache, versions
+from jobs.labels import label_files, read_labels
 from jobs.rerank import Start, _how_to_go_on, _owned, new_run_id, rows_per_block
 from rerank_batch import schema
 from rerank_batch.config import (
@@ -67,9 +68,7 @@ _JOB_CHARS = 57
 class LabelInputs:
     """Everything a label run works on, checked before anything is started."""
 
-    source: Run
     index: Index
-    truth: Truth
     mining: Mining
     held_out: HeldOut
     plan: LabelPlan
@@ -138,11 +137,10 @@ def read_label_inputs(config: Config, source_run: str) -> LabelInputs:
         raise ConfigError(
             f"labels.source is teacher, but run {source.run_id} had no reranker: nothing scored"
         )
-    qrels = _qrels(config)
-    truth = Truth(labels.source, read_qrels(qrels) if qrels else None)
+    truth = read_truth(config)
     held_out = _held_out(labels.split.held_out, labels.positives.grade)
     candidates = Source.of(source)
-    plan = plan_labels(candidates, truth, labels, held_out)
+    plan = plan_labels(candidates, truth.truth, labels, held_out)
     others = [
         Run.open(open_root(each.root or config.root), each.run) for each in labels.negatives.runs
     ]
@@ -160,7 +158,7 @@ def read_label_inputs(config: Config, source_run: str) -> LabelInputs:
         window=_to_the_end(labels.negatives.retrieval, source),
         random=labels.negatives.random,
         positives=labels.positives,
-        graded=truth.grades is not None,
+        graded=truth.truth.grades is not None,
         rules=Rules(labels.filters, labels.positives.grade, _is_logit(labels.filters, teacher)),
         seed=labels.seed,
     )
@@ -176,21 +174,21 @@ def read_label_inputs(config: Config, source_run: str) -> LabelInputs:
         "settings": settings,
         "run": _content(source),
         "others": [_content(run) for run in others],
-        "judgements": _fingerprint(qrels),
+        "truth": truth.made_of,
         "held_out": _fingerprint(labels.split.held_out),
         "index": index.manifest.made_of,
         "plan": Plan(plan.queries, schema.REJECTS.empty_table(), 0).fingerprint(),
     }
     told = {
         "truth": labels.source,
-        "judgements": [qrels.path] if qrels else [],
+        "judgements": truth.told,
         "run": source.run_id,
         "others": [run.run_id for run in others],
         "teacher": teacher,
         "documents": index.manifest.documents,
         "corpus": index.manifest.made_of["corpus"],
     }
-    return LabelInputs(source, index, truth, mining, held_out, plan, made_of, told)
+    return LabelInputs(index, mining, held_out, plan, made_of, told)
 
 
 def mine(
@@ -419,14 +417,39 @@ def _is_logit(filters: LabelFiltersConfig, teacher: Mapping[str, Any] | None) ->
     return family != "late-interaction" and not FAMILIES[family].service
 
 
-def _qrels(config: Config) -> QrelsConfig | None:
-    """The judgements that labels are made from; None where the teacher is the source of truth."""
-    if config.labels.source == "teacher":
-        return None
+@dataclass(frozen=True)
+class TruthRead:
+    """A source of truth that was read: where from, for the card, and what it is made of."""
+
+    truth: Truth
+    told: str
+    made_of: Any
+
+
+def read_truth(config: Config) -> TruthRead:
+    """What ``labels.source`` names; another source is another branch here, in the form of `Qrels`.
+
+    Raises:
+        ConfigError: its paths are not given.
+        InputError: they cannot be read.
+    """
+    source = config.labels.source
+    if source == "teacher":
+        return TruthRead(Truth(source, None), "the run's last reranker", None)
+    if source == "clicks":
+        evaluation = config.evaluation.model_copy(update={"labels": "clicks"})
+        by_clicks = config.model_copy(update={"evaluation": evaluation})
+        labels = read_labels(by_clicks)
+        if labels is None or labels.clicks is None or config.clicks is None:
+            raise ConfigError("labels.source is clicks: give clicks.path")
+        told = f"{config.clicks.path}: {labels.clicks.words}"
+        settings = config.clicks.model_dump(mode="json", exclude={"path"})
+        made_of = {"files": label_files(by_clicks), "settings": settings}
+        return TruthRead(Truth(source, labels.qrels), told, made_of)
     qrels = config.labels.qrels or config.qrels
     if qrels is None:
         raise ConfigError("labels.source is qrels: give labels.qrels.path or qrels.path")
-    return qrels
+    return TruthRead(Truth(source, read_qrels(qrels)), qrels.path, _fingerprint(qrels))
 
 
 def _held_out(config: QrelsConfig | None, grade: int) -> HeldOut:

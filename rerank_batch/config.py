@@ -621,12 +621,13 @@ class LabelSplitConfig(Section):
 class LabelsConfig(Section):
     """Training labels from a finished run; concerns `make-labels` alone.
 
-    ``source`` is the source of truth: judgements (``qrels``, by default those of the job) or the
-    run's last reranker. ``formats`` are written beside the canonical rows; ``tuple_negatives`` is
-    how many negatives a row has in those that need the same number everywhere.
+    ``source`` is the source of truth: judgements (``qrels``, by default those of the job), grades
+    made of ``clicks``, or the run's last reranker. ``formats`` are written beside the canonical
+    rows; ``tuple_negatives`` is how many negatives a row has in those that need the same number
+    everywhere.
     """
 
-    source: Literal["qrels", "teacher"] = "qrels"
+    source: Literal["qrels", "clicks", "teacher"] = "qrels"
     qrels: QrelsConfig | None = None
     positives: LabelPositivesConfig = LabelPositivesConfig()
     negatives: LabelNegativesConfig = LabelNegativesConfig()

@@ -84,7 +84,7 @@ def _sources(card: Mapping[str, Any]) -> list[list[str]]:
     mode = f", in {teacher['mode']}" if teacher and teacher.get("mode") else ""
     return [
         ["truth", source["truth"]],
-        ["judgements", ", ".join(source["judgements"]) or "none"],
+        ["judgements", source["judgements"]],
         ["mined in run", source["run"]],
         ["other runs", ", ".join(source["others"]) or "none"],
         ["teacher", told + mode],

@@ -203,6 +203,37 @@ def test_what_is_held_out_stays_out_of_train(made_up, tmp_path):
     assert card["leak_check"]["passed"]
 
 
+def test_clicks_can_be_the_source_of_truth(made_up, tmp_path):
+    """Of each query one document was always clicked, another one never."""
+    judged = pq.read_table(tmp_path / "qrels.parquet").to_pylist()
+    shown = [
+        {
+            "query_id": row["query_id"],
+            "doc_id": doc_id,
+            "position": 1,
+            "clicked": clicked,
+            "count": 50,
+        }
+        for row in judged
+        for doc_id, clicked in ((row["doc_id"], True), ("d00000000", False))
+        if row["doc_id"] != "d00000000"
+    ]
+    pq.write_table(pa.Table.from_pylist(shown), tmp_path / "clicks.parquet")
+    clicks = {"path": str(tmp_path / "clicks.parquet"), "propensity": {"eta": 1.0}}
+    labels = made_up.labels.model_copy(update={"source": "clicks"})
+    given = {**made_up.model_dump(mode="json"), "clicks": clicks, "labels": labels.model_dump()}
+    card = make(Config.model_validate(given), tmp_path / "out", run_id="clicks")
+    assert card["source"]["truth"] == "clicks"
+    assert "click labels, not judgements" in card["source"]["judgements"]
+    rows = pl.concat([pl.read_parquet(file) for file in (tmp_path / "out/rows").iterdir()])
+    found = rows.filter(pl.col("role") == "positive").select("query_id", "doc_id").sort("query_id")
+    expected = [(row["query_id"], row["doc_id"]) for row in shown if row["clicked"]]
+    assert found.rows() == sorted(expected)
+    assert rows["source"].unique().to_list() == ["clicks"]
+    with pytest.raises(ConfigError, match=r"clicks\.path"):
+        make(made_up.model_copy(update={"labels": labels}), tmp_path / "none")
+
+
 def test_the_card_tells_sources_rules_and_samples(made_up, tmp_path):
     card = make(made_up, tmp_path / "out", run_id="mine")
     stored = json.loads((tmp_path / "out/card.json").read_text())
