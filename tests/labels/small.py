@@ -61,8 +61,10 @@ def labels_config(**settings: Any) -> LabelsConfig:
     return LabelsConfig.model_validate(given)
 
 
-def plan(source: Source, qrels: Qrels | None, config: LabelsConfig) -> LabelPlan:
-    return plan_labels(source, Truth(config.source, qrels), config, HeldOut())
+def plan(
+    source: Source, qrels: Qrels | None, config: LabelsConfig, held_out: HeldOut | None = None
+) -> LabelPlan:
+    return plan_labels(source, Truth(config.source, qrels), config, held_out or HeldOut())
 
 
 def mined(
@@ -72,6 +74,7 @@ def mined(
     config: LabelsConfig,
     others: Sequence[Any] = (),
     is_logit: bool = True,
+    held_out: HeldOut | None = None,
 ) -> list[dict[str, Any]]:
     """What the stage makes of every query of the run that is labelled."""
     mining = Mining(
@@ -85,7 +88,7 @@ def mined(
         seed=config.seed,
     )
     stage = MineLabels(texts, mining)  # type: ignore[arg-type]
-    rows: list[dict[str, Any]] = stage(plan(source, qrels, config).queries).to_pylist()
+    rows: list[dict[str, Any]] = stage(plan(source, qrels, config, held_out).queries).to_pylist()
     return rows
 
 

@@ -9,6 +9,7 @@ from rerank_batch.errors import InputError
 from rerank_batch.labels.mining import MineLabels, Mining, OtherRun, draws
 from rerank_batch.labels.rows import LABELLED
 from rerank_batch.labels.rules import Rules
+from rerank_batch.labels.splits import HeldOut
 from tests.conftest import sentences
 from tests.labels.small import corpus, labels_config, mined, negatives, plan, removed, run_of
 
@@ -152,6 +153,23 @@ def test_a_query_that_cannot_be_labelled_is_rejected_with_the_reason(texts, sour
     config = labels_config(negatives={"retrieval": {"count": 0}, "random": 0})
     positives_only = mined(texts, source, {"q02": {"d00": 1}}, config)
     assert [row["reject"] for row in positives_only] == [None], "none was asked for"
+
+
+def test_a_document_of_a_stricter_split_is_no_positive_and_still_a_negative(texts, source):
+    config = labels_config(
+        split={"dev": 0.0, "test": 0.0, "shared": "drop"}, filters={"share": None}
+    )
+    qrels = {"q00": {"d00": 1, "d03": 1}, "q01": {"d03": 1}, "q02": {"d06": 1, "d09": 0}}
+    qrels["q03"] = {"d09": 1}
+    held_out = HeldOut(query_ids={"q03"}, documents={"d03", "d09"})
+    rows = mined(texts, source, qrels, config, held_out=held_out)
+    assert [row["split"] for row in rows] == ["train", "train", "train", "test"]
+    found = [[d["doc_id"] for d in row["documents"] if d["role"] == "positive"] for row in rows]
+    assert found == [["d00"], [], ["d06"], ["d09"]]
+    assert [row["reject"] for row in rows] == [None, "no_positive", None, None]
+    assert [row["removed"]["held_out"] for row in rows] == [1, 1, 0, 0]
+    assert "d03" not in negatives(rows[0])
+    assert "d09" in negatives(rows[2]), "judged not relevant there, whatever it is elsewhere"
 
 
 def test_the_teacher_can_be_the_source_of_truth(texts, source):
