@@ -58,6 +58,7 @@ from rerank_batch.stages import StageSpec
 from rerank_batch.storage import open_root
 from rerank_batch.tables import fingerprint_files
 
+COMMAND = "make-labels"
 JOB_SUFFIX = "-labels"
 """Label runs are of a job of their own, so that readers of results never meet them."""
 
@@ -130,7 +131,7 @@ def read_label_inputs(config: Config, source_run: str) -> LabelInputs:
     labels = config.labels
     root = open_root(config.root)
     source = latest_run(root, config.job) if source_run == "latest" else Run.open(root, source_run)
-    _refuse_labels(source)
+    _check_minable(source)
     index = _index(config, source)
     teacher = _teacher(source)
     if labels.source == "teacher" and teacher is None:
@@ -144,6 +145,8 @@ def read_label_inputs(config: Config, source_run: str) -> LabelInputs:
     others = [
         Run.open(open_root(each.root or config.root), each.run) for each in labels.negatives.runs
     ]
+    for run in others:
+        _check_minable(run)
     mining = Mining(
         source=candidates,
         others=tuple(
@@ -245,6 +248,7 @@ def _begin(config: Config, inputs: LabelInputs, start: Start) -> Run:
         start.run_id or new_run_id(job),
         {
             "job": job,
+            "command": COMMAND,
             "created": datetime.now(UTC).isoformat(),
             "fingerprint": digest(inputs.made_of),
             "made_of": inputs.made_of,
@@ -376,9 +380,15 @@ def _index(config: Config, source: Run) -> Index:
     return index
 
 
-def _refuse_labels(source: Run) -> None:
-    if "labels" in source.finished():
-        raise RunConflict(f"run {source.run_id} holds labels; name one of rerank or evaluate")
+def _check_minable(run: Run) -> None:
+    """Only a run of one system has candidates with one teacher's scores.
+
+    Raises:
+        RunConflict: the run holds something else, or is not complete.
+    """
+    what = "labels" if "labels" in run.finished() else "several systems"
+    if what == "labels" or run.spec.get("systems"):
+        raise RunConflict(f"run {run.run_id} holds {what}; name one of rerank or evaluate")
 
 
 def _teacher(run: Run) -> dict[str, Any] | None:

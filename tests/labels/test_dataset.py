@@ -21,9 +21,11 @@ from rerank_batch.errors import (
     LabelsLeak,
     RunConflict,
 )
+from rerank_batch.exports import export_run
 from rerank_batch.labels import card as cards
 from rerank_batch.labels import planning
 from rerank_batch.labels.formats import FORMATS
+from rerank_batch.labels.mining import order_key
 from rerank_batch.labels.rows import LABELS, label_rows
 from rerank_batch.labels.splits import split_queries
 from rerank_batch.pipeline import BlockDone, Cluster, _commit_block
@@ -241,7 +243,11 @@ def test_the_card_tells_sources_rules_and_samples(made_up, tmp_path):
     assert stored["state"] == "complete"
     assert stored["source"]["teacher"]["fingerprint"] == "made-up"
     assert stored["leak_check"]["passed"]
-    assert len(stored["samples"]) == 20
+    # Drawn from all rows of all files by a hash of their ids: always the same.
+    rows = pl.concat([pl.read_parquet(file) for file in (tmp_path / "out/rows").iterdir()])
+    pairs = rows.select("query_id", "doc_id").rows()
+    drawn = sorted(pairs, key=lambda pair: (order_key(0, pair[0])(pair[1]), pair[1]))[:20]
+    assert [(row["query_id"], row["doc_id"]) for row in stored["samples"]] == drawn
     assert (
         stored["files"]["pairs/train.parquet"]["rows"]
         == pq.read_metadata(tmp_path / "out/pairs/train.parquet").num_rows
@@ -289,6 +295,10 @@ def test_what_does_not_fit_is_refused_in_words(made_up, tmp_path):
     make(made_up, tmp_path / "out", run_id="mine")
     with pytest.raises(RunConflict, match="holds labels"):
         make(made_up, tmp_path / "out2", run="mine")
+    run = Run.open(open_root(made_up.root), "mine")
+    with pytest.raises(RunConflict, match="holds labels"):
+        export_run(run, "trec", "reranked", tmp_path / "run.trec")
+    assert run.how_to_go_on() == "rerank-batch make-labels CONFIG --resume mine"
     other = made_up.labels.model_copy(update={"seed": 1})
     with pytest.raises(InputsChanged, match=r"settings\.seed was 0, is 1"):
         make(made_up.model_copy(update={"labels": other}), tmp_path / "out2", resume="mine")
