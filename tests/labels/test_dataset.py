@@ -236,6 +236,40 @@ def test_clicks_can_be_the_source_of_truth(made_up, tmp_path):
         make(made_up.model_copy(update={"labels": labels}), tmp_path / "none")
 
 
+def test_negatives_of_another_run_are_named_after_it(made_up, tmp_path):
+    """Here the same run stands for another: its first five beside the run's own from the sixth."""
+    negatives = {
+        "retrieval": {"first": 6, "count": 2},
+        "random": 0,
+        "runs": [{"run": "made-up", "last": 5, "count": 2}],
+    }
+    given = {**made_up.labels.model_dump(), "negatives": negatives}
+    config = made_up.model_copy(update={"labels": LabelsConfig.model_validate(given)})
+    card = make(config, tmp_path / "out", run_id="mine")
+    assert card["source"]["others"] == ["made-up"]
+    rows = pl.concat([pl.read_parquet(file) for file in (tmp_path / "out/rows").iterdir()])
+    ranks = (
+        rows.filter(pl.col("role") == "negative")
+        .group_by("origin")
+        .agg(
+            least=pl.col("rank").min(),
+            most=pl.col("rank").max(),
+            scored=pl.col("teacher_score").count(),
+            all=pl.len(),
+        )
+    )
+    assert {row["origin"]: (row["least"], row["most"]) for row in ranks.to_dicts()} == {
+        "retrieval:6-12": (6, 12),
+        "run:made-up": (1, 5),
+    }
+    assert (ranks["scored"] == ranks["all"]).all()
+    with pytest.raises(RunConflict, match="holds labels"):
+        runs = config.labels.negatives.runs[0].model_copy(update={"run": "mine"})
+        kept = config.labels.negatives.model_copy(update={"runs": (runs,)})
+        labels = config.labels.model_copy(update={"negatives": kept})
+        make(config.model_copy(update={"labels": labels}), tmp_path / "none")
+
+
 def test_the_card_tells_sources_rules_and_samples(made_up, tmp_path):
     card = make(made_up, tmp_path / "out", run_id="mine")
     stored = json.loads((tmp_path / "out/card.json").read_text())
@@ -311,3 +345,14 @@ def test_what_does_not_fit_is_refused_in_words(made_up, tmp_path):
     overwrite(index, "manifest.json", json.dumps(manifest).encode())
     with pytest.raises(IndexMismatch, match="not the one that run made-up retrieved from"):
         make(made_up, tmp_path / "out2")
+
+
+def test_a_dataset_can_go_to_a_bucket(made_up, tmp_path, prefix):
+    make(made_up, tmp_path / "out", run_id="mine")
+    place = f"{prefix}/labels"
+    for _ in range(2):  # the second replaces the first
+        card = job.make_labels(made_up, Console(), place, "latest", Start(resume="mine"))
+    bucket = open_root(place)
+    local = files(tmp_path / "out")
+    assert {name: bucket.read(name) for name in local} == local
+    assert json.loads(bucket.read("card.json") or b"")["files"] == card["files"]
