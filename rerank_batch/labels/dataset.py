@@ -2,7 +2,7 @@
 
     <out>/card.json, README.md               what is in it; card.json is whole when all of it is
     <out>/rows/<split>.parquet               the canonical rows, `rows.LABELS`
-    <out>/<format>/<split>.parquet or .jsonl
+    <out>/<format>/<split>.jsonl             the same as trainers read them
 
 Everything follows from the run alone: writing again gives the same files. The rows stream through,
 so memory does not grow with them.
@@ -115,11 +115,11 @@ def _write(
     source = run.finished()["labels"]["source"]["truth"]
     with ExitStack() as stack:
         rows = {
-            split: stack.enter_context(closing(_Parquet(_file(folder, ROWS, split), LABELS)))
+            split: stack.enter_context(closing(_Parquet(_file(folder, ROWS, split, "parquet"))))
             for split in SPLITS
         }
         shaped = {
-            (name, split): stack.enter_context(closing(_open(folder, name, split, negatives)))
+            (name, split): stack.enter_context(closing(_Lines(_file(folder, name, split, "jsonl"))))
             for name in formats
             for split in SPLITS
         }
@@ -128,20 +128,14 @@ def _write(
             _count(labels, facts)
             for split in SPLITS:
                 rows[split].write(labels.filter(pc.equal(labels.column("split"), split)))
-            for split, query in _queries(table):
+            for split, query in _queries(table) if formats else ():
                 for name in formats:
-                    shaped[name, split].add(FORMATS[name].rows(query, negatives))
-    return {writer.file: writer.rows for writer in (*rows.values(), *shaped.values())}
+                    shaped[name, split].write(FORMATS[name].rows(query, negatives))
+    writers: list[_Parquet | _Lines] = [*rows.values(), *shaped.values()]
+    return {writer.file: writer.rows for writer in writers}
 
 
-def _open(folder: Path, name: LabelFormat, split: str, negatives: int) -> "_Parquet | _Lines":
-    columns = FORMATS[name].columns
-    if columns is None:
-        return _Lines(_file(folder, name, split, "jsonl"))
-    return _Parquet(_file(folder, name, split), columns(negatives))
-
-
-def _file(folder: Path, name: str, split: str, suffix: str = "parquet") -> Path:
+def _file(folder: Path, name: str, split: str, suffix: str) -> Path:
     file = folder / name / f"{split}.{suffix}"
     file.parent.mkdir(exist_ok=True)
     return file
@@ -210,44 +204,28 @@ class _Parquet:
 
     _ROWS = 20_000
 
-    def __init__(self, file: Path, schema: pa.Schema) -> None:
+    def __init__(self, file: Path) -> None:
         self.file, self.rows = file, 0
-        self._schema = schema
-        self._added: list[Row] = []
-        self._waiting: list[pa.Table] = []
-        self._waiting_rows = 0
-        self._writer = pq.ParquetWriter(file, schema, compression="zstd")
-
-    def add(self, rows: Iterable[Row]) -> None:
-        """Append rows."""
-        self._added += rows
-        if len(self._added) >= self._ROWS:
-            self._take_added()
+        self._waiting = LABELS.empty_table()
+        self._writer = pq.ParquetWriter(file, LABELS, compression="zstd")
 
     def write(self, table: pa.Table) -> None:
-        """Append a table."""
+        """Append rows."""
         self.rows += table.num_rows
-        self._waiting.append(table)
-        self._waiting_rows += table.num_rows
-        while self._waiting_rows >= self._ROWS:
+        self._waiting = pa.concat_tables([self._waiting, table])
+        while self._waiting.num_rows >= self._ROWS:
             self._write_group()
 
     def close(self) -> None:
         """Finish the file."""
-        self._take_added()
-        if self._waiting_rows:
+        if self._waiting.num_rows:
             self._write_group()
         self._writer.close()
 
-    def _take_added(self) -> None:
-        added, self._added = self._added, []
-        self.write(pa.Table.from_pylist(added, schema=self._schema))
-
     def _write_group(self) -> None:
-        table = pa.concat_tables(self._waiting)
-        self._writer.write_table(table.slice(0, self._ROWS), row_group_size=self._ROWS)
-        rest = table.slice(self._ROWS)
-        self._waiting, self._waiting_rows = [rest], rest.num_rows
+        group = self._waiting.slice(0, self._ROWS)
+        self._writer.write_table(group, row_group_size=self._ROWS)
+        self._waiting = self._waiting.slice(self._ROWS)
 
 
 class _Lines:
@@ -257,7 +235,7 @@ class _Lines:
         self.file, self.rows = file, 0
         self._stream = file.open("w", encoding="utf-8")
 
-    def add(self, rows: Iterable[Row]) -> None:
+    def write(self, rows: Iterable[Row]) -> None:
         """Append rows."""
         for row in rows:
             self._stream.write(json.dumps(row, ensure_ascii=False) + "\n")

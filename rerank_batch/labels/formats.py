@@ -11,15 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-
 from rerank_batch.config import LabelFormat
 from rerank_batch.labels.rows import POSITIVE
 
 Row = dict[str, Any]
 Document = Mapping[str, Any]
-
-_TEXT, _NUMBER = pa.string(), pa.float32()
 
 
 @dataclass(frozen=True)
@@ -48,14 +44,14 @@ class Query:
 
 @dataclass(frozen=True)
 class Format:
-    """A shape: whose it is and for what, its rows of a query, its columns (None: jsonl).
+    """A shape: who reads it, and the rows it has of a query.
 
-    ``rows`` and ``columns`` are told how many negatives a row has where all must have as many.
+    ``rows`` is told how many negatives a row has where all must have as many. The order of a row's
+    keys counts: it is the order of the columns.
     """
 
     reader: str
     rows: Callable[[Query, int], Iterator[Row]]
-    columns: Callable[[int], pa.Schema] | None = None
 
 
 def _pairs(query: Query, negatives: int) -> Iterator[Row]:
@@ -165,60 +161,21 @@ def _grade(each: Document) -> float:
     return float(each["role"] == POSITIVE) if each["label"] is None else float(each["label"])
 
 
-def _texts(*names: str) -> list[tuple[str, pa.DataType]]:
-    return [(name, _TEXT) for name in names]
-
-
-def _numbered(count: int) -> list[str]:
-    return [f"negative_{number}" for number in range(1, count + 1)]
-
-
-_LISTS = [("query", _TEXT), ("docs", pa.list_(_TEXT)), ("labels", pa.list_(_NUMBER))]
 _ST = "sentence-transformers"
 
 FORMATS: dict[LabelFormat, Format] = {
-    "pairs": Format(
-        f"{_ST}: BinaryCrossEntropyLoss",
-        _pairs,
-        lambda _: pa.schema([*_texts("query", "passage"), ("label", _NUMBER)]),
-    ),
-    "scores": Format(
-        f"{_ST}: MSELoss",
-        _scores,
-        lambda _: pa.schema([*_texts("query", "passage"), ("score", _NUMBER)]),
-    ),
-    "triplets": Format(
-        f"{_ST}: MultipleNegativesRankingLoss",
-        _triplets,
-        lambda _: pa.schema(_texts("anchor", "positive", "negative")),
-    ),
-    "n-tuples": Format(
-        f"{_ST}: MultipleNegativesRankingLoss",
-        _tuples,
-        lambda count: pa.schema(_texts("anchor", "positive", *_numbered(count))),
-    ),
+    "pairs": Format(f"{_ST}: BinaryCrossEntropyLoss", _pairs),
+    "scores": Format(f"{_ST}: MSELoss", _scores),
+    "triplets": Format(f"{_ST}: MultipleNegativesRankingLoss", _triplets),
+    "n-tuples": Format(f"{_ST}: MultipleNegativesRankingLoss", _tuples),
     "listwise": Format(
-        f"{_ST}: LambdaLoss, ListNetLoss, ListMLELoss, RankNetLoss (grades)",
-        _listwise,
-        lambda _: pa.schema(_LISTS),
+        f"{_ST}: LambdaLoss, ListNetLoss, ListMLELoss, RankNetLoss (grades)", _listwise
     ),
     "listwise-scores": Format(
-        f"{_ST}: ListNetLoss, RankNetLoss (the teacher's raw scores)",
-        _listwise_scores,
-        lambda _: pa.schema(_LISTS),
+        f"{_ST}: ListNetLoss, RankNetLoss (the teacher's raw scores)", _listwise_scores
     ),
-    "margin-mse": Format(
-        f"{_ST}: MarginMSELoss",
-        _margin_mse,
-        lambda _: pa.schema([*_texts("query", "positive", "negative"), ("score", _NUMBER)]),
-    ),
-    "kl": Format(
-        f"{_ST}: DistillKLDivLoss, MarginMSELoss",
-        _kl,
-        lambda count: pa.schema(
-            [*_texts("query", "positive", *_numbered(count)), ("scores", pa.list_(_NUMBER))]
-        ),
-    ),
+    "margin-mse": Format(f"{_ST}: MarginMSELoss", _margin_mse),
+    "kl": Format(f"{_ST}: DistillKLDivLoss, MarginMSELoss", _kl),
     "flagembedding": Format("FlagEmbedding", _flagembedding),
     "flagembedding-scores": Format("FlagEmbedding: knowledge_distillation", _flagembedding_scores),
     "tevatron": Format("Tevatron", _tevatron),

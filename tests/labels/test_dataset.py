@@ -41,7 +41,7 @@ QUERIES = 80
 def made_up(tmp_path) -> Config:
     """80 queries of 12 candidates over 400 documents, in files of 20."""
     config = write_run(tmp_path, 400, QUERIES, 12, block_rows=20)
-    labels = LabelsConfig.model_validate({"formats": tuple(FORMATS), "license": "cc-by-4.0"})
+    labels = LabelsConfig(formats=("pairs", "margin-mse"), license="cc-by-4.0")
     compute = config.compute.model_copy(update={"block_rows": 16})
     return config.model_copy(update={"labels": labels, "compute": compute})
 
@@ -271,7 +271,8 @@ def test_negatives_of_another_run_are_named_after_it(made_up, tmp_path):
 
 
 def test_the_card_tells_sources_rules_and_samples(made_up, tmp_path):
-    card = make(made_up, tmp_path / "out", run_id="mine")
+    labels = made_up.labels.model_copy(update={"formats": tuple(FORMATS)})
+    card = make(made_up.model_copy(update={"labels": labels}), tmp_path / "out", run_id="mine")
     stored = json.loads((tmp_path / "out/card.json").read_text())
     assert {key: card[key] for key in stored} == stored
     assert stored["state"] == "complete"
@@ -283,10 +284,14 @@ def test_the_card_tells_sources_rules_and_samples(made_up, tmp_path):
     drawn = sorted(pairs, key=lambda pair: (order_key(0, pair[0])(pair[1]), pair[1]))[:20]
     assert [(row["query_id"], row["doc_id"]) for row in stored["samples"]] == drawn
     assert (
-        stored["files"]["pairs/train.parquet"]["rows"]
-        == pq.read_metadata(tmp_path / "out/pairs/train.parquet").num_rows
+        stored["files"]["rows/train.parquet"]["rows"]
+        == pq.read_metadata(tmp_path / "out/rows/train.parquet").num_rows
     )
     assert set(stored["formats"]) == set(FORMATS)
+    for name in FORMATS:
+        for split in ("train", "dev", "test"):
+            lines = (tmp_path / f"out/{name}/{split}.jsonl").read_text().splitlines()
+            assert len(lines) == stored["files"][f"{name}/{split}.jsonl"]["rows"] > 0
     text = (tmp_path / "out/README.md").read_text()
     assert text.startswith('---\nlicense: "cc-by-4.0"\n---')
     assert "share of the positive's | 0.95 |" in text

@@ -7,7 +7,6 @@ code asks of a row, which is cited.
 import json
 import math
 
-import pyarrow as pa
 import pytest
 
 from rerank_batch.labels.formats import FORMATS, Query
@@ -174,7 +173,8 @@ def test_a_cross_encoder_trains_on_it(name, labelled, tiny_cross_encoder, tmp_pa
         losses,
     )
 
-    dataset = datasets.Dataset(shaped(name, labelled))
+    file = str(lines(name, labelled, tmp_path))
+    dataset = datasets.Dataset.from_json(file, cache_dir=str(tmp_path / "cache"))
     model = CrossEncoder(str(tiny_cross_encoder), num_labels=1, device="cpu")
     before = model.model.classifier.weight.detach().clone()
     arguments = CrossEncoderTrainingArguments(
@@ -203,7 +203,7 @@ def test_a_bi_encoder_distils_from_it(labelled, tiny_bi_encoder):
     )
 
     model = SentenceTransformer(str(tiny_bi_encoder), device="cpu")
-    batch = SentenceTransformerDataCollator(model.preprocess)(shaped("kl", labelled).to_pylist())
+    batch = SentenceTransformerDataCollator(model.preprocess)(shaped("kl", labelled))
     names = ("query", "positive", "negative_1", "negative_2")
     features = [
         {
@@ -216,22 +216,6 @@ def test_a_bi_encoder_distils_from_it(labelled, tiny_bi_encoder):
     loss = losses.DistillKLDivLoss(model)(features, batch["label"])
     assert math.isfinite(loss.item())
     assert loss.item() > 0
-
-
-def shaped(name, labelled) -> pa.Table:
-    columns = FORMATS[name].columns
-    assert columns is not None
-    found = [row for query in labelled for row in FORMATS[name].rows(query, 2)]
-    assert found
-    return pa.Table.from_pylist(found, schema=columns(2))
-
-
-def test_jsonl_rows_are_json(labelled):
-    for name in ("flagembedding", "flagembedding-scores", "tevatron"):
-        assert FORMATS[name].columns is None
-        for query in labelled:
-            for row in FORMATS[name].rows(query, 2):
-                assert json.loads(json.dumps(row)) == row
 
 
 @pytest.mark.parametrize("name", ["flagembedding", "flagembedding-scores"])
@@ -269,8 +253,11 @@ def test_tevatron_loads_it(labelled, tmp_path):
         assert len(tokens["negatives"]) == len(query.negatives)
 
 
+def shaped(name, labelled):
+    return [row for query in labelled for row in FORMATS[name].rows(query, 2)]
+
+
 def lines(name, labelled, tmp_path):
     file = tmp_path / f"{name}.jsonl"
-    shaped = [row for query in labelled for row in FORMATS[name].rows(query, 2)]
-    file.write_text("".join(json.dumps(row) + "\n" for row in shaped))
+    file.write_text("".join(json.dumps(row) + "\n" for row in shaped(name, labelled)))
     return file
