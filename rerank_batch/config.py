@@ -577,9 +577,9 @@ class LabelFiltersConfig(Section):
     """What keeps false negatives out: documents that nobody judged and that may be relevant.
 
     A document is kept out whose teacher score is above ``share`` of the positive's, or not by
-    ``margin`` below it, above ``score``, or whose probability (sigmoid of the score) is above
-    ``probability``. ``scale`` is what ``share`` is taken of: the sigmoid of logits, or raw scores
-    that are similarities or probabilities themselves; auto knows which of them a family gives.
+    ``margin`` below it, above ``score``, or whose probability is above ``probability``. ``scale``
+    is what shares and probabilities are of: the sigmoid of logits, or raw scores that are
+    similarities or probabilities themselves; auto knows which of them a family gives.
     ``against`` says which of several positives counts. Kept out as well is what has the text of a
     positive (``exact_duplicate``), or nearly: a Jaccard similarity of ``near_duplicate`` or more of
     all runs of ``shingle`` words.

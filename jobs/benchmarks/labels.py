@@ -12,11 +12,13 @@ import yaml
 
 from jobs.console import Console, facts_table
 from rerank_batch.benchmarks.labels import write_run
-from rerank_batch.errors import ComputeError
+from rerank_batch.errors import ComputeError, ConfigError
 
 
 def labels(documents: int, queries: int, candidates: int, console: Console) -> None:
     """Make the run up, mine it in a process of its own, tell rows a second and peak memory."""
+    if candidates > documents:
+        raise ConfigError(f"{candidates} candidates a query take more than {documents} documents")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         console.note(f"making up {queries:,} queries of {candidates} candidates each")

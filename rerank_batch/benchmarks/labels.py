@@ -174,9 +174,13 @@ def _rows(
 ) -> pa.Table:
     """Result rows: the relevant document at a random rank, mostly liked by the reranker."""
     count = len(relevant)
-    found = rng.integers(0, len(ids), (count, depth))
     places = rng.integers(0, depth, count)
-    found[np.arange(count), places] = relevant
+    # Steps that never lead once around, so that no document is there twice.
+    steps = np.cumsum(rng.integers(1, len(ids) // depth, (count, depth), endpoint=True), axis=1)
+    start_at = relevant - steps[np.arange(count), places]
+    found = (start_at[:, None] + steps) % len(ids)
+    found = rng.permuted(found, axis=1)
+    places = np.argmax(found == relevant[:, None], axis=1)
     scores = rng.normal(-2, 2, (count, depth))
     scores[np.arange(count), places] = rng.normal(3, 1, count)
     ranks = np.empty((count, depth), dtype=np.int32)

@@ -77,7 +77,7 @@ class Known:
 @dataclass(frozen=True)
 class Rules:
     """The filters with what they need to know: from which grade on a document is relevant, and
-    whether scores are logits, of which probabilities are compared."""
+    whether scores are logits, so that their sigmoid is what shares and probabilities are of."""
 
     config: LabelFiltersConfig
     grade: int
@@ -117,7 +117,7 @@ class Rules:
                 return "margin"
         if config.score is not None and score > config.score:
             return "score"
-        if config.probability is not None and sigmoid(score) > config.probability:
+        if config.probability is not None and self._scaled(score) > config.probability:
             return "probability"
         return None
 

@@ -236,6 +236,24 @@ def test_clicks_can_be_the_source_of_truth(made_up, tmp_path):
         make(made_up.model_copy(update={"labels": labels}), tmp_path / "none")
 
 
+def test_the_teacher_can_be_the_source_of_truth(made_up, tmp_path):
+    """What the run's reranker likes best is the positive, and no grade is made up for it."""
+    given = {**made_up.labels.model_dump(), "source": "teacher", "positives": {"score": 2.0}}
+    config = made_up.model_copy(
+        update={"labels": LabelsConfig.model_validate(given), "qrels": None}
+    )
+    card = make(config, tmp_path / "out")
+    rows = pl.concat([pl.read_parquet(file) for file in (tmp_path / "out/rows").iterdir()])
+    assert rows["label"].null_count() == rows.height
+    best = open_results(made_up.root, "made-up").polars().explode("candidates").unnest("candidates")
+    liked = best.filter((pl.col("rank") == 1) & (pl.col("score") >= 2)).select("query_id", "doc_id")
+    positives = rows.filter(pl.col("role") == "positive")
+    assert positives["teacher_score"].min() >= 2
+    found = positives.select("query_id", "doc_id").sort("query_id")
+    assert found.equals(liked.collect().sort("query_id"))
+    assert card["queries_unknown_to_the_truth"] == QUERIES - found.height
+
+
 def test_negatives_of_another_run_are_named_after_it(made_up, tmp_path):
     """Here the same run stands for another: its first five beside the run's own from the sixth."""
     negatives = {

@@ -54,6 +54,7 @@ EVERY = ["same", "near", "high", "mid", "far", "low"]
         ({"margin": 1.5}, ["high", "mid"], "margin"),
         ({"score": -2.0}, ["high", "mid", "far"], "score"),
         ({"probability": 0.5}, ["high", "mid"], "probability"),
+        ({"probability": 0.999, "scale": "raw"}, ["high", "mid"], "probability"),
         ({"exact_duplicate": True}, ["same"], "exact_duplicate"),
         ({"near_duplicate": 0.8}, ["same", "near"], "near_duplicate"),
         ({"near_duplicate": 0.95}, ["same"], "near_duplicate"),
