@@ -34,15 +34,15 @@ from rerank_batch.run import Run, read_block, verify_run
 from rerank_batch.storage import open_root
 from tests.helpers import overwrite
 
-QUERIES = 80
+QUERIES = 60
 
 
 @pytest.fixture
 def made_up(tmp_path) -> Config:
-    """80 queries of 12 candidates over 400 documents, in files of 20."""
-    config = write_run(tmp_path, 400, QUERIES, 12, block_rows=20)
+    """60 queries of 12 candidates over 300 documents, in files of 20."""
+    config = write_run(tmp_path, 300, QUERIES, 12, block_rows=20)
     labels = LabelsConfig(formats=("pairs", "margin-mse"), license="cc-by-4.0")
-    compute = config.compute.model_copy(update={"block_rows": 16})
+    compute = config.compute.model_copy(update={"block_rows": 12})
     return config.model_copy(update={"labels": labels, "compute": compute})
 
 
@@ -137,10 +137,10 @@ def test_every_document_that_was_looked_at_is_accounted_for(made_up, tmp_path):
 def test_the_same_run_gives_the_same_bytes(made_up, tmp_path, plain_loop):
     make(made_up, tmp_path / "one", run_id="one")
     other = made_up.model_copy(
-        update={"compute": made_up.compute.model_copy(update={"block_rows": 7})}
+        update={"compute": made_up.compute.model_copy(update={"block_rows": 6})}
     )
     make(other, tmp_path / "two", run_id="two")
-    assert len(set(plain_loop)) == 11
+    assert len(set(plain_loop)) == 10
     assert files(tmp_path / "one") == files(tmp_path / "two")
     # A complete run is only written again.
     before = len(plain_loop)
@@ -370,6 +370,7 @@ def test_what_does_not_fit_is_refused_in_words(made_up, tmp_path):
         make(made_up, tmp_path / "out2")
 
 
+@pytest.mark.slow
 def test_a_dataset_can_go_to_a_bucket(made_up, tmp_path, prefix):
     make(made_up, tmp_path / "out", run_id="mine")
     place = f"{prefix}/labels"

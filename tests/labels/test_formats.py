@@ -161,7 +161,14 @@ LOSSES = {
 }
 
 
-@pytest.mark.parametrize("name", LOSSES)
+SHAPES = ("pairs", "n-tuples", "listwise", "margin-mse")
+"""A format of each kind of row; the others are slow tests only because there are many."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in SHAPES else pytest.mark.slow) for name in LOSSES],
+)
 def test_a_cross_encoder_trains_on_it(name, labelled, tiny_cross_encoder, tmp_path):
     """From the file, through the trainer's own collator and loss: the weights move."""
     datasets = pytest.importorskip("datasets")

@@ -25,7 +25,7 @@ def test_a_changed_word_of_a_short_text_costs_as_many_shingles_as_it_is_in():
     assert shingles(["one", "two"], 3) == frozenset([("one", "two")])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     *[st.lists(st.sampled_from("abc"), min_size=1, max_size=12).map(" ".join)] * 2,
     st.sampled_from([0.2, 0.5, 0.6, 0.75, 0.8, 0.9, 1.0]),
@@ -37,7 +37,7 @@ def test_what_is_near_is_found_without_cutting_up_what_is_not(one, other, thresh
     assert found == (similarity >= threshold - 1e-9)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.lists(st.sampled_from("abcdefg"), max_size=7).map(" ".join), max_size=25),
     st.sampled_from([0.3, 0.5, 0.6, 2 / 3, 0.75, 0.8, 1.0]),

@@ -73,7 +73,7 @@ def test_what_is_near_or_shares_a_document_stays_together():
     assert split_queries(asked, strict, 0).groups == ["q1", "q2", "q3", "q4", "q5"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(
         st.tuples(
