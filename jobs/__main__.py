@@ -248,6 +248,32 @@ def evaluate(
         judge(summary)
 
 
+@app.command(
+    "make-labels",
+    epilog="Example: rerank-batch make-labels configs/quickstart.yaml --out .labels "
+    "--set 'labels.formats=[pairs, margin-mse]'",
+)
+def make_labels(
+    config: ConfigFile,
+    out: Annotated[str, typer.Option("--out", help="A folder or s3:// prefix for the dataset.")],
+    overrides: Overrides = None,
+    run: Annotated[
+        str, typer.Option("--run", help="The finished run to mine; 'latest' is the job's newest.")
+    ] = "latest",
+    run_id: RunId = None,
+    resume: Resume = None,
+    take_over: TakeOver = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Mine a finished run for training rows: hard negatives, splits without leaks, a card."""
+    with _command(as_json, verbose) as console:
+        from jobs import make_labels as job
+
+        start = _start(run_id, resume, take_over)
+        job.show(job.make_labels(_load(config, overrides), console, out, run, start), console)
+
+
 @benchmark_app.command(
     "scoring", epilog="Example: rerank-batch benchmark scoring --size minilm-l6 --mix passages"
 )
@@ -465,6 +491,21 @@ def benchmark_cache(
         from jobs.benchmarks import cache as job
 
         job.cache(pairs, hits, windows, console)
+
+
+@benchmark_app.command("labels", epilog="Example: rerank-batch benchmark labels --queries 20000")
+def benchmark_labels(
+    documents: Annotated[int, typer.Option(min=100, help="Documents to make up.")] = 200_000,
+    queries: Annotated[int, typer.Option(min=20, help="Queries to make up.")] = 112_000,
+    candidates: Annotated[int, typer.Option(min=1, help="Candidates of each.")] = 30,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Mining of a made-up run, a million label rows by default: rows per second, peak memory."""
+    with _command(as_json, verbose) as console:
+        from jobs.benchmarks import labels as job
+
+        job.labels(documents, queries, candidates, console)
 
 
 @benchmark_app.command("done", epilog="Example: rerank-batch benchmark done --rows 10000000")

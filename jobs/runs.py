@@ -67,7 +67,7 @@ def show_run(root_uri: str, run_id: str, console: Console) -> None:
     }
     if final is None:
         facts["driver"] = f"{owner}" if owner else "none yet"
-        facts["go on"] = f"rerank-batch rerank CONFIG --resume {run_id}"
+        facts["go on"] = run.how_to_go_on()
     elif state == COMPLETE:
         facts |= {
             "queries": f"{final['queries']:,}",

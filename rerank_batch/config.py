@@ -511,6 +511,134 @@ class CostConfig(Section):
         return self.prices.get(model, self.prices.get(model.partition(":")[0]))
 
 
+LabelFormat = Literal[
+    "pairs",
+    "scores",
+    "triplets",
+    "n-tuples",
+    "listwise",
+    "listwise-scores",
+    "margin-mse",
+    "kl",
+    "flagembedding",
+    "flagembedding-scores",
+    "tevatron",
+]
+
+
+class LabelPositivesConfig(Section):
+    """Which documents are relevant: those judged ``grade`` or better, ``at_most`` so many a query.
+
+    With the teacher as the source of truth: the best candidates, if the teacher gives them
+    ``score`` or more (raw), at most ``at_most`` of them (by default 1).
+    """
+
+    grade: int = Field(default=1, ge=1)
+    score: float | None = None
+    at_most: int | None = Field(default=None, ge=1)
+
+
+class LabelWindowConfig(Section):
+    """Negatives from the ranks ``first`` to ``last`` (from 1; by default to the end).
+
+    ``count`` of those that no filter keeps out are drawn, or all are taken.
+    """
+
+    first: int = Field(default=1, ge=1)
+    last: int | None = Field(default=None, ge=1)
+    count: Literal["all"] | Annotated[int, Field(ge=0)] = 6
+
+    @model_validator(mode="after")
+    def _first_is_before_last(self) -> "LabelWindowConfig":
+        if self.last is not None and self.last < self.first:
+            raise ValueError(f"last ({self.last}) is before first ({self.first})")
+        return self
+
+
+class LabelRunConfig(LabelWindowConfig):
+    """Negatives that another retriever found: the candidates of another finished run.
+
+    ``root`` is where that run lies, by default where this job's runs do.
+    """
+
+    run: str
+    root: Location | None = None
+
+
+class LabelNegativesConfig(Section):
+    """Where negatives come from: the candidates of the run, others' runs, the corpus at random."""
+
+    retrieval: LabelWindowConfig = LabelWindowConfig()
+    random: int = Field(default=2, ge=0)
+    runs: tuple[LabelRunConfig, ...] = ()
+
+
+class LabelFiltersConfig(Section):
+    """What keeps false negatives out: documents that nobody judged and that may be relevant.
+
+    A document is kept out whose teacher score is above ``share`` of the positive's, or not by
+    ``margin`` below it, above ``score``, or whose probability is above ``probability``. ``scale``
+    is what shares and probabilities are of: the sigmoid of logits, or raw scores that are
+    similarities or probabilities themselves; auto knows which of them a family gives.
+    ``against`` says which of several positives counts. Kept out as well is what has the text of a
+    positive (``exact_duplicate``), or nearly: a Jaccard similarity of ``near_duplicate`` or more of
+    all runs of ``shingle`` words.
+    """
+
+    share: float | None = Field(default=0.95, gt=0, le=1)
+    margin: float | None = Field(default=None, ge=0)
+    score: float | None = None
+    probability: float | None = Field(default=None, gt=0, lt=1)
+    scale: Literal["auto", "sigmoid", "raw"] = "auto"
+    against: Literal["highest", "lowest"] = "highest"
+    exact_duplicate: bool = True
+    near_duplicate: float | None = Field(default=0.8, gt=0, le=1)
+    shingle: int = Field(default=3, ge=1)
+
+
+class LabelSplitConfig(Section):
+    """How queries are split: shares of ``dev`` and ``test``, the rest is train.
+
+    Queries whose words have a Jaccard similarity of ``similarity`` or more stay together.
+    ``shared``: those that share a relevant document do as well (together), or such a document is
+    left out where a stricter split has it (drop). ``held_out`` are judgements of queries that are
+    of the test split in any case, such as those that `evaluate` will read.
+    """
+
+    dev: float = Field(default=0.1, ge=0, lt=1)
+    test: float = Field(default=0.1, ge=0, lt=1)
+    similarity: float = Field(default=0.8, gt=0, le=1)
+    shared: Literal["together", "drop"] = "together"
+    held_out: QrelsConfig | None = None
+
+    @model_validator(mode="after")
+    def _something_is_left_to_train_on(self) -> "LabelSplitConfig":
+        if self.dev + self.test >= 1:
+            raise ValueError(f"dev ({self.dev}) and test ({self.test}) leave nothing for train")
+        return self
+
+
+class LabelsConfig(Section):
+    """Training labels from a finished run; concerns `make-labels` alone.
+
+    ``source`` is the source of truth: judgements (``qrels``, by default those of the job), grades
+    made of ``clicks``, or the run's last reranker. ``formats`` are written beside the canonical
+    rows; ``tuple_negatives`` is how many negatives a row has in those that need the same number
+    everywhere.
+    """
+
+    source: Literal["qrels", "clicks", "teacher"] = "qrels"
+    qrels: QrelsConfig | None = None
+    positives: LabelPositivesConfig = LabelPositivesConfig()
+    negatives: LabelNegativesConfig = LabelNegativesConfig()
+    filters: LabelFiltersConfig = LabelFiltersConfig()
+    split: LabelSplitConfig = LabelSplitConfig()
+    formats: tuple[LabelFormat, ...] = ()
+    tuple_negatives: int = Field(default=4, ge=1)
+    license: str | None = None
+    seed: int = 0
+
+
 class LimitsConfig(Section):
     """When a run has gone wrong wholesale.
 
@@ -546,6 +674,7 @@ class Config(Section):
     cache: CacheConfig = CacheConfig()
     cost: CostConfig = CostConfig()
     limits: LimitsConfig = LimitsConfig()
+    labels: LabelsConfig = LabelsConfig()
 
     @model_validator(mode="before")
     @classmethod
@@ -659,6 +788,7 @@ _OTHER_SECTIONS = (
     "cache",
     "cost",
     "limits",
+    "labels",
 )
 
 
@@ -725,6 +855,8 @@ def _explain(problem: Any) -> str:
             return f"{where}: {kinds} (got {problem['input']!r})"
         if where == "clicks.propensity.eta":
             return f"{where}: 'estimate' or a number from 0 to 5 (got {problem['input']!r})"
+        if path[0] == "labels":
+            return f"{where}: 'all' or a whole number of at least 0 (got {problem['input']!r})"
         return f"{where}: 'auto' or a whole number of at least 1 (got {problem['input']!r})"
     where = ".".join(path)
     if problem["type"] == "extra_forbidden":

@@ -6,7 +6,6 @@ number of processes on a node share one copy, and a lookup touches only the page
 """
 
 import itertools
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,26 +199,32 @@ class TextStore:
         """Ids of documents, in the order given."""
         return [row[0] for row in self._rows(documents, ("doc_id",))]
 
-    def numbers(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """Numbers of documents by their ids, in the order given; -1 where there is no such id.
-
-        Numbers order like ids, so each is found by halving and few pages are touched.
-        """
-        places = {each: bisect_left(range(self._count), each, key=self._id) for each in set(ids)}
-        found = (
-            places[each] if places[each] < self._count and self._id(places[each]) == each else -1
-            for each in ids
-        )
-        return np.fromiter(found, np.int64, len(ids))
-
     def contents(self, documents: NDArray[np.int64]) -> list[str]:
         """What models read: title, a blank, text; in the order given."""
         return [content(*row) for row in self._rows(documents, ("title", "text"))]
 
-    def _id(self, number: int) -> str:
-        shard = int(np.searchsorted(self._starts, number, side="right")) - 1
-        found: str = self._tables[shard].column("doc_id")[number - self._starts[shard]].as_py()
+    def numbers(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Numbers of documents by their ids, in the order given; -1 for an id that is none.
+
+        Documents are in the order of their ids, so each is found by bisection, all at a time:
+        nothing is kept in memory, whatever the size of the corpus.
+        """
+        wanted = np.array(ids, dtype=object)
+        low = np.zeros(len(ids), dtype=np.int64)
+        high = np.full(len(ids), self._count, dtype=np.int64)
+        while len(going := np.flatnonzero(low < high)):
+            middle = (low[going] + high[going]) // 2
+            is_before = self._ids(middle) < wanted[going]
+            low[going] = np.where(is_before, middle + 1, low[going])
+            high[going] = np.where(is_before, high[going], middle)
+        inside = np.flatnonzero(low < self._count)
+        found = np.full(len(ids), -1, dtype=np.int64)
+        is_it = self._ids(low[inside]) == wanted[inside]
+        found[inside] = np.where(is_it, low[inside], -1)
         return found
+
+    def _ids(self, documents: NDArray[np.int64]) -> NDArray[np.object_]:
+        return np.array(self.ids(documents), dtype=object)
 
     def _rows(
         self, documents: NDArray[np.int64], columns: tuple[str, ...]

@@ -103,6 +103,13 @@ class NotGoodEnough(RerankBatchError):
     meaning = "a run is not as good as --fail-under or --no-worse-than asks; its report is written"
 
 
+class LabelsLeak(RerankBatchError):
+    """What was labelled for training stands in the test split as well."""
+
+    exit_code = 15
+    meaning = "a query or a relevant document is in more than one split of the labels"
+
+
 EXIT_CODES: dict[int, str] = {
     0: "success",
     **{
@@ -122,6 +129,7 @@ EXIT_CODES: dict[int, str] = {
             ServiceError,
             SpendCapReached,
             NotGoodEnough,
+            LabelsLeak,
         )
     },
 }

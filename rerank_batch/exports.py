@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rerank_batch import schema
-from rerank_batch.errors import ConfigError, InputError
+from rerank_batch.errors import ConfigError, InputError, RunConflict
 from rerank_batch.run import Run
 from rerank_batch.storage import open_file
 
@@ -41,11 +41,13 @@ def export_run(run: Run, format: Format, system: str, out: Path) -> int:
     other formats. ``jsonl`` writes a line per query, ``pairs`` a Parquet row per pair.
 
     Raises:
-        RunConflict: the run is not finished.
+        RunConflict: the run is not finished, or holds labels.
         ConfigError: it holds no such system.
         InputError: an id with white space cannot stand in a TREC file.
     """
     paths = run.results_paths()
+    if "labels" in run.finished():
+        raise RunConflict(f"run {run.run_id} holds labels, no rankings; see make-labels --out")
     there = run.spec.get("systems") or schema.SYSTEMS
     if system not in there:
         raise ConfigError(f"run {run.run_id} holds no system {system!r}; it has {', '.join(there)}")

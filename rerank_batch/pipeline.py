@@ -115,21 +115,32 @@ class BlockDone:
     rejected_rows: int
 
 
+Sums = Callable[[pa.Table], dict[str, float]]
+"""What is summed over a block for its commit; gets the block as the last stage left it."""
+
+
 def run_queries(
-    blocks: Sequence[int], stages: Sequence[StageSpec], writer: BlockWriter, keep_texts: bool
+    blocks: Sequence[int],
+    stages: Sequence[StageSpec],
+    writer: BlockWriter,
+    keep_texts: bool,
+    plan: pa.Schema = schema.PLAN,
+    sums: Sums | None = None,
 ) -> Generator[BlockDone]:
     """Send blocks of the plan through the stages and commit each; yields as they are committed.
 
     Closing the iterator stops the execution. ``keep_texts``: rejects carry the query's text.
+    ``plan`` and ``sums`` are those of result rows, unless other rows are made.
 
     Raises:
         ComputeError: a stage failed more often than it is retried.
     """
+    commit = partial(_commit_block, writer=writer, keep=keep_texts, sums=sums)
     with _clear_errors():
-        dataset = _read([_ReadPlan(writer.root, writer.run_id, block) for block in blocks])
+        dataset = _read([_ReadPlan(writer.root, writer.run_id, block, plan) for block in blocks])
         for spec in stages:
             dataset = map_stage(dataset, spec)
-        for row in _map_blocks(dataset, partial(_commit_block, writer=writer, keep=keep_texts)):
+        for row in _map_blocks(dataset, commit):
             yield BlockDone(row["queries"], row["rejected_rows"])
 
 
@@ -352,9 +363,10 @@ class _ReadPlan:
     root: Root
     run_id: str
     block: int
+    schema: pa.Schema
 
     def __call__(self) -> Iterable[pa.Table]:
-        yield read_block(self.root, self.run_id, self.block)
+        yield read_block(self.root, self.run_id, self.block, self.schema)
 
 
 @dataclass(frozen=True)
@@ -402,7 +414,9 @@ class _ShardRow:
         yield pa.table({"shard": [self.shard], "start": [self.start], "stop": [self.stop]})
 
 
-def _commit_block(block: pa.Table, writer: BlockWriter, keep: bool) -> pa.Table:
+def _commit_block(
+    block: pa.Table, writer: BlockWriter, keep: bool, sums: Sums | None = None
+) -> pa.Table:
     """Write and commit a block; may run more than once for a block, which counts once."""
     block = block.sort_by(schema.QIDX)
     qidx = block.column(schema.QIDX).to_numpy()
@@ -414,7 +428,7 @@ def _commit_block(block: pa.Table, writer: BlockWriter, keep: bool) -> pa.Table:
         )
     texts = block.column(schema.SIDE).drop_null().to_pylist()
     notes = [note for text in texts for note in json.loads(text)]
-    sums = {**sums_of(block), **_total(notes, "sums")}
+    totals = {**(sums or sums_of)(block), **_total(notes, "sums")}
     scores = [DataFile(**file) for note in notes for file in note["scores"]]
     good = block.filter(pc.is_null(block.column(schema.REJECT)))
     bad = block.filter(pc.is_valid(block.column(schema.REJECT)))
@@ -430,7 +444,7 @@ def _commit_block(block: pa.Table, writer: BlockWriter, keep: bool) -> pa.Table:
     )
     results = good.drop_columns([schema.SIDE, schema.REJECT])
     seconds, counts = _total(notes, "seconds"), _total(notes, "counts")
-    commit = writer.write(start, stop, results, rejects, sums, seconds, counts, scores)
+    commit = writer.write(start, stop, results, rejects, totals, seconds, counts, scores)
     return pa.table(
         {
             "queries": pa.array([stop - start], pa.int64()),

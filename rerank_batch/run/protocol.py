@@ -380,12 +380,15 @@ class Run:
         final = self.final()
         if final is None:
             raise RunConflict(
-                f"run {self.run_id} is not finished; go on with: "
-                f"rerank-batch rerank CONFIG --resume {self.run_id}"
+                f"run {self.run_id} is not finished; go on with: {self.how_to_go_on()}"
             )
         if final["state"] != COMPLETE:
             raise RunConflict(f"run {self.run_id} was aborted: it holds no results")
         return final
+
+    def how_to_go_on(self) -> str:
+        """The command that goes on with the run."""
+        return f"rerank-batch {self.spec.get('command', 'rerank')} CONFIG --resume {self.run_id}"
 
     def publish(self) -> bool:
         """Make the run the latest of its job, unless a newer one is; says whether it was moved.
@@ -519,13 +522,13 @@ def refuse_if_taken_over(root: Root, run_id: str, epoch: int) -> None:
         raise RunConflict(f"run {run_id} was taken over by another driver; this one stops")
 
 
-def read_block(root: Root, run_id: str, number: int) -> pa.Table:
-    """A block of a run's plan: `schema.PLAN`."""
+def read_block(root: Root, run_id: str, number: int, expected: pa.Schema = schema.PLAN) -> pa.Table:
+    """A block of a run's plan; one that says more of a query than `schema.PLAN` is ``expected``."""
     key = run_key(run_id, _plan_key(number))
     raw = root.read(key)
     if raw is None:
         raise StorageError(f"{key} is missing")
-    return schema.check(parse_parquet(raw, key), schema.PLAN, key)
+    return schema.check(parse_parquet(raw, key), expected, key)
 
 
 def read_latest(root: Root, job: str) -> dict[str, Any] | None:

@@ -1,0 +1,240 @@
+"""Everything a label run works on, checked before anything is started."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.inputs import node_cache
+from jobs.labels import label_files, read_labels
+from rerank_batch import schema
+from rerank_batch.config import (
+    Config,
+    LabelFiltersConfig,
+    LabelsConfig,
+    LabelWindowConfig,
+    QrelsConfig,
+    digest,
+)
+from rerank_batch.errors import ConfigError, IndexMismatch, RunConflict
+from rerank_batch.labels.candidates import Source
+from rerank_batch.labels.mining import Mining, OtherRun
+from rerank_batch.labels.planning import LabelPlan, Truth, plan_labels
+from rerank_batch.labels.rules import Rules
+from rerank_batch.labels.splits import HeldOut
+from rerank_batch.qrels import SUFFIXES as QRELS_SUFFIXES
+from rerank_batch.qrels import read_qrels
+from rerank_batch.queries import Plan
+from rerank_batch.rerankers import FAMILIES
+from rerank_batch.retrieval.index import Index, read_manifest, verify_files
+from rerank_batch.run import Run, latest_run
+from rerank_batch.storage import open_root
+from rerank_batch.tables import fingerprint_files
+
+
+@dataclass(frozen=True)
+class LabelInputs:
+    """Everything a label run works on, as `read_label_inputs` found it."""
+
+    index: Index
+    mining: Mining
+    held_out: HeldOut
+    plan: LabelPlan
+    made_of: dict[str, Any]
+    told: dict[str, Any]
+
+
+def read_label_inputs(config: Config, source_run: str) -> LabelInputs:
+    """Read and check the run, its index and the source of truth, and plan what is to be labelled.
+
+    Raises:
+        RerankBatchError: the first thing that is wrong, in the words of whoever found it.
+    """
+    labels = config.labels
+    root = open_root(config.root)
+    source = latest_run(root, config.job) if source_run == "latest" else Run.open(root, source_run)
+    others = [
+        Run.open(open_root(each.root or config.root), each.run) for each in labels.negatives.runs
+    ]
+    for run in (source, *others):
+        _check_minable(run)
+    index = _index(config, source)
+    if labels.source == "teacher" and _teacher(source) is None:
+        raise ConfigError(
+            f"labels.source is teacher, but run {source.run_id} had no reranker: nothing scored"
+        )
+    truth = read_truth(config)
+    held_out = _held_out(labels.split.held_out, labels.positives.grade)
+    mining = _mining(labels, source, others, graded=truth.truth.grades is not None)
+    plan = plan_labels(mining.source, truth.truth, labels, held_out)
+    made_of = {
+        "settings": _settings(labels),
+        "run": _content(source),
+        "others": [_content(run) for run in others],
+        "truth": truth.made_of,
+        "held_out": _fingerprint(labels.split.held_out),
+        "index": index.manifest.made_of,
+        "plan": Plan(plan.queries, schema.REJECTS.empty_table(), 0).fingerprint(),
+    }
+    told = {
+        "truth": labels.source,
+        "judgements": truth.told,
+        "run": source.run_id,
+        "others": [run.run_id for run in others],
+        "teacher": _teacher(source),
+        "documents": index.manifest.documents,
+        "corpus": index.manifest.made_of["corpus"],
+    }
+    return LabelInputs(index, mining, held_out, plan, made_of, told)
+
+
+def _mining(labels: LabelsConfig, source: Run, others: Sequence[Run], graded: bool) -> Mining:
+    teacher = _teacher(source)
+    return Mining(
+        source=Source.of(source),
+        others=tuple(
+            OtherRun(
+                run.run_id,
+                Source.of(run),
+                _to_the_end(window, run),
+                _same(teacher, _teacher(run)),
+            )
+            for run, window in zip(others, labels.negatives.runs, strict=True)
+        ),
+        window=_to_the_end(labels.negatives.retrieval, source),
+        random=labels.negatives.random,
+        positives=labels.positives,
+        graded=graded,
+        rules=Rules(labels.filters, labels.positives.grade, _is_logit(labels.filters, teacher)),
+        seed=labels.seed,
+    )
+
+
+def _settings(labels: LabelsConfig) -> dict[str, Any]:
+    """The settings that change rows; what is read by them is hashed instead of its path."""
+    settings = labels.model_dump(mode="json")
+    for name in ("formats", "tuple_negatives", "license", "qrels"):
+        del settings[name]
+    del settings["split"]["held_out"]
+    for each in settings["negatives"]["runs"]:
+        del each["root"]
+    return settings
+
+
+def _index(config: Config, source: Run) -> Index:
+    """The index that the run retrieved from, for the texts of its documents.
+
+    Raises:
+        IndexMismatch: it is another one by now.
+    """
+    root = open_root(config.index.path)
+    index = Index(root, read_manifest(root), node_cache(config.storage))
+    if index.manifest.made_of != source.spec["made_of"]["index"]:
+        raise IndexMismatch(
+            f"the index at {root.uri} is not the one that run {source.run_id} retrieved from: its "
+            "texts may be others. Run rerank again, or name the index it was run with"
+        )
+    verify_files(index)
+    return index
+
+
+def _check_minable(run: Run) -> None:
+    """Only a run of one system has candidates with one teacher's scores.
+
+    Raises:
+        RunConflict: the run holds something else, or is not complete.
+    """
+    what = "labels" if "labels" in run.finished() else "several systems"
+    if what == "labels" or run.spec.get("systems"):
+        raise RunConflict(f"run {run.run_id} holds {what}; name one of rerank or evaluate")
+
+
+def _teacher(run: Run) -> dict[str, Any] | None:
+    """The last reranker of a run: its name, its fingerprint, the mode it ran in."""
+    reranker = run.spec["config"].get("reranker")
+    if reranker is None:
+        return None
+    models = [reranker["model"], *(stage["model"] for stage in reranker["stages"])]
+    prints = run.spec["made_of"]["reranker"]
+    return {
+        "model": models[-1],
+        "fingerprint": prints[-1],
+        "mode": run.finished().get("mode"),
+    }
+
+
+def _to_the_end(window: LabelWindowConfig, run: Run) -> LabelWindowConfig:
+    """The window with the run's depth for an end that was left open."""
+    if window.last is not None:
+        return window
+    depth = max(run.spec["config"]["retrieval"]["depth"], window.first)
+    return LabelWindowConfig(first=window.first, last=depth, count=window.count)
+
+
+def _same(teacher: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
+    """Whether two runs' scores are of one model."""
+    return bool(teacher and other and teacher["fingerprint"] == other["fingerprint"])
+
+
+def _is_logit(filters: LabelFiltersConfig, teacher: Mapping[str, Any] | None) -> bool:
+    """Whether shares are taken of the sigmoid: late interaction gives similarities, services mostly
+    probabilities, every other family logits."""
+    if filters.scale != "auto" or teacher is None:
+        return filters.scale == "sigmoid"
+    family = str(teacher["model"]).partition(":")[0]
+    return family != "late-interaction" and not FAMILIES[family].service
+
+
+@dataclass(frozen=True)
+class TruthRead:
+    """A source of truth that was read: where from, for the card, and what it is made of."""
+
+    truth: Truth
+    told: str
+    made_of: Any
+
+
+def read_truth(config: Config) -> TruthRead:
+    """What ``labels.source`` names; another source is another branch here, in the form of `Qrels`.
+
+    Raises:
+        ConfigError: its paths are not given.
+        InputError: they cannot be read.
+    """
+    source = config.labels.source
+    if source == "teacher":
+        return TruthRead(Truth(source, None), "the run's last reranker", None)
+    if source == "clicks":
+        evaluation = config.evaluation.model_copy(update={"labels": "clicks"})
+        by_clicks = config.model_copy(update={"evaluation": evaluation})
+        labels = read_labels(by_clicks)
+        if labels is None or labels.clicks is None or config.clicks is None:
+            raise ConfigError("labels.source is clicks: give clicks.path")
+        told = f"{config.clicks.path}: {labels.clicks.words}"
+        settings = config.clicks.model_dump(mode="json", exclude={"path"})
+        made_of = {"files": label_files(by_clicks), "settings": settings}
+        return TruthRead(Truth(source, labels.qrels), told, made_of)
+    qrels = config.labels.qrels or config.qrels
+    if qrels is None:
+        raise ConfigError("labels.source is qrels: give labels.qrels.path or qrels.path")
+    return TruthRead(Truth(source, read_qrels(qrels)), qrels.path, _fingerprint(qrels))
+
+
+def _held_out(config: QrelsConfig | None, grade: int) -> HeldOut:
+    if config is None:
+        return HeldOut()
+    qrels = read_qrels(config)
+    documents = {d for grades in qrels.values() for d, value in grades.items() if value >= grade}
+    return HeldOut(frozenset(qrels), frozenset(documents))
+
+
+def _fingerprint(config: QrelsConfig | None) -> dict[str, Any] | None:
+    if config is None:
+        return None
+    files = fingerprint_files(config.path, QRELS_SUFFIXES, "qrels")
+    return {"files": files, "filter": config.model_dump(mode="json")["filter"]}
+
+
+def _content(run: Run) -> dict[str, str]:
+    """A finished run by what it holds."""
+    final = run.finished()
+    return {"run_id": run.run_id, "files": digest([file["sha256"] for file in final["results"]])}

@@ -1,0 +1,1 @@
+"""Training labels: mined from finished runs, split without leaks, written as trainers read them."""

@@ -1,0 +1,145 @@
+"""The dataset card: what the labels are made of, by which rules, and what a few of them look like.
+
+Texts of queries and documents are strangers' words: they are escaped and cut. Knows the card's
+facts, not where they come from.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rerank_batch.evaluation.markdown import escape
+from rerank_batch.labels.rows import SPLITS
+
+_CHARS = 160
+
+_RULES = {
+    "judged_relevant": "judged relevant",
+    "judged_partly": "judged, but below the grade of a positive",
+    "held_out": "a positive of a stricter split (left out of the positives)",
+    "not_in_corpus": "not in the corpus",
+    "share": "teacher score above the share of the positive's",
+    "margin": "teacher score within the margin of the positive's",
+    "score": "teacher score above the limit",
+    "probability": "teacher probability above the limit",
+    "exact_duplicate": "the words of a positive",
+    "near_duplicate": "nearly the words of a positive",
+}
+
+
+def markdown(card: Mapping[str, Any]) -> str:
+    """The card as Markdown, with the front matter that model hubs read."""
+    license = card["license"]
+    leaks = card["leak_check"]
+    parts = [
+        f"---\nlicense: {json.dumps(license)}\n---" if license else "",
+        "# Training labels",
+        _table(["", ""], _sources(card)),
+        "## Rows",
+        _table(["split", "queries", "positives", "negatives"], _splits(card)),
+        f"{card['queries']:,} queries in {card['groups']:,} groups. Rejected: "
+        f"{_listed(card['rejects'])}. Rows without a teacher score: "
+        f"{card['rows_without_teacher_score']:,}.",
+        _table(["role: grade", "rows"], _counts(card["label_distribution"])),
+        _table(["role: origin", "rows"], _counts(card["origins"])),
+        "## What was kept out",
+        f"{card['looked_at']:,} documents were looked at for negatives.",
+        _table(
+            ["rule", "setting", "documents"],
+            [
+                [words, _setting(card["rules"], name), f"{card['removed'][name]:,}"]
+                for name, words in _RULES.items()
+            ],
+        ),
+        "## Leak check",
+        f"**{'passed' if leaks['passed'] else 'FAILED'}**: no query, no query with a Jaccard "
+        f"similarity of words of {leaks['similarity']:g} or more, and no relevant document of a "
+        "stricter split stands in a looser one."
+        if leaks["passed"]
+        else f"**FAILED**: {escape('; '.join(leaks['leaks']))}",
+        "## Files",
+        _table(
+            ["file", "rows", "bytes", "sha256"],
+            [
+                [name, f"{each['rows']:,}", f"{each['bytes']:,}", each["sha256"]]
+                for name, each in card["files"].items()
+            ],
+        ),
+        _table(["format", "read by"], [[n, r] for n, r in card["formats"].items()])
+        if card["formats"]
+        else "",
+        f"## {len(card['samples'])} rows",
+        _table(
+            ["query", "document", "role", "label", "teacher", "origin", "split"],
+            [_sample(row) for row in card["samples"]],
+        ),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _sources(card: Mapping[str, Any]) -> list[list[str]]:
+    source = card["source"]
+    teacher = source["teacher"]
+    told = f"{teacher['model']}, fingerprint {teacher['fingerprint']}" if teacher else "none"
+    mode = f", in {teacher['mode']}" if teacher and teacher.get("mode") else ""
+    return [
+        ["truth", source["truth"]],
+        ["judgements", source["judgements"]],
+        ["mined in run", source["run"]],
+        ["other runs", ", ".join(source["others"]) or "none"],
+        ["teacher", told + mode],
+        ["corpus", f"{source['documents']:,} documents, fingerprint {source['corpus']}"],
+        ["license", card["license"] or "not stated"],
+        ["label run", card["run"]],
+        ["fingerprint", card["fingerprint"]],
+        ["created", card["created"]],
+    ]
+
+
+def _splits(card: Mapping[str, Any]) -> list[list[str]]:
+    return [
+        [
+            split,
+            f"{card['split_queries'][split]:,}",
+            *(f"{card['rows'].get(f'{split} {role}', 0):,}" for role in ("positive", "negative")),
+        ]
+        for split in SPLITS
+    ]
+
+
+def _setting(rules: Mapping[str, Any], name: str) -> str:
+    if name not in rules or name == "held_out":
+        return ""
+    value = rules[name]
+    return "off" if value is None or value is False else "on" if value is True else f"{value:g}"
+
+
+def _sample(row: Mapping[str, Any]) -> list[str]:
+    label, score = row["label"], row["teacher_score"]
+    return [
+        _cut(row["query"]),
+        _cut(row["document"]),
+        row["role"],
+        "–" if label is None else f"{label:g}",
+        "–" if score is None else f"{score:.4f}",
+        row["origin"],
+        row["split"],
+    ]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _CHARS else f"{text[: _CHARS - 1]}…"
+
+
+def _counts(counts: Mapping[str, int]) -> list[list[str]]:
+    return [[name, f"{count:,}"] for name, count in counts.items()]
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{escape(name)} {count:,}" for name, count in counts.items()) or "none"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [list(map(escape, heads)), ["---"] * len(heads)]
+    lines += [list(map(escape, row)) for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
