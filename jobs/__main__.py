@@ -37,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 runs_app = typer.Typer(
-    help="List, show, export, verify, abort and clean up runs.",
+    help="List, show, export, verify, publish, abort and clean up runs.",
     no_args_is_help=True,
     epilog=_EPILOG,
 )
@@ -535,6 +535,23 @@ def runs_verify(
         from jobs import runs as job
 
         job.verify(root, run_id, console)
+
+
+@runs_app.command("publish", epilog="Example: rerank-batch runs publish .runs RUN_ID --force")
+def runs_publish(
+    root: RootUri,
+    run_id: RunName,
+    force: Annotated[
+        bool, typer.Option("--force", help="Though it failed a guard; who did it is kept.")
+    ] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make a complete run the latest of its job, unless a newer one is."""
+    with _command(as_json, verbose) as console:
+        from jobs import runs as job
+
+        job.publish(root, run_id, force, console)
 
 
 @runs_app.command("abort", epilog="Example: rerank-batch runs abort .runs RUN_ID")

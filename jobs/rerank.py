@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from rich.table import Table
 
+from jobs import guards
 from jobs.changes import changes_line, changes_since
 from jobs.console import Console, PeakMemory, facts_table
 from jobs.cost import cost_book, cost_lines
@@ -104,9 +105,7 @@ def rerank(
     run = _begin(root, config, inputs, start)
     if run.state() == COMPLETE:
         console.note(f"run {run.run_id} is complete: nothing is left to do")
-        if publish:
-            run.publish()
-        return _summary(run)
+        return {**_summary(run), **(guards.publish(run) if publish else {})}
     run.write_plan(inputs.plan.queries, inputs.plan.rejects)
     run.claim(start.take_over, config.storage.lease_seconds, console.note)
     with _owned(run, config.storage.lease_seconds) as lease, _how_to_go_on(run, lease, console):
@@ -115,10 +114,9 @@ def rerank(
     if compare:
         return _summary(run)
     latest = read_latest(root, config.job)
-    if publish:
-        run.publish()
+    outcome = guards.publish(run) if publish else {}
     changes = changes_since(latest["run_id"] if latest else None, run, console)
-    return {**_summary(run), "changes": changes}
+    return {**_summary(run), "changes": changes, **outcome}
 
 
 def try_out(config: Config, inputs: Inputs, console: Console) -> dict[str, Any]:
@@ -470,12 +468,17 @@ def new_run_id(job: str) -> str:
 
 
 def show(summary: dict[str, Any], console: Console) -> None:
-    """Print the summary: the table first, then what happened to every row of the log."""
+    """Print the summary: the table first, then what happened to every row of the log.
+
+    Raises:
+        GuardsFailed: a guard kept the run back; after the summary, which tells the rest.
+    """
     parts: list[Table | str] = []
     if summary["metrics"]:
         parts.append(metrics_table(summary))
     parts.append(facts_table(f"Run {summary['run_id']}", _facts(summary)))
     console.result(summary, *parts)
+    guards.judge(summary)
 
 
 def show_plan(summary: dict[str, Any], console: Console) -> None:
@@ -539,6 +542,8 @@ def _facts(summary: dict[str, Any]) -> dict[str, object]:
         facts["resumed"] = f"{summary['done_before']:,} queries were done before"
     if summary["events"]:
         facts["noticed"] = "\n".join(f"{n} x {what}" for what, n in summary["events"].items())
+    if summary.get("guards"):
+        facts["guards"] = guards.guards_line(summary["guards"])
     if summary["judged_not_in_log"]:
         facts["judged elsewhere"] = f"{summary['judged_not_in_log']:,} queries not in this log"
     return facts

@@ -1,12 +1,15 @@
 """Look at runs and look after them: list, show, export, verify, abort, collect garbage."""
 
+import getpass
 import json
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from jobs import guards
 from jobs.console import Console, facts_table
 from rerank_batch.errors import RunConflict, RunDamaged
 from rerank_batch.exports import Format, export_run
@@ -43,9 +46,10 @@ def show_list(root_uri: str, console: Console) -> None:
             "state": final["state"] if final else "unfinished",
             "queries": run.spec["planned"],
             "latest": run.is_latest(),
+            "held_back": run.is_held_back(),
         }
         rows.append(row)
-        mark = "latest" if row["latest"] else ""
+        mark = "latest" if row["latest"] else "held back" if row["held_back"] else ""
         cells = (run_id, row["job"], row["created"][:19], row["state"], f"{row['queries']:,}")
         table.add_row(*cells, mark)
     console.result({"root": root_uri, "runs": rows}, table if rows else f"no runs under {root_uri}")
@@ -57,7 +61,14 @@ def show_run(root_uri: str, run_id: str, console: Console) -> None:
     final = run.final()
     state = final["state"] if final else "unfinished"
     owner = run.last_owner()
-    summary: dict[str, Any] = {"spec": run.spec, "final": final, "state": state}
+    verdict, override = run.verdict(), run.overridden()
+    summary: dict[str, Any] = {
+        "spec": run.spec,
+        "final": final,
+        "state": state,
+        "guards": verdict,
+        "override": override,
+    }
     facts: dict[str, object] = {
         "job": run.spec["job"],
         "created": run.spec["created"],
@@ -76,6 +87,10 @@ def show_run(root_uri: str, run_id: str, console: Console) -> None:
             "metrics": json.dumps(final["metrics"], indent=1) if final["metrics"] else "none",
             "files": "\n".join(run.results_paths()),
         }
+        if verdict is not None:
+            facts["guards"] = guards.guards_line(verdict["guards"])
+        if override is not None:
+            facts["published"] = f"by {override['who']} at {override['when']}, whatever the guards"
     console.result(summary, facts_table(f"Run {run_id}", facts))
 
 
@@ -118,6 +133,33 @@ def verify(root_uri: str, run_id: str, console: Console) -> None:
         f"{run.spec['planned']:,} planned, each exactly once",
     }
     console.result(summary, facts_table(f"Run {run_id} is whole", facts))
+
+
+def publish(root_uri: str, run_id: str, force: bool, console: Console) -> None:
+    """Make a complete run the latest of its job; one that failed a guard only if told to.
+
+    Raises:
+        GuardsFailed: it failed a guard and ``force`` was not given.
+        RunConflict: it is not complete.
+    """
+    run = Run.open(open_root(root_uri), run_id)
+    run.finished()
+    failing = not (guards.decide(run) or {"passed": True})["passed"]
+    if failing and force:
+        user = getpass.getuser()
+        run.override(f"{user} at {run.owner.host}", datetime.now(UTC).isoformat(timespec="seconds"))
+    outcome = guards.publish(run)
+    summary = {"root": root_uri, "run_id": run_id, **outcome}
+    if not outcome["published"]:
+        console.result(summary)
+        guards.judge(summary)
+    newer = "" if run.is_latest() else f"; {outcome['latest']} is newer and stays the latest"
+    override = run.overridden()
+    by = f", published by {override['who']} whatever its guards found" if override else ""
+    console.result(
+        {**summary, "override": override},
+        f"run {run_id} is {'older' if newer else 'the latest'} of {run.spec['job']}{by}{newer}",
+    )
 
 
 def abort(root_uri: str, run_id: str, console: Console) -> None:

@@ -32,6 +32,7 @@ Format = Literal["fp32"] | Lossy
 Precision = Literal["auto"] | Format
 Truncation = Literal["longest_first", "only_second"]
 LlmMethod = Literal["yes-no", "grade", "listwise"]
+RowsOrShare = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)]
 FilterTerm = tuple[
     str,
     Literal["==", "!=", "<", "<=", ">", ">=", "in", "not in"],
@@ -517,7 +518,32 @@ class LimitsConfig(Section):
     ``max_rejects`` is a number of log rows, or a share of them if below 1.
     """
 
-    max_rejects: Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)] = 0.2
+    max_rejects: RowsOrShare = 0.2
+
+
+class GuardsConfig(Section):
+    """What a finished run must be for readers to get it; changes no results.
+
+    A run that fails one is complete and stays unpublished: latest.json names the run before.
+    ``max_rejects`` is a number of log rows or a share of them, as in ``limits``, which stops a run
+    on its way. ``min_overlap_at_10``: of a query's first ten documents the share that the last
+    published run had as well, in the mean over the queries of both. ``min_queries`` and
+    ``max_queries`` bound how many queries have results. ``measure`` are floors of the run's own
+    means over its judged queries, by the names in ``evaluation.measures``.
+    """
+
+    max_rejects: RowsOrShare | None = None
+    min_overlap_at_10: float | None = Field(default=None, ge=0, le=1)
+    min_queries: int | None = Field(default=None, ge=0)
+    max_queries: int | None = Field(default=None, ge=0)
+    measure: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+
+    @model_validator(mode="after")
+    def _bounds_leave_room(self) -> "GuardsConfig":
+        low, high = self.min_queries, self.max_queries
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"min_queries ({low}) is more than max_queries ({high})")
+        return self
 
 
 class Config(Section):
@@ -546,6 +572,7 @@ class Config(Section):
     cache: CacheConfig = CacheConfig()
     cost: CostConfig = CostConfig()
     limits: LimitsConfig = LimitsConfig()
+    guards: GuardsConfig = GuardsConfig()
 
     @model_validator(mode="before")
     @classmethod
@@ -572,6 +599,19 @@ class Config(Section):
     def _labels_are_there(self) -> "Config":
         if self.evaluation.labels == "clicks" and self.clicks is None:
             raise ValueError("evaluation.labels: clicks needs clicks.path, the click log")
+        return self
+
+    @model_validator(mode="after")
+    def _floors_are_measured(self) -> "Config":
+        measured = self.evaluation.measures
+        if missing := [name for name in self.guards.measure if name not in measured]:
+            raise ValueError(
+                f"guards.measure: {', '.join(missing)} is not among evaluation.measures "
+                f"({', '.join(measured)})"
+            )
+        labels = self.clicks if self.evaluation.labels == "clicks" else self.qrels
+        if self.guards.measure and labels is None:
+            raise ValueError("guards.measure needs judgements: give qrels.path")
         return self
 
     @model_validator(mode="after")
@@ -659,6 +699,7 @@ _OTHER_SECTIONS = (
     "cache",
     "cost",
     "limits",
+    "guards",
 )
 
 
@@ -720,7 +761,7 @@ def _explain(problem: Any) -> str:
     path = [str(part) for part in problem["loc"]]
     if path and path[-1].startswith(("literal[", "constrained-int", "constrained-float")):
         where = ".".join(path[:-1])
-        if where == "limits.max_rejects":
+        if where.endswith(".max_rejects"):
             kinds = "a whole number of rows, or a share of them from 0 to below 1"
             return f"{where}: {kinds} (got {problem['input']!r})"
         if where == "clicks.propensity.eta":

@@ -103,6 +103,13 @@ class NotGoodEnough(RerankBatchError):
     meaning = "a run is not as good as --fail-under or --no-worse-than asks; its report is written"
 
 
+class GuardsFailed(RerankBatchError):
+    """A run is complete, and one of its ``guards`` kept it from becoming the latest."""
+
+    exit_code = 16
+    meaning = "the run is complete but fails a guard, so it is not published"
+
+
 EXIT_CODES: dict[int, str] = {
     0: "success",
     **{
@@ -122,6 +129,7 @@ EXIT_CODES: dict[int, str] = {
             ServiceError,
             SpendCapReached,
             NotGoodEnough,
+            GuardsFailed,
         )
     },
 }
