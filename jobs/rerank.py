@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, cast
@@ -239,6 +239,10 @@ def _execute(
         "fingerprint": run.spec["fingerprint"],
         "queries": int(sums.get("queries", 0)),
         "log_rows": plan.log_rows,
+        "left_out": asdict(plan.left_out),
+        "log": {"date": str(date), "path": log.path}
+        if (log := config.queries) and (date := log.date)
+        else None,
         "weight": sums.get("weight", 0.0),
         "rejects": _rejects(plan.reject_counts(), total(commits, "reject_reasons")),
         "documents": inputs.index.manifest.documents,
@@ -330,6 +334,7 @@ def dry_run(config: Config, judged_only: bool = False, compare: bool = False) ->
         "root": config.root,
         "queries": queries,
         "log_rows": plan.log_rows,
+        "left_out": asdict(plan.left_out),
         "rejects": plan.reject_counts(),
         "too_many_rejects": are_too_many(
             _planned_rejects(plan), plan.log_rows, config.limits.max_rejects
@@ -484,7 +489,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
 def show_plan(summary: dict[str, Any], console: Console) -> None:
     """Print what a dry run found."""
     facts: dict[str, object] = {
-        "queries": f"{summary['queries']:,} from {summary['log_rows']:,} log rows",
+        "queries": f"{summary['queries']:,} from {summary['log_rows']:,} log rows" + _tail(summary),
         "rejects": _listed(summary["rejects"])
         + (": MORE than limits.max_rejects allows" if summary["too_many_rejects"] else ""),
         "judged queries": f"{summary['judged']:,}",
@@ -513,7 +518,7 @@ def metrics_table(summary: dict[str, Any]) -> Table:
 def _facts(summary: dict[str, Any]) -> dict[str, object]:
     seconds = summary["seconds"]
     facts: dict[str, object] = {
-        "queries": f"{summary['queries']:,} from {summary['log_rows']:,} log rows",
+        "queries": f"{summary['queries']:,} from {summary['log_rows']:,} log rows" + _tail(summary),
         "rejects": _listed(summary["rejects"]),
         "pairs": f"{summary['pairs']:,} ({summary['pairs_per_second']:,} pairs/s)",
         "time": f"{seconds['total']:.1f} s, of it stages "
@@ -521,6 +526,8 @@ def _facts(summary: dict[str, Any]) -> dict[str, object]:
         "peak memory": f"{summary['peak_memory_gb']} GiB, all processes",
         "results": summary["files"],
     }
+    if log := summary.get("log"):
+        facts["log of"] = f"the night of {log['date']}: {log['path']}"
     if summary.get("mode"):
         facts["reranker in"] = summary["mode"]
     if summary.get("cache"):
@@ -547,6 +554,17 @@ def _facts(summary: dict[str, Any]) -> dict[str, object]:
     if summary["judged_not_in_log"]:
         facts["judged elsewhere"] = f"{summary['judged_not_in_log']:,} queries not in this log"
     return facts
+
+
+def _tail(summary: Mapping[str, Any]) -> str:
+    """What queries.head left out, for the line of the queries."""
+    left_out = summary.get("left_out") or {"queries": 0}
+    if not left_out["queries"]:
+        return ""
+    return (
+        f"; the tail is left out: {left_out['queries']:,} queries, {left_out['rows']:,} log rows, "
+        f"weight {left_out['weight']:,g}"
+    )
 
 
 def _planned_rejects(plan: Plan) -> int:

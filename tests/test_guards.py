@@ -6,19 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner, Result
 
 from jobs import guards
-from jobs import rerank as job
-from jobs.__main__ import app
 from rerank_batch.config import parse_config
 from rerank_batch.errors import ConfigError, GuardsFailed, RunConflict
 from rerank_batch.run import Run, latest_run, read_latest
 from rerank_batch.storage import Root, open_root
-from tests.helpers import overwrite, reject_table, result_row, result_table, spec, write_all
+from tests.helpers import overwrite, reject_table, result_row, result_table, spec
 
 TOTALS: dict[str, Any] = {
     "log_rows": 100,
@@ -182,48 +178,6 @@ def test_overlap_is_the_mean_share_of_the_first_ten(
 
 
 # --- the command line ------------------------------------------------------------------------
-
-
-@pytest.fixture
-def nights(built_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`rerank-batch` over a root of its own, with blocks that are written without any model."""
-    config = yaml.safe_load(built_config.read_text("utf-8"))
-    config |= {"root": str(tmp_path / "runs"), "qrels": None}
-    file = tmp_path / "config.yaml"
-    file.write_text(yaml.safe_dump(config), "utf-8")
-
-    def execute(run: Run, *_: Any) -> dict[str, Any]:
-        write_all(run)
-        zeros = ("pairs", "pairs_skipped", "gated", "fell_back", "judged_not_in_log", "done_before")
-        return {
-            "queries": run.spec["planned"],
-            **TOTALS,
-            **dict.fromkeys(zeros, 0),
-            "metrics": {},
-            "documents": 120,
-            "seconds": {"total": 1.0},
-            "pairs_per_second": 0.0,
-            "peak_memory_gb": 0.0,
-            "gate_saved_seconds": 0.0,
-            "events": {},
-            "cost": {
-                "pools": {},
-                "tokens": 0,
-                "models": [],
-                "services": {},
-                "per_1000_queries": None,
-            },
-        }
-
-    monkeypatch.setattr(job, "_execute", execute)
-
-    def command(*arguments: str) -> Result:
-        first, *rest = arguments
-        words = [first, str(file), *rest] if first == "rerank" else arguments
-        return CliRunner().invoke(app, words)
-
-    command.root = open_root(str(tmp_path / "runs"))  # type: ignore[attr-defined]
-    return command
 
 
 def test_no_command_publishes_a_run_that_failed_but_the_one_that_says_force(nights: Any) -> None:
