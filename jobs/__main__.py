@@ -1,5 +1,6 @@
 """The command line: `rerank-batch COMMAND …`, equally `python -m jobs COMMAND …`."""
 
+import datetime
 import logging
 import os
 import signal
@@ -54,6 +55,15 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: retrieval.depth=30."),
 ]
+Date = Annotated[
+    str | None,
+    typer.Option(
+        "--date",
+        metavar="YYYY-MM-DD",
+        help="The day of the night, for {date} and {yesterday} in queries; by default that of the "
+        "run that is gone on with, else today in UTC.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="The summary as one JSON object on stdout.")]
 Verbose = Annotated[
     bool, typer.Option("-v", "--verbose", help="Logs of Ray and its workers, tracebacks.")
@@ -93,6 +103,9 @@ class ExportFormat(StrEnum):
     trec = "trec"
     jsonl = "jsonl"
     pairs = "pairs"
+    serving = "serving"
+    dynamodb = "dynamodb"
+    redis = "redis"
 
 
 @app.command(epilog="Example: rerank-batch sample .sample")
@@ -131,6 +144,7 @@ def build_index(
 def rerank(
     config: ConfigFile,
     overrides: Overrides = None,
+    date: Date = None,
     run_id: RunId = None,
     resume: Resume = None,
     take_over: TakeOver = False,
@@ -145,7 +159,7 @@ def rerank(
     with _command(as_json, verbose) as console:
         from jobs import rerank as job
 
-        loaded = _load(config, overrides)
+        loaded = _load(config, overrides, date, resume or run_id)
         if dry_run:
             job.show_plan(job.dry_run(loaded), console)
         else:
@@ -160,6 +174,7 @@ def rerank(
 def evaluate(
     config: ConfigFile,
     overrides: Overrides = None,
+    date: Date = None,
     run_id: RunId = None,
     resume: Resume = None,
     take_over: TakeOver = False,
@@ -239,13 +254,36 @@ def evaluate(
                     "--no-worse-than and --markdown to another evaluate"
                 )
 
-            loaded = _load(config, overrides)
+            loaded = _load(config, overrides, date, run or resume or run_id)
             learned = calibrate.calibrate_gate(loaded, console, start, run, confidence)
             calibrate.show(learned, console)
             return
-        summary = job.evaluate(_load(config, overrides), console, start, run, asked)
+        loaded = _load(config, overrides, date, run or resume or run_id)
+        summary = job.evaluate(loaded, console, start, run, asked)
         evaluation_tables.show(summary, console)
         judge(summary)
+
+
+@app.command(epilog="Example: rerank-batch lookup serving.parquet 'how to sort'")
+def lookup(
+    where: Annotated[
+        str, typer.Argument(metavar="FILE|ROOT", help="A serving export, or where the runs are.")
+    ],
+    query: Annotated[str, typer.Argument(help="The query, however it is typed.")],
+    job_name: Annotated[
+        str | None, typer.Option("--job", help="With ROOT, where there are several jobs.")
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", help="With ROOT: this run and not the latest.")
+    ] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """What readers get for a query: its documents in the latest run, or in a serving export."""
+    with _command(as_json, verbose) as console:
+        from jobs import lookup as job
+
+        job.show(job.lookup(where, query, job_name, run), console)
 
 
 @benchmark_app.command(
@@ -519,7 +557,9 @@ def runs_export(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write a run's rankings as a TREC run, jsonl, or one Parquet row per query and document."""
+    """Write a run's rankings as a TREC run, jsonl, or one Parquet row per query and document; or
+    for serving, a row for each query key: sorted Parquet for `lookup`, lines for DynamoDB or Redis.
+    """
     with _command(as_json, verbose) as console:
         from jobs import runs as job
 
@@ -603,10 +643,24 @@ def _command(as_json: bool, verbose: bool) -> Iterator[Console]:
         raise typer.Exit(130) from None
 
 
-def _load(path: Path, overrides: list[str] | None) -> Config:
-    config = load_config(path, overrides)
+def _load(
+    path: Path, overrides: list[str] | None, date: str | None = None, run: str | None = None
+) -> Config:
+    """The configuration, on the day that is given, or on that of a run where it is there."""
+    config = load_config(path, overrides, _day(date))
     use_endpoint(config.storage.endpoint)
+    if date is None and run is not None and config.queries is not None and config.queries.date:
+        from jobs.inputs import day_of
+
+        config = load_config(path, overrides, day_of(config, run))
     return located(config)
+
+
+def _day(date: str | None) -> datetime.date | None:
+    try:
+        return None if date is None else datetime.date.fromisoformat(date)
+    except ValueError:
+        raise ConfigError(f"--date takes a day such as 2026-01-02, not {date!r}") from None
 
 
 def _start(

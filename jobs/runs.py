@@ -11,7 +11,7 @@ from rich.table import Table
 
 from jobs import guards
 from jobs.console import Console, facts_table
-from rerank_batch.errors import RunConflict, RunDamaged
+from rerank_batch.errors import ConfigError, RunConflict, RunDamaged
 from rerank_batch.exports import Format, export_run
 from rerank_batch.run import (
     COMPLETE,
@@ -21,6 +21,7 @@ from rerank_batch.run import (
     remove_garbage,
     verify_run,
 )
+from rerank_batch.serving import ServingFormat, export_serving
 from rerank_batch.storage import open_root
 
 
@@ -95,12 +96,34 @@ def show_run(root_uri: str, run_id: str, console: Console) -> None:
 
 
 def export(
-    root_uri: str, run_id: str, format: Format, system: str, out: Path, console: Console
+    root_uri: str,
+    run_id: str,
+    format: Format | ServingFormat,
+    system: str,
+    out: Path,
+    console: Console,
 ) -> None:
-    """Write a run's rankings to a file."""
-    rows = export_run(Run.open(open_root(root_uri), run_id), format, system, out)
-    summary = {"run_id": run_id, "format": format, "system": system, "rows": rows, "out": str(out)}
-    console.result(summary, f"{rows:,} rows of {system} written to {out}")
+    """Write a run's rankings to a file.
+
+    Raises:
+        ConfigError: only reranked lists are served.
+    """
+    run = Run.open(open_root(root_uri), run_id)
+    summary = {"run_id": run_id, "format": format, "system": system, "out": str(out)}
+    if format in ("trec", "jsonl", "pairs"):
+        rows = export_run(run, format, system, out)
+        console.result({**summary, "rows": rows}, f"{rows:,} rows of {system} written to {out}")
+        return
+    if system != "reranked":
+        raise ConfigError(f"--format {format} serves reranked lists, not --system {system}")
+    done = export_serving(run, format, out)
+    each = done.bytes / max(done.rows, 1)
+    parts = [f"{done.rows:,} queries written to {out}: {done.bytes:,} bytes, {each:,.0f} each"]
+    if done.merged:
+        parts.append(f"{done.merged:,} had the key of a heavier one and are left out")
+    if done.too_large:
+        parts.append(f"{done.too_large:,} are LEFT OUT: too large for {format}")
+    console.result({**summary, **asdict(done)}, "\n".join(parts))
 
 
 def verify(root_uri: str, run_id: str, console: Console) -> None:
