@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.console import Console
+from jobs.console import Console, EventLog
 from rerank_batch.collection import located
 from rerank_batch.config import Config, Lossy, load_config
 from rerank_batch.errors import EXIT_CODES, ConfigError, RerankBatchError
@@ -48,6 +48,14 @@ benchmark_app = typer.Typer(
 )
 app.add_typer(benchmark_app, name="benchmark")
 
+
+class LogFormat(StrEnum):
+    """What the log is made of."""
+
+    text = "text"
+    json = "json"
+
+
 ConfigFile = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A YAML file; see configs/ for commented ones.")
 ]
@@ -67,6 +75,14 @@ Date = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="The summary as one JSON object on stdout.")]
 Verbose = Annotated[
     bool, typer.Option("-v", "--verbose", help="Logs of Ray and its workers, tracebacks.")
+]
+LogFormatOption = Annotated[
+    LogFormat,
+    typer.Option(
+        "--log-format",
+        envvar="RERANK_BATCH_LOG_FORMAT",
+        help="What stderr is: text for people, or json, an object a line.",
+    ),
 ]
 RunId = Annotated[
     str | None, typer.Option("--run-id", help="Name of the run; by default job, time, random.")
@@ -130,11 +146,12 @@ def build_index(
     config: ConfigFile,
     overrides: Overrides = None,
     force: Annotated[bool, typer.Option("--force", help="Build even if it is up to date.")] = False,
+    log_format: LogFormatOption = LogFormat.text,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Encode the corpus once and write FAISS shards and the text store."""
-    with _command(as_json, verbose) as console:
+    with _command(as_json, verbose, log_format) as console:
         from jobs import build_index as job
 
         job.show(job.build_index(_load(config, overrides), console, force), console)
@@ -152,11 +169,12 @@ def rerank(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check every input, estimate the work, stop.")
     ] = False,
+    log_format: LogFormatOption = LogFormat.text,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Retrieve and rerank every query of the log, and publish the run as the job's latest."""
-    with _command(as_json, verbose) as console:
+    with _command(as_json, verbose, log_format) as console:
         from jobs import rerank as job
 
         loaded = _load(config, overrides, date, resume or run_id)
@@ -219,12 +237,13 @@ def evaluate(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check every input, estimate the work, stop.")
     ] = False,
+    log_format: LogFormatOption = LogFormat.text,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Compare reranked lists with those of retrieval, or all of evaluation.systems with the first,
     on judged queries; write metrics and an HTML report."""
-    with _command(as_json, verbose) as console:
+    with _command(as_json, verbose, log_format) as console:
         from jobs import evaluate as job
         from jobs import evaluation_tables
         from jobs.acceptance import Asked, judge
@@ -625,10 +644,13 @@ def runs_gc(
 
 
 @contextmanager
-def _command(as_json: bool, verbose: bool) -> Iterator[Console]:
+def _command(
+    as_json: bool, verbose: bool, log_format: LogFormat = LogFormat.text
+) -> Iterator[Console]:
     """A console, and every failure a user can act on as one message and its exit code."""
-    console = Console(as_json, verbose)
-    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR)
+    console = Console(as_json, verbose, log_format.value)
+    handlers = [EventLog(console)] if log_format is LogFormat.json else None
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, handlers=handlers)
     # A spot node or a scheduler says goodbye with SIGTERM: leave as tidily as on Ctrl-C.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -636,10 +658,10 @@ def _command(as_json: bool, verbose: bool) -> Iterator[Console]:
     except RerankBatchError as error:
         if verbose:
             traceback.print_exc()
-        console.error(str(error))
+        console.error(str(error), error.exit_code)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
-        console.error("interrupted")
+        console.error("interrupted", 130)
         raise typer.Exit(130) from None
 
 

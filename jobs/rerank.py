@@ -19,6 +19,7 @@ from jobs.console import Console, PeakMemory, facts_table
 from jobs.cost import cost_book, cost_lines
 from jobs.inputs import Inputs, are_too_many, check_rejects, read_inputs, versions
 from jobs.modes import modes_of, query_encoder_options, scorer_modes, scorer_options
+from jobs.notify import told_of
 from jobs.scores import RunScores, run_scores, scores_line, together
 from jobs.systems import ComparisonInputs, comparison_stages, read_comparison
 from rerank_batch import schema
@@ -95,14 +96,31 @@ def rerank(
 
     With ``compare`` it is the systems of ``evaluation.systems`` that are run, all in one.
     """
-    began = time.perf_counter()
     start = start or Start()
+    if not publish:
+        return _rerank(config, console, start, judged_only, publish, compare)
+    with told_of(config, console, start.resume or start.run_id) as tell:
+        summary = _rerank(config, console, start, judged_only, publish, compare)
+        tell(summary)
+    return summary
+
+
+def _rerank(
+    config: Config,
+    console: Console,
+    start: Start,
+    judged_only: bool,
+    publish: bool,
+    compare: bool,
+) -> dict[str, Any]:
+    began = time.perf_counter()
     root = open_root(config.root)
     root.check_writes()
     inputs = (read_comparison if compare else read_inputs)(config, judged_only)
     planned = inputs.plan
     check_rejects(_planned_rejects(planned), planned.log_rows, config.limits.max_rejects)
     run = _begin(root, config, inputs, start)
+    console.run_id = run.run_id
     if run.state() == COMPLETE:
         console.note(f"run {run.run_id} is complete: nothing is left to do")
         return {**_summary(run), **(guards.publish(run) if publish else {})}

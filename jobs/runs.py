@@ -110,7 +110,7 @@ def export(
     """
     run = Run.open(open_root(root_uri), run_id)
     summary = {"run_id": run_id, "format": format, "system": system, "out": str(out)}
-    if format in ("trec", "jsonl", "pairs"):
+    if format == "trec" or format == "jsonl" or format == "pairs":
         rows = export_run(run, format, system, out)
         console.result({**summary, "rows": rows}, f"{rows:,} rows of {system} written to {out}")
         return

@@ -571,6 +571,30 @@ class GuardsConfig(Section):
         return self
 
 
+class NotifyConfig(Section):
+    """Who is told how a run of `rerank` ended; changes no results, and its failure fails no run.
+
+    ``command`` is run without a shell and gets one JSON object on its standard input. ``webhook``
+    is the name of the environment variable that holds the URL to post the same object to: such URLs
+    are secrets. ``on`` says after what: a run that is published, one that a guard kept back, an
+    error.
+    """
+
+    command: tuple[str, ...] = ()
+    webhook: str | None = None
+    on: tuple[Literal["success", "guard", "error"], ...] = ("success", "guard", "error")
+    timeout_seconds: float = Field(default=30.0, gt=0, le=600)
+    attempts: int = Field(default=3, ge=1, le=10)
+
+    @field_validator("webhook")
+    @classmethod
+    def _webhook_is_a_variable(cls, webhook: str | None) -> str | None:
+        if webhook is not None and not re.match(r"^[A-Z][A-Z0-9_]*\Z", webhook):
+            # Not repeated: it may be the URL itself.
+            raise ValueError("give the NAME of the environment variable that holds the URL")
+        return webhook
+
+
 class Config(Section):
     """Everything a job needs to know.
 
@@ -598,6 +622,7 @@ class Config(Section):
     cost: CostConfig = CostConfig()
     limits: LimitsConfig = LimitsConfig()
     guards: GuardsConfig = GuardsConfig()
+    notify: NotifyConfig = NotifyConfig()
 
     @model_validator(mode="before")
     @classmethod
@@ -729,6 +754,7 @@ _OTHER_SECTIONS = (
     "cost",
     "limits",
     "guards",
+    "notify",
 )
 
 
