@@ -42,6 +42,7 @@ from rerank_batch.run import (
     refuse_if_taken_over,
     total,
 )
+from rerank_batch.run_metrics import RunMetrics, run_sums
 from rerank_batch.scoring.modes import Choice
 from rerank_batch.stages import (
     FELL_BACK,
@@ -219,6 +220,7 @@ def _execute(
             pools = {stage.name: stage.pool for stage in stages}
             keep_texts = config.queries is not None and config.queries.keep_rejected_texts
             blocks = run_queries(to_do, stages, run.writer(), keep_texts)
+            metrics = RunMetrics(config.job, run.run_id, config.cost.per_hour)
             progress = console.progress(
                 "queries", queries, lambda: completed, remark=resources.missing
             )
@@ -227,8 +229,11 @@ def _execute(
                     completed += block.queries
                     rejected += block.rejected_rows
                     check_rejects(rejected, plan.log_rows, config.limits.max_rejects)
+                    if metrics.is_due():
+                        metrics.update(_sums_so_far(run, rejected))
                     if lease.lost:
                         refuse_if_taken_over(run.root, run.run_id, run.epoch)
+            metrics.update(_sums_so_far(run, rejected))
         peak_bytes = memory.bytes
     else:
         modes = modes_of(run, inputs)
@@ -286,6 +291,13 @@ def _execute(
         "actors": {name: pool.size for name, pool in pools.items()},
         "cost": cost_book(run, config, inputs, sums, seconds, pools),
     }
+
+
+def _sums_so_far(run: Run, rejected: int) -> dict[str, float]:
+    """What is committed, for the metrics; each commit is read once."""
+    commits = run.commits()
+    planned = (run.spec["blocks"], run.spec["planned"])
+    return run_sums(total(commits, "sums"), rejected, len(commits), planned)
 
 
 def _summary(run: Run) -> dict[str, Any]:
