@@ -258,7 +258,7 @@ def evaluate(
 
             if run is not None:
                 raise ConfigError("--run takes a finished run: there is nothing to try out")
-            loaded = _load(config, overrides)
+            loaded = _load(config, overrides, date)
             several = bool(loaded.evaluation.systems)
             plan.show_plan(plan.dry_run(loaded, judged_only=True, compare=several), console)
             return
