@@ -1,5 +1,6 @@
 """The command line: `rerank-batch COMMAND …`, equally `python -m jobs COMMAND …`."""
 
+import datetime
 import logging
 import os
 import signal
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.console import Console
+from jobs.console import Console, EventLog
 from rerank_batch.collection import located
 from rerank_batch.config import Config, Lossy, load_config
 from rerank_batch.errors import EXIT_CODES, ConfigError, RerankBatchError
@@ -37,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 runs_app = typer.Typer(
-    help="List, show, export, verify, abort and clean up runs.",
+    help="List, show, export, verify, publish, abort and clean up runs.",
     no_args_is_help=True,
     epilog=_EPILOG,
 )
@@ -47,6 +48,14 @@ benchmark_app = typer.Typer(
 )
 app.add_typer(benchmark_app, name="benchmark")
 
+
+class LogFormat(StrEnum):
+    """What the log is made of."""
+
+    text = "text"
+    json = "json"
+
+
 ConfigFile = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A YAML file; see configs/ for commented ones.")
 ]
@@ -54,9 +63,26 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: retrieval.depth=30."),
 ]
+Date = Annotated[
+    str | None,
+    typer.Option(
+        "--date",
+        metavar="YYYY-MM-DD",
+        help="The day of the night, for {date} and {yesterday} in queries; by default that of the "
+        "run that is gone on with, else today in UTC.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="The summary as one JSON object on stdout.")]
 Verbose = Annotated[
     bool, typer.Option("-v", "--verbose", help="Logs of Ray and its workers, tracebacks.")
+]
+LogFormatOption = Annotated[
+    LogFormat,
+    typer.Option(
+        "--log-format",
+        envvar="RERANK_BATCH_LOG_FORMAT",
+        help="What stderr is: text for people, or json, an object a line.",
+    ),
 ]
 RunId = Annotated[
     str | None, typer.Option("--run-id", help="Name of the run; by default job, time, random.")
@@ -93,6 +119,9 @@ class ExportFormat(StrEnum):
     trec = "trec"
     jsonl = "jsonl"
     pairs = "pairs"
+    serving = "serving"
+    dynamodb = "dynamodb"
+    redis = "redis"
 
 
 @app.command(epilog="Example: rerank-batch sample .sample")
@@ -117,11 +146,12 @@ def build_index(
     config: ConfigFile,
     overrides: Overrides = None,
     force: Annotated[bool, typer.Option("--force", help="Build even if it is up to date.")] = False,
+    log_format: LogFormatOption = LogFormat.text,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Encode the corpus once and write FAISS shards and the text store."""
-    with _command(as_json, verbose) as console:
+    with _command(as_json, verbose, log_format) as console:
         from jobs import build_index as job
 
         job.show(job.build_index(_load(config, overrides), console, force), console)
@@ -131,6 +161,7 @@ def build_index(
 def rerank(
     config: ConfigFile,
     overrides: Overrides = None,
+    date: Date = None,
     run_id: RunId = None,
     resume: Resume = None,
     take_over: TakeOver = False,
@@ -138,14 +169,15 @@ def rerank(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check every input, estimate the work, stop.")
     ] = False,
+    log_format: LogFormatOption = LogFormat.text,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Retrieve and rerank every query of the log, and publish the run as the job's latest."""
-    with _command(as_json, verbose) as console:
+    with _command(as_json, verbose, log_format) as console:
         from jobs import rerank as job
 
-        loaded = _load(config, overrides)
+        loaded = _load(config, overrides, date, resume or run_id)
         if dry_run:
             job.show_plan(job.dry_run(loaded), console)
         else:
@@ -160,6 +192,7 @@ def rerank(
 def evaluate(
     config: ConfigFile,
     overrides: Overrides = None,
+    date: Date = None,
     run_id: RunId = None,
     resume: Resume = None,
     take_over: TakeOver = False,
@@ -204,12 +237,13 @@ def evaluate(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check every input, estimate the work, stop.")
     ] = False,
+    log_format: LogFormatOption = LogFormat.text,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Compare reranked lists with those of retrieval, or all of evaluation.systems with the first,
     on judged queries; write metrics and an HTML report."""
-    with _command(as_json, verbose) as console:
+    with _command(as_json, verbose, log_format) as console:
         from jobs import evaluate as job
         from jobs import evaluation_tables
         from jobs.acceptance import Asked, judge
@@ -224,7 +258,7 @@ def evaluate(
 
             if run is not None:
                 raise ConfigError("--run takes a finished run: there is nothing to try out")
-            loaded = _load(config, overrides)
+            loaded = _load(config, overrides, date)
             several = bool(loaded.evaluation.systems)
             plan.show_plan(plan.dry_run(loaded, judged_only=True, compare=several), console)
             return
@@ -239,11 +273,12 @@ def evaluate(
                     "--no-worse-than and --markdown to another evaluate"
                 )
 
-            loaded = _load(config, overrides)
+            loaded = _load(config, overrides, date, run or resume or run_id)
             learned = calibrate.calibrate_gate(loaded, console, start, run, confidence)
             calibrate.show(learned, console)
             return
-        summary = job.evaluate(_load(config, overrides), console, start, run, asked)
+        loaded = _load(config, overrides, date, run or resume or run_id)
+        summary = job.evaluate(loaded, console, start, run, asked)
         evaluation_tables.show(summary, console)
         judge(summary)
 
@@ -272,6 +307,28 @@ def make_labels(
 
         start = _start(run_id, resume, take_over)
         job.show(job.make_labels(_load(config, overrides), console, out, run, start), console)
+
+
+@app.command(epilog="Example: rerank-batch lookup serving.parquet 'how to sort'")
+def lookup(
+    where: Annotated[
+        str, typer.Argument(metavar="FILE|ROOT", help="A serving export, or where the runs are.")
+    ],
+    query: Annotated[str, typer.Argument(help="The query, however it is typed.")],
+    job_name: Annotated[
+        str | None, typer.Option("--job", help="With ROOT, where there are several jobs.")
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", help="With ROOT: this run and not the latest.")
+    ] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """What readers get for a query: its documents in the latest run, or in a serving export."""
+    with _command(as_json, verbose) as console:
+        from jobs import lookup as job
+
+        job.show(job.lookup(where, query, job_name, run), console)
 
 
 @benchmark_app.command(
@@ -560,7 +617,9 @@ def runs_export(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write a run's rankings as a TREC run, jsonl, or one Parquet row per query and document."""
+    """Write a run's rankings as a TREC run, jsonl, or one Parquet row per query and document; or
+    for serving, a row for each query key: sorted Parquet for `lookup`, lines for DynamoDB or Redis.
+    """
     with _command(as_json, verbose) as console:
         from jobs import runs as job
 
@@ -576,6 +635,23 @@ def runs_verify(
         from jobs import runs as job
 
         job.verify(root, run_id, console)
+
+
+@runs_app.command("publish", epilog="Example: rerank-batch runs publish .runs RUN_ID --force")
+def runs_publish(
+    root: RootUri,
+    run_id: RunName,
+    force: Annotated[
+        bool, typer.Option("--force", help="Though it failed a guard; who did it is kept.")
+    ] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make a complete run the latest of its job, unless a newer one is."""
+    with _command(as_json, verbose) as console:
+        from jobs import runs as job
+
+        job.publish(root, run_id, force, console)
 
 
 @runs_app.command("abort", epilog="Example: rerank-batch runs abort .runs RUN_ID")
@@ -609,10 +685,13 @@ def runs_gc(
 
 
 @contextmanager
-def _command(as_json: bool, verbose: bool) -> Iterator[Console]:
+def _command(
+    as_json: bool, verbose: bool, log_format: LogFormat = LogFormat.text
+) -> Iterator[Console]:
     """A console, and every failure a user can act on as one message and its exit code."""
-    console = Console(as_json, verbose)
-    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR)
+    console = Console(as_json, verbose, log_format.value)
+    handlers = [EventLog(console)] if log_format is LogFormat.json else None
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, handlers=handlers)
     # A spot node or a scheduler says goodbye with SIGTERM: leave as tidily as on Ctrl-C.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -620,17 +699,31 @@ def _command(as_json: bool, verbose: bool) -> Iterator[Console]:
     except RerankBatchError as error:
         if verbose:
             traceback.print_exc()
-        console.error(str(error))
+        console.error(str(error), error.exit_code)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
-        console.error("interrupted")
+        console.error("interrupted", 130)
         raise typer.Exit(130) from None
 
 
-def _load(path: Path, overrides: list[str] | None) -> Config:
-    config = load_config(path, overrides)
+def _load(
+    path: Path, overrides: list[str] | None, date: str | None = None, run: str | None = None
+) -> Config:
+    """The configuration, on the day that is given, or on that of a run where it is there."""
+    config = load_config(path, overrides, _day(date))
     use_endpoint(config.storage.endpoint)
+    if date is None and run is not None and config.queries is not None and config.queries.date:
+        from jobs.inputs import day_of
+
+        config = load_config(path, overrides, day_of(config, run))
     return located(config)
+
+
+def _day(date: str | None) -> datetime.date | None:
+    try:
+        return None if date is None else datetime.date.fromisoformat(date)
+    except ValueError:
+        raise ConfigError(f"--date takes a day such as 2026-01-02, not {date!r}") from None
 
 
 def _start(

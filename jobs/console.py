@@ -1,13 +1,20 @@
-"""What a person sees: lines, progress and tables; with --json one object on stdout instead."""
+"""What a person sees: lines, progress and tables; with --json one object on stdout instead.
+
+With the log format ``json`` what goes to stderr is an object a line, for machines that read logs:
+time, level, event, message, the run's id, and fields of the event.
+"""
 
 import json
+import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 from rich.console import Console as RichConsole
@@ -21,6 +28,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+LogFormat = Literal["text", "json"]
+
 _PIPED_COLUMNS = 110
 _POLL_SECONDS = 0.5
 _SAY_EVERY_SECONDS = 15
@@ -31,11 +40,16 @@ class Console:
 
     With ``as_json`` stdout belongs to the one object alone: Ray's processes print warnings to file
     descriptor 1, so that is pointed at stderr and the object goes to a copy of the real one.
+    ``run_id`` is set by a job as soon as it knows it.
     """
 
-    def __init__(self, as_json: bool = False, verbose: bool = False) -> None:
+    def __init__(
+        self, as_json: bool = False, verbose: bool = False, log_format: LogFormat = "text"
+    ) -> None:
         self.as_json = as_json
         self.verbose = verbose
+        self.log_format = log_format
+        self.run_id: str | None = None
         self._json_out = os.dup(1) if as_json else None
         if as_json:
             os.dup2(2, 1)
@@ -46,14 +60,41 @@ class Console:
 
     def note(self, text: str) -> None:
         """A line about what is going on."""
+        if self.log_format == "json":
+            self.event("note", text)
+            return
         self._err.print(text, markup=False, soft_wrap=True)
 
-    def error(self, text: str) -> None:
+    def error(self, text: str, exit_code: int | None = None) -> None:
         """A failure, in one message."""
+        if self.log_format == "json":
+            self.event("error", text, level="error", exit_code=exit_code)
+            return
         self._err.print(f"error: {text}", style="bold red", markup=False, soft_wrap=True)
+
+    def event(self, event: str, message: str, level: str = "info", **fields: Any) -> None:
+        """A line of the log in JSON; in another format nothing, as its reader is told otherwise."""
+        if self.log_format != "json":
+            return
+        line = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "level": level,
+            "event": event,
+            "run_id": self.run_id,
+            "message": message,
+            **fields,
+        }
+        # In one write, so that lines of several threads do not mix.
+        sys.stderr.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+        sys.stderr.flush()
 
     def result(self, summary: Mapping[str, Any], *tables: Table | str) -> None:
         """The end of a job: its summary as JSON, or as tables and lines."""
+        plain: dict[str, Any] = {
+            k: v for k, v in summary.items() if isinstance(v, (str, int, float, bool))
+        }
+        plain = {k: v for k, v in plain.items() if k not in ("run_id", "level", "event", "time")}
+        self.event("finished", "the job is done", **plain)
         if self._json_out is not None:
             with os.fdopen(self._json_out, "w", encoding="utf-8") as out:
                 out.write(json.dumps(summary, ensure_ascii=False, default=str) + "\n")
@@ -74,7 +115,8 @@ class Console:
         ``remark()`` is looked at every 15 seconds and shown beside it where it is not empty.
         """
         stop = threading.Event()
-        show = self._bar if self._err.is_terminal else self._lines
+        plain = self.log_format == "json" or not self._err.is_terminal
+        show = self._lines if plain else self._bar
         watcher = threading.Thread(target=show, args=(what, total, done, remark, stop), daemon=True)
         watcher.start()
         try:
@@ -125,10 +167,34 @@ class Console:
             said = monotonic()
             count = done()
             parts = [f"{what}: {count:,} of {total:,} after {said - began:.0f} s"]
+            left = None
             if count > before:
                 left = (total - count) * (said - began) / (count - before)
                 parts.append(f"{left:.0f} s left")
-            self.note(", ".join([*parts, *filter(None, [remark()])]))
+            text = ", ".join([*parts, *filter(None, [remark()])])
+            if self.log_format != "json":
+                self.note(text)
+                continue
+            fields: dict[str, Any] = {
+                "done": count,
+                "total": total,
+                "seconds": round(said - began, 1),
+            }
+            left = None if left is None else round(left, 1)
+            self.event("progress", text, what=what, seconds_left=left, **fields)
+
+
+class EventLog(logging.Handler):
+    """What libraries log, as events of a console."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """A record as a line."""
+        level = record.levelname.lower()
+        self._console.event("log", record.getMessage(), level=level, logger=record.name)
 
 
 class PeakMemory:

@@ -1,5 +1,6 @@
 """Everything a run reads, checked before any model is loaded or any actor started."""
 
+import datetime
 import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from rerank_batch.retrieval.index import (
     read_manifest,
     verify_files,
 )
+from rerank_batch.run import Run, is_begun, read_latest
 from rerank_batch.scoring.modes import Graphs
 from rerank_batch.services.address import address_of
 from rerank_batch.storage import NodeCache, open_root
@@ -164,6 +166,18 @@ def read_inputs(config: Config, judged_only: bool = False) -> Inputs:
         "reranker": [scorer.made_of for scorer in scorers] or None,
     }
     return Inputs(plan, qrels, opened.index, opened.encoder, scorers, made_of)
+
+
+def day_of(config: Config, run: str) -> datetime.date | None:
+    """The day whose log a run began with, or 'latest' did; None where no such run is there yet."""
+    root = open_root(config.root)
+    if run == "latest":
+        latest = read_latest(root, config.job)
+        run = latest["run_id"] if latest else ""
+    if not run or not is_begun(root, run):
+        return None
+    day = (Run.open(root, run).spec["config"].get("queries") or {}).get("date")
+    return datetime.date.fromisoformat(day) if day else None
 
 
 def open_index(config: Config) -> OpenedIndex:

@@ -6,18 +6,20 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, cast
 
 from rich.table import Table
 
+from jobs import guards
 from jobs.changes import changes_line, changes_since
 from jobs.console import Console, PeakMemory, facts_table
 from jobs.cost import cost_book, cost_lines
 from jobs.inputs import Inputs, are_too_many, check_rejects, read_inputs, versions
 from jobs.modes import modes_of, query_encoder_options, scorer_modes, scorer_options
+from jobs.notify import told_of
 from jobs.scores import RunScores, run_scores, scores_line, together
 from jobs.systems import ComparisonInputs, comparison_stages, read_comparison
 from rerank_batch import schema
@@ -40,6 +42,7 @@ from rerank_batch.run import (
     refuse_if_taken_over,
     total,
 )
+from rerank_batch.run_metrics import RunMetrics, run_sums
 from rerank_batch.scoring.modes import Choice
 from rerank_batch.stages import (
     FELL_BACK,
@@ -94,19 +97,34 @@ def rerank(
 
     With ``compare`` it is the systems of ``evaluation.systems`` that are run, all in one.
     """
-    began = time.perf_counter()
     start = start or Start()
+    if not publish:
+        return _rerank(config, console, start, judged_only, publish, compare)
+    with told_of(config, console, start.resume or start.run_id) as tell:
+        summary = _rerank(config, console, start, judged_only, publish, compare)
+        tell(summary)
+    return summary
+
+
+def _rerank(
+    config: Config,
+    console: Console,
+    start: Start,
+    judged_only: bool,
+    publish: bool,
+    compare: bool,
+) -> dict[str, Any]:
+    began = time.perf_counter()
     root = open_root(config.root)
     root.check_writes()
     inputs = (read_comparison if compare else read_inputs)(config, judged_only)
     planned = inputs.plan
     check_rejects(_planned_rejects(planned), planned.log_rows, config.limits.max_rejects)
     run = _begin(root, config, inputs, start)
+    console.run_id = run.run_id
     if run.state() == COMPLETE:
         console.note(f"run {run.run_id} is complete: nothing is left to do")
-        if publish:
-            run.publish()
-        return _summary(run)
+        return {**_summary(run), **(guards.publish(run) if publish else {})}
     run.write_plan(inputs.plan.queries, inputs.plan.rejects)
     run.claim(start.take_over, config.storage.lease_seconds, console.note)
     with _owned(run, config.storage.lease_seconds) as lease, _how_to_go_on(run, lease, console):
@@ -115,10 +133,9 @@ def rerank(
     if compare:
         return _summary(run)
     latest = read_latest(root, config.job)
-    if publish:
-        run.publish()
+    outcome = guards.publish(run) if publish else {}
     changes = changes_since(latest["run_id"] if latest else None, run, console)
-    return {**_summary(run), "changes": changes}
+    return {**_summary(run), "changes": changes, **outcome}
 
 
 def try_out(config: Config, inputs: Inputs, console: Console) -> dict[str, Any]:
@@ -203,6 +220,7 @@ def _execute(
             pools = {stage.name: stage.pool for stage in stages}
             keep_texts = config.queries is not None and config.queries.keep_rejected_texts
             blocks = run_queries(to_do, stages, run.writer(), keep_texts)
+            metrics = RunMetrics(config.job, run.run_id, config.cost.per_hour)
             progress = console.progress(
                 "queries", queries, lambda: completed, remark=resources.missing
             )
@@ -211,8 +229,11 @@ def _execute(
                     completed += block.queries
                     rejected += block.rejected_rows
                     check_rejects(rejected, plan.log_rows, config.limits.max_rejects)
+                    if metrics.is_due():
+                        metrics.update(_sums_so_far(run, rejected))
                     if lease.lost:
                         refuse_if_taken_over(run.root, run.run_id, run.epoch)
+            metrics.update(_sums_so_far(run, rejected))
         peak_bytes = memory.bytes
     else:
         modes = modes_of(run, inputs)
@@ -241,6 +262,10 @@ def _execute(
         "fingerprint": run.spec["fingerprint"],
         "queries": int(sums.get("queries", 0)),
         "log_rows": plan.log_rows,
+        "left_out": asdict(plan.left_out),
+        "log": {"date": str(date), "path": log.path}
+        if (log := config.queries) and (date := log.date)
+        else None,
         "weight": sums.get("weight", 0.0),
         "rejects": _rejects(plan.reject_counts(), total(commits, "reject_reasons")),
         "documents": inputs.index.manifest.documents,
@@ -266,6 +291,13 @@ def _execute(
         "actors": {name: pool.size for name, pool in pools.items()},
         "cost": cost_book(run, config, inputs, sums, seconds, pools),
     }
+
+
+def _sums_so_far(run: Run, rejected: int) -> dict[str, float]:
+    """What is committed, for the metrics; each commit is read once."""
+    commits = run.commits()
+    planned = (run.spec["blocks"], run.spec["planned"])
+    return run_sums(total(commits, "sums"), rejected, len(commits), planned)
 
 
 def _summary(run: Run) -> dict[str, Any]:
@@ -332,6 +364,7 @@ def dry_run(config: Config, judged_only: bool = False, compare: bool = False) ->
         "root": config.root,
         "queries": queries,
         "log_rows": plan.log_rows,
+        "left_out": asdict(plan.left_out),
         "rejects": plan.reject_counts(),
         "too_many_rejects": are_too_many(
             _planned_rejects(plan), plan.log_rows, config.limits.max_rejects
@@ -470,18 +503,23 @@ def new_run_id(job: str) -> str:
 
 
 def show(summary: dict[str, Any], console: Console) -> None:
-    """Print the summary: the table first, then what happened to every row of the log."""
+    """Print the summary: the table first, then what happened to every row of the log.
+
+    Raises:
+        GuardsFailed: a guard kept the run back; after the summary, which tells the rest.
+    """
     parts: list[Table | str] = []
     if summary["metrics"]:
         parts.append(metrics_table(summary))
     parts.append(facts_table(f"Run {summary['run_id']}", _facts(summary)))
     console.result(summary, *parts)
+    guards.judge(summary)
 
 
 def show_plan(summary: dict[str, Any], console: Console) -> None:
     """Print what a dry run found."""
     facts: dict[str, object] = {
-        "queries": f"{summary['queries']:,} from {summary['log_rows']:,} log rows",
+        "queries": f"{summary['queries']:,} from {summary['log_rows']:,} log rows" + _tail(summary),
         "rejects": _listed(summary["rejects"])
         + (": MORE than limits.max_rejects allows" if summary["too_many_rejects"] else ""),
         "judged queries": f"{summary['judged']:,}",
@@ -510,7 +548,7 @@ def metrics_table(summary: dict[str, Any]) -> Table:
 def _facts(summary: dict[str, Any]) -> dict[str, object]:
     seconds = summary["seconds"]
     facts: dict[str, object] = {
-        "queries": f"{summary['queries']:,} from {summary['log_rows']:,} log rows",
+        "queries": f"{summary['queries']:,} from {summary['log_rows']:,} log rows" + _tail(summary),
         "rejects": _listed(summary["rejects"]),
         "pairs": f"{summary['pairs']:,} ({summary['pairs_per_second']:,} pairs/s)",
         "time": f"{seconds['total']:.1f} s, of it stages "
@@ -518,6 +556,8 @@ def _facts(summary: dict[str, Any]) -> dict[str, object]:
         "peak memory": f"{summary['peak_memory_gb']} GiB, all processes",
         "results": summary["files"],
     }
+    if log := summary.get("log"):
+        facts["log of"] = f"the night of {log['date']}: {log['path']}"
     if summary.get("mode"):
         facts["reranker in"] = summary["mode"]
     if summary.get("cache"):
@@ -539,9 +579,22 @@ def _facts(summary: dict[str, Any]) -> dict[str, object]:
         facts["resumed"] = f"{summary['done_before']:,} queries were done before"
     if summary["events"]:
         facts["noticed"] = "\n".join(f"{n} x {what}" for what, n in summary["events"].items())
+    if summary.get("guards"):
+        facts["guards"] = guards.guards_line(summary["guards"])
     if summary["judged_not_in_log"]:
         facts["judged elsewhere"] = f"{summary['judged_not_in_log']:,} queries not in this log"
     return facts
+
+
+def _tail(summary: Mapping[str, Any]) -> str:
+    """What queries.head left out, for the line of the queries."""
+    left_out = summary.get("left_out") or {"queries": 0}
+    if not left_out["queries"]:
+        return ""
+    return (
+        f"; the tail is left out: {left_out['queries']:,} queries, {left_out['rows']:,} log rows, "
+        f"weight {left_out['weight']:,g}"
+    )
 
 
 def _planned_rejects(plan: Plan) -> int:

@@ -1,14 +1,17 @@
 """Look at runs and look after them: list, show, export, verify, abort, collect garbage."""
 
+import getpass
 import json
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from jobs import guards
 from jobs.console import Console, facts_table
-from rerank_batch.errors import RunConflict, RunDamaged
+from rerank_batch.errors import ConfigError, RunConflict, RunDamaged
 from rerank_batch.exports import Format, export_run
 from rerank_batch.run import (
     COMPLETE,
@@ -18,6 +21,7 @@ from rerank_batch.run import (
     remove_garbage,
     verify_run,
 )
+from rerank_batch.serving import ServingFormat, export_serving
 from rerank_batch.storage import open_root
 
 
@@ -43,9 +47,10 @@ def show_list(root_uri: str, console: Console) -> None:
             "state": final["state"] if final else "unfinished",
             "queries": run.spec["planned"],
             "latest": run.is_latest(),
+            "held_back": run.is_held_back(),
         }
         rows.append(row)
-        mark = "latest" if row["latest"] else ""
+        mark = "latest" if row["latest"] else "held back" if row["held_back"] else ""
         cells = (run_id, row["job"], row["created"][:19], row["state"], f"{row['queries']:,}")
         table.add_row(*cells, mark)
     console.result({"root": root_uri, "runs": rows}, table if rows else f"no runs under {root_uri}")
@@ -57,7 +62,14 @@ def show_run(root_uri: str, run_id: str, console: Console) -> None:
     final = run.final()
     state = final["state"] if final else "unfinished"
     owner = run.last_owner()
-    summary: dict[str, Any] = {"spec": run.spec, "final": final, "state": state}
+    verdict, override = run.verdict(), run.overridden()
+    summary: dict[str, Any] = {
+        "spec": run.spec,
+        "final": final,
+        "state": state,
+        "guards": verdict,
+        "override": override,
+    }
     facts: dict[str, object] = {
         "job": run.spec["job"],
         "created": run.spec["created"],
@@ -76,16 +88,42 @@ def show_run(root_uri: str, run_id: str, console: Console) -> None:
             "metrics": json.dumps(final["metrics"], indent=1) if final["metrics"] else "none",
             "files": "\n".join(run.results_paths()),
         }
+        if verdict is not None:
+            facts["guards"] = guards.guards_line(verdict["guards"])
+        if override is not None:
+            facts["published"] = f"by {override['who']} at {override['when']}, whatever the guards"
     console.result(summary, facts_table(f"Run {run_id}", facts))
 
 
 def export(
-    root_uri: str, run_id: str, format: Format, system: str, out: Path, console: Console
+    root_uri: str,
+    run_id: str,
+    format: Format | ServingFormat,
+    system: str,
+    out: Path,
+    console: Console,
 ) -> None:
-    """Write a run's rankings to a file."""
-    rows = export_run(Run.open(open_root(root_uri), run_id), format, system, out)
-    summary = {"run_id": run_id, "format": format, "system": system, "rows": rows, "out": str(out)}
-    console.result(summary, f"{rows:,} rows of {system} written to {out}")
+    """Write a run's rankings to a file.
+
+    Raises:
+        ConfigError: only reranked lists are served.
+    """
+    run = Run.open(open_root(root_uri), run_id)
+    summary = {"run_id": run_id, "format": format, "system": system, "out": str(out)}
+    if format == "trec" or format == "jsonl" or format == "pairs":
+        rows = export_run(run, format, system, out)
+        console.result({**summary, "rows": rows}, f"{rows:,} rows of {system} written to {out}")
+        return
+    if system != "reranked":
+        raise ConfigError(f"--format {format} serves reranked lists, not --system {system}")
+    done = export_serving(run, format, out)
+    each = done.bytes / max(done.rows, 1)
+    parts = [f"{done.rows:,} queries written to {out}: {done.bytes:,} bytes, {each:,.0f} each"]
+    if done.merged:
+        parts.append(f"{done.merged:,} had the key of a heavier one and are left out")
+    if done.too_large:
+        parts.append(f"{done.too_large:,} are LEFT OUT: too large for {format}")
+    console.result({**summary, **asdict(done)}, "\n".join(parts))
 
 
 def verify(root_uri: str, run_id: str, console: Console) -> None:
@@ -118,6 +156,33 @@ def verify(root_uri: str, run_id: str, console: Console) -> None:
         f"{run.spec['planned']:,} planned, each exactly once",
     }
     console.result(summary, facts_table(f"Run {run_id} is whole", facts))
+
+
+def publish(root_uri: str, run_id: str, force: bool, console: Console) -> None:
+    """Make a complete run the latest of its job; one that failed a guard only if told to.
+
+    Raises:
+        GuardsFailed: it failed a guard and ``force`` was not given.
+        RunConflict: it is not complete.
+    """
+    run = Run.open(open_root(root_uri), run_id)
+    run.finished()
+    failing = not (guards.decide(run) or {"passed": True})["passed"]
+    if failing and force:
+        user = getpass.getuser()
+        run.override(f"{user} at {run.owner.host}", datetime.now(UTC).isoformat(timespec="seconds"))
+    outcome = guards.publish(run)
+    summary = {"root": root_uri, "run_id": run_id, **outcome}
+    if not outcome["published"]:
+        console.result(summary)
+        guards.judge(summary)
+    newer = "" if run.is_latest() else f"; {outcome['latest']} is newer and stays the latest"
+    override = run.overridden()
+    by = f", published by {override['who']} whatever its guards found" if override else ""
+    console.result(
+        {**summary, "override": override},
+        f"run {run_id} is {'older' if newer else 'the latest'} of {run.spec['job']}{by}{newer}",
+    )
 
 
 def abort(root_uri: str, run_id: str, console: Console) -> None:

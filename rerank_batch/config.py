@@ -4,6 +4,7 @@ Knows words and their limits, not files: whether a path exists is checked by who
 Unknown and repeated keys are refused with the nearest valid name.
 """
 
+import datetime
 import difflib
 import hashlib
 import json
@@ -32,6 +33,7 @@ Format = Literal["fp32"] | Lossy
 Precision = Literal["auto"] | Format
 Truncation = Literal["longest_first", "only_second"]
 LlmMethod = Literal["yes-no", "grade", "listwise"]
+RowsOrShare = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)]
 FilterTerm = tuple[
     str,
     Literal["==", "!=", "<", "<=", ">", ">=", "in", "not in"],
@@ -78,6 +80,25 @@ class CorpusConfig(Section):
     empty: Literal["drop", "error"] = "drop"
 
 
+class HeadConfig(Section):
+    """Which queries of a log are worth a night: the heaviest, up to a cut-off; all that are given
+    must hold.
+
+    The heaviest ``max_queries``; those of at least ``min_weight``; as few as make up ``share`` of
+    the weight of all. Of equal weights the smaller id goes first. The rest is left out and counted.
+    """
+
+    max_queries: int | None = Field(default=None, ge=1)
+    min_weight: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    share: float | None = Field(default=None, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _cuts_somewhere(self) -> "HeadConfig":
+        if self.max_queries is None and self.min_weight is None and self.share is None:
+            raise ValueError("give max_queries, min_weight or share")
+        return self
+
+
 class QueriesConfig(Section):
     """Where the query log is, how its columns are called, which rows count.
 
@@ -86,10 +107,15 @@ class QueriesConfig(Section):
     ``time`` and ``weight`` default to ts and count, used where the log has them. ``filter`` is a
     list of ``[column, operator, value]`` that must all hold; it is pushed down to the Parquet scan.
     Rejects carry ids and reasons; with ``keep_rejected_texts`` the texts of the queries as well,
-    which are personal data.
+    which are personal data. In ``path`` and in the values of ``filter``, ``{date}`` stands for the
+    day of the night, by default today in UTC, and ``{yesterday}`` for the day before it, written
+    2026-01-02 or as strftime has it: ``{yesterday:%Y/%m/%d}``. ``date`` is that day, once it is
+    known. ``head`` leaves rare queries out.
     """
 
     path: Location
+    date: datetime.date | None = None
+    head: HeadConfig | None = None
     format: Literal["auto", "parquet", "beir", "trec-topics", "tsv"] = "auto"
     id: str | None = None
     text: str | None = None
@@ -645,7 +671,56 @@ class LimitsConfig(Section):
     ``max_rejects`` is a number of log rows, or a share of them if below 1.
     """
 
-    max_rejects: Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)] = 0.2
+    max_rejects: RowsOrShare = 0.2
+
+
+class GuardsConfig(Section):
+    """What a finished run must be for readers to get it; changes no results.
+
+    A run that fails one is complete and stays unpublished: latest.json names the run before.
+    ``max_rejects`` is a number of log rows or a share of them, as in ``limits``, which stops a run
+    on its way. ``min_overlap_at_10``: of a query's first ten documents the share that the last
+    published run had as well, in the mean over the queries of both. ``min_queries`` and
+    ``max_queries`` bound how many queries have results. ``measure`` are floors of the run's own
+    means over its judged queries, by the names in ``evaluation.measures``.
+    """
+
+    max_rejects: RowsOrShare | None = None
+    min_overlap_at_10: float | None = Field(default=None, ge=0, le=1)
+    min_queries: int | None = Field(default=None, ge=0)
+    max_queries: int | None = Field(default=None, ge=0)
+    measure: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+
+    @model_validator(mode="after")
+    def _bounds_leave_room(self) -> "GuardsConfig":
+        low, high = self.min_queries, self.max_queries
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"min_queries ({low}) is more than max_queries ({high})")
+        return self
+
+
+class NotifyConfig(Section):
+    """Who is told how a run of `rerank` ended; changes no results, and its failure fails no run.
+
+    ``command`` is run without a shell and gets one JSON object on its standard input. ``webhook``
+    is the name of the environment variable that holds the URL to post the same object to: such URLs
+    are secrets. ``on`` says after what: a run that is published, one that a guard kept back, an
+    error.
+    """
+
+    command: tuple[str, ...] = ()
+    webhook: str | None = None
+    on: tuple[Literal["success", "guard", "error"], ...] = ("success", "guard", "error")
+    timeout_seconds: float = Field(default=30.0, gt=0, le=600)
+    attempts: int = Field(default=3, ge=1, le=10)
+
+    @field_validator("webhook")
+    @classmethod
+    def _webhook_is_a_variable(cls, webhook: str | None) -> str | None:
+        if webhook is not None and not re.match(r"^[A-Z][A-Z0-9_]*\Z", webhook):
+            # Not repeated: it may be the URL itself.
+            raise ValueError("give the NAME of the environment variable that holds the URL")
+        return webhook
 
 
 class Config(Section):
@@ -675,6 +750,8 @@ class Config(Section):
     cost: CostConfig = CostConfig()
     limits: LimitsConfig = LimitsConfig()
     labels: LabelsConfig = LabelsConfig()
+    guards: GuardsConfig = GuardsConfig()
+    notify: NotifyConfig = NotifyConfig()
 
     @model_validator(mode="before")
     @classmethod
@@ -701,6 +778,19 @@ class Config(Section):
     def _labels_are_there(self) -> "Config":
         if self.evaluation.labels == "clicks" and self.clicks is None:
             raise ValueError("evaluation.labels: clicks needs clicks.path, the click log")
+        return self
+
+    @model_validator(mode="after")
+    def _floors_are_measured(self) -> "Config":
+        measured = self.evaluation.measures
+        if missing := [name for name in self.guards.measure if name not in measured]:
+            raise ValueError(
+                f"guards.measure: {', '.join(missing)} is not among evaluation.measures "
+                f"({', '.join(measured)})"
+            )
+        labels = self.clicks if self.evaluation.labels == "clicks" else self.qrels
+        if self.guards.measure and labels is None:
+            raise ValueError("guards.measure needs judgements: give qrels.path")
         return self
 
     @model_validator(mode="after")
@@ -759,6 +849,10 @@ class Config(Section):
         for section in ("corpus", "queries", "qrels", "clicks", "index"):
             if settings[section] is not None:
                 settings[section].pop("path")
+        if settings["queries"] is not None:
+            del settings["queries"]["date"]  # it is in the path or the filter that it filled
+            if settings["queries"]["head"] is None:
+                del settings["queries"]["head"]  # runs that knew no such setting go on
         settings["index"]["encoder"] = settings["index"]["encoder"].partition(":")[0]
         for name in ("systems", "segments"):
             del settings["evaluation"][name]
@@ -789,6 +883,8 @@ _OTHER_SECTIONS = (
     "cost",
     "limits",
     "labels",
+    "guards",
+    "notify",
 )
 
 
@@ -798,8 +894,12 @@ def digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def load_config(path: Path, overrides: list[str] | None = None) -> Config:
-    """Read a YAML file, apply ``dotted.key=value`` overrides and validate.
+def load_config(
+    path: Path, overrides: list[str] | None = None, day: datetime.date | None = None
+) -> Config:
+    """Read a YAML file, apply ``dotted.key=value`` overrides, validate, and fill in dates.
+
+    ``day`` goes before ``queries.date``; without either it is today in UTC.
 
     Raises:
         ConfigError: the file, a key or a value is wrong; the message says which and what fits.
@@ -814,7 +914,58 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
         raise ConfigError(f"{path} must hold a mapping of sections, not {type(raw).__name__}")
     for override in overrides or []:
         _apply_override(raw, override)
-    return parse_config(raw, source=str(path))
+    return dated(parse_config(raw, source=str(path)), day)
+
+
+def dated(config: Config, day: datetime.date | None = None) -> Config:
+    """The configuration with the templates of its query log filled in; see `QueriesConfig`.
+
+    One without templates is returned as it is.
+
+    Raises:
+        ConfigError: a template that is none.
+    """
+    queries = config.queries
+    if queries is None:
+        return config
+    day = day or queries.date or datetime.datetime.now(datetime.UTC).date()
+    path = _fill_in(queries.path, day, "queries.path")
+    if unknown := re.search(r"\{[^{}]*\}", path):
+        raise ConfigError(
+            f"queries.path: {unknown.group()} is no date; {{date}} and {{yesterday}} are, "
+            "with {yesterday:%Y/%m/%d} in another form"
+        )
+    terms = tuple(
+        (column, operator, _fill_in(value, day, "queries.filter"))
+        for column, operator, value in queries.filter
+    )
+    if (path, terms) == (queries.path, queries.filter):
+        return config
+    filled = {"path": path, "filter": terms, "date": day}
+    return config.model_copy(update={"queries": queries.model_copy(update=filled)})
+
+
+def _fill_in(value: Any, day: datetime.date, where: str) -> Any:
+    """A value of the log's section with the dates that it asks for."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(_fill_in(each, day, where) for each in value)
+    if not isinstance(value, str):
+        return value
+
+    def written(match: re.Match[str]) -> str:
+        meant = day if match["which"] == "date" else day - datetime.timedelta(days=1)
+        form = match["form"] or "%Y-%m-%d"
+        if wrong := re.sub(r"%[YymdjbBaAGVu]", "", form).count("%"):
+            raise ConfigError(
+                f"{where}: {match.group()} has {wrong} sign(s) % that are no part of a date; "
+                "%Y, %m, %d and the like are"
+            )
+        return meant.strftime(form)
+
+    return _TEMPLATE.sub(written, value)
+
+
+_TEMPLATE = re.compile(r"\{(?P<which>date|yesterday)(?::(?P<form>[^{}]*))?\}")
 
 
 def parse_config(raw: dict[str, Any], source: str = "the configuration") -> Config:
@@ -850,7 +1001,7 @@ def _explain(problem: Any) -> str:
     path = [str(part) for part in problem["loc"]]
     if path and path[-1].startswith(("literal[", "constrained-int", "constrained-float")):
         where = ".".join(path[:-1])
-        if where == "limits.max_rejects":
+        if where.endswith(".max_rejects"):
             kinds = "a whole number of rows, or a share of them from 0 to below 1"
             return f"{where}: {kinds} (got {problem['input']!r})"
         if where == "clicks.propensity.eta":

@@ -110,6 +110,13 @@ class LabelsLeak(RerankBatchError):
     meaning = "a query or a relevant document is in more than one split of the labels"
 
 
+class GuardsFailed(RerankBatchError):
+    """A run is complete, and one of its ``guards`` kept it from becoming the latest."""
+
+    exit_code = 16
+    meaning = "the run is complete but fails a guard, so it is not published"
+
+
 EXIT_CODES: dict[int, str] = {
     0: "success",
     **{
@@ -130,6 +137,7 @@ EXIT_CODES: dict[int, str] = {
             SpendCapReached,
             NotGoodEnough,
             LabelsLeak,
+            GuardsFailed,
         )
     },
 }

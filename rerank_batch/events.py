@@ -26,6 +26,12 @@ class Noted:
 TOKENS = "tokens"
 """A sum of the run: how many tokens its models here have read."""
 
+PADDED = "padding_tokens"
+"""A sum of the run: how much padding they read beside the tokens."""
+
+SPENT = "spent"
+"""With a dot and the number of a stage, a sum of the run: the money that its service billed."""
+
 _counts: Counter[str] = Counter()
 _sums: dict[str, float] = {}
 _scores: list[dict[str, Any]] = []

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from rerank_batch import events
 from rerank_batch.config import PriceConfig
 from rerank_batch.errors import StorageError
 from rerank_batch.rerankers.base import Answer, PairScores, ServiceScorer
@@ -141,6 +142,7 @@ class PaidScorer:
             pq.write_table(table, file)
             key = f"{self._use.prefix}paid/{self._use.stage}-{sha256_file(file)}.parquet"
             self._use.root.publish(key, file)
+        events.add(f"{events.SPENT}.{self._use.stage}", cost)
         # Its cost was settled in this budget as the calls were made.
         self._read.add(key)
         self._known.update(_answers(table))

@@ -1,7 +1,8 @@
 """The plan: a raw query log in, one row per distinct query out, and a reason for everything else.
 
-Every log row ends in exactly one place: merged into a planned query (its weight counts) or in the
-rejects with a reason code. Knows nothing of models, indexes or Ray.
+Every log row ends in exactly one place: merged into a planned query (its weight counts), in the
+rejects with a reason code, or counted as left out where ``queries.head`` cuts the tail off. Knows
+nothing of models, indexes or Ray.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rerank_batch import schema
-from rerank_batch.config import QueriesConfig
+from rerank_batch.config import HeadConfig, QueriesConfig
 from rerank_batch.errors import InputError
 from rerank_batch.storage import InputFile, input_files
 from rerank_batch.tables import ParquetTable, as_bytes, as_strings, read_jsonl
@@ -39,12 +40,22 @@ _RAW = pa.schema(
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """What a cut-off left out: distinct queries, the log rows they stand for, their weight."""
+
+    queries: int = 0
+    rows: int = 0
+    weight: float = 0.0
+
+
+@dataclass(frozen=True)
 class Plan:
     """Planned queries in the order of their ids, numbered by ``qidx`` from 0, and the rejects."""
 
     queries: pa.Table  # schema.PLAN
     rejects: pa.Table  # schema.REJECTS
     log_rows: int
+    left_out: LeftOut = LeftOut()
 
     def reject_counts(self) -> dict[str, int]:
         """Log rows rejected, by reason."""
@@ -84,15 +95,16 @@ def make_plan(config: QueriesConfig, judged: Collection[str] | None = None) -> P
         raise InputError(f"queries: no row of {config.path} passes the filter")
     kept, repeated = _resolve_repeated_ids(_compact(kept), config)
     rejected = pl.concat([rejected, repeated]) if len(rejected) else repeated
-    queries = _merge(kept, config.dedupe)
+    queries, left_out = _head(_merge(kept, config.dedupe), config.head)
     if config.judged_only:
         queries = _only_judged(queries, judged or ())
         rejected = rejected.filter(pl.col("query_id").is_in(list(judged or ())))
     if queries.is_empty():
         reasons = ", ".join(sorted(set(rejected["reason"]))) if len(rejected) else "not judged"
+        reasons = "all left out by queries.head" if left_out.queries else reasons
         raise InputError(f"queries: none of {config.path} can be used ({reasons})")
     rejects = _reject_table(rejected, config.keep_rejected_texts)
-    return Plan(_number(queries), rejects, log_rows)
+    return Plan(_number(queries), rejects, log_rows, left_out)
 
 
 def normalise(texts: pa.Array) -> pa.Array:
@@ -296,10 +308,30 @@ def _merge(kept: pl.DataFrame, dedupe: bool) -> pl.DataFrame:
         query_ids=pl.col("query_id"),
         query=pl.col("query").first(),
         weight=pl.col("weight").sum(),
+        rows=pl.col("rows").sum(),
         first_seen=pl.col("first_seen").min(),
         last_seen=pl.col("last_seen").max(),
         cut=pl.col("cut").any(),
     ).sort("query_id")
+
+
+def _head(queries: pl.DataFrame, head: HeadConfig | None) -> tuple[pl.DataFrame, LeftOut]:
+    """The heaviest queries, and what was left out. Never nothing of something but by min_weight."""
+    if head is None:
+        return queries, LeftOut()
+    ordered = queries.sort("weight", "query_id", descending=[True, False])
+    weights = ordered["weight"].to_numpy()
+    keep = len(weights)
+    if head.max_queries is not None:
+        keep = min(keep, head.max_queries)
+    if head.min_weight is not None:
+        keep = min(keep, int((weights >= head.min_weight).sum()))
+    if head.share is not None and keep:
+        running = weights.cumsum()
+        keep = min(keep, int((running < head.share * running[-1]).sum()) + 1)
+    rest = ordered.slice(keep)
+    left_out = LeftOut(rest.height, int(rest["rows"].sum()), float(rest["weight"].sum()))
+    return ordered.head(keep).sort("query_id"), left_out
 
 
 def _only_judged(queries: pl.DataFrame, judged: Collection[str]) -> pl.DataFrame:

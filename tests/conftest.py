@@ -13,9 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from rerank_batch.run import Run
 from rerank_batch.storage import Root, inputs, open_root, s3
 from tests.chaos.s3_server import S3Server
+from tests.helpers import write_all
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -175,6 +178,54 @@ def built_config(config_file: Path) -> Path:
     """The same, with its index built by the command."""
     run_json("build-index", config_file)
     return config_file
+
+
+@pytest.fixture
+def nights(built_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`rerank-batch` over a root of its own, with blocks that are written without any model."""
+    config = yaml.safe_load(built_config.read_text("utf-8"))
+    config |= {"root": str(tmp_path / "runs"), "qrels": None}
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(config), "utf-8")
+
+    def execute(run: Run, *_: Any) -> dict[str, Any]:
+        write_all(run)
+        zeros = ("pairs", "pairs_skipped", "gated", "fell_back", "judged_not_in_log", "done_before")
+        return {
+            "queries": run.spec["planned"],
+            "log_rows": 100,
+            "rejects": {},
+            "judged": 0,
+            **dict.fromkeys(zeros, 0),
+            "metrics": {},
+            "documents": 120,
+            "seconds": {"total": 1.0},
+            "pairs_per_second": 0.0,
+            "peak_memory_gb": 0.0,
+            "gate_saved_seconds": 0.0,
+            "events": {},
+            "cost": {
+                "pools": {},
+                "tokens": 0,
+                "models": [],
+                "services": {},
+                "per_1000_queries": None,
+            },
+        }
+
+    from jobs import rerank as job
+
+    monkeypatch.setattr(job, "_execute", execute)
+
+    from jobs.__main__ import app
+
+    def command(*arguments: str) -> Any:
+        first, *rest = arguments
+        words = [first, str(file), *rest] if first == "rerank" else arguments
+        return CliRunner().invoke(app, words)
+
+    command.root = open_root(str(tmp_path / "runs"))  # type: ignore[attr-defined]
+    return command
 
 
 def run_command(*arguments: object, timeout: float = 240) -> subprocess.CompletedProcess[str]:

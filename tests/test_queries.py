@@ -384,3 +384,57 @@ def test_the_fingerprint_of_a_plan_is_that_of_its_rows(tmp_path: Path) -> None:
     again = plan(tmp_path / "again", rows[::-1])
     other = plan(tmp_path / "other", [rows[0], row("b", "stones")])
     assert one.fingerprint() == again.fingerprint() != other.fingerprint()
+
+
+# --- the head --------------------------------------------------------------------------------
+
+WEIGHTS = st.lists(st.integers(1, 5), min_size=1, max_size=12)
+CUTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "max_queries": st.integers(1, 14),
+        "min_weight": st.integers(1, 5),
+        "share": st.sampled_from([0.01, 0.3, 0.5, 0.8, 1.0]),
+    },
+).filter(bool)
+
+
+@given(WEIGHTS, CUTS, st.randoms(use_true_random=False))
+@settings(max_examples=40, deadline=None)
+def test_the_head_is_the_heaviest_queries_and_the_tail_is_counted(
+    weights: list[int], cut: dict[str, Any], rng: random.Random
+) -> None:
+    weights = [*weights, 5]  # min_weight always leaves something
+    rows = [row(f"q{n:02d}", f"word{n}", count=float(w)) for n, w in enumerate(weights)]
+    rows += [row("bad", "", count=1.0)]
+    shuffled = rng.sample(rows, len(rows))
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        made = plan(Path(one), rows, head=cut)
+        assert same(made, plan(Path(other), shuffled, head=cut))
+    head = {r["query_id"]: r["weight"] for r in made.queries.to_pylist()}
+    tail = {f"q{n:02d}": w for n, w in enumerate(weights) if f"q{n:02d}" not in head}
+    assert all((-h, a) < (-t, b) for a, h in head.items() for b, t in tail.items())
+    left_out = made.left_out
+    assert (left_out.queries, left_out.weight) == (len(tail), sum(tail.values()))
+    assert left_out.rows == len(tail), "left out, not rejected"
+    assert made.reject_counts() == {"empty_query": 1}
+    lightest, total = min(head.values()), sum(weights)
+    held = {
+        "max_queries": len(head) <= cut.get("max_queries", 99),
+        "min_weight": lightest >= cut.get("min_weight", 0),
+        # without its last query the head would be too light
+        "share": sum(head.values()) - lightest < cut.get("share", 2) * total,
+    }
+    assert all(held.values()), held
+    if tail:  # and it is no smaller than it has to be
+        heaviest = max(tail.values())
+        assert (
+            len(head) == cut.get("max_queries")
+            or heaviest < cut.get("min_weight", 0)
+            or sum(head.values()) >= cut.get("share", 2) * total
+        )
+
+
+def test_a_head_without_any_query_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"all left out by queries\.head"):
+        plan(tmp_path, [row("1", "one")], head={"min_weight": 2})

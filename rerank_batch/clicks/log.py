@@ -202,7 +202,7 @@ def _refuse_positions_from_zero(path: str, zeros: int, counts: pl.DataFrame) -> 
 
 def _with_ids(counts: pl.DataFrame, queries: QueriesConfig) -> tuple[pl.DataFrame, int]:
     """Counts by the ids of the queries with that text, and how many rows have no such query."""
-    plan = make_plan(queries.model_copy(update={"judged_only": False})).queries
+    plan = make_plan(queries.model_copy(update={"judged_only": False, "head": None})).queries
     ids = pl.DataFrame(
         {
             "query": pl.from_arrow(pc.utf8_lower(plan.column("query"))),

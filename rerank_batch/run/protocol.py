@@ -14,6 +14,8 @@ Objects under the root, all of them written once except the lease and the last:
     runs/<id>/paid/*.parquet            what services were paid for, committed or not
     runs/<id>/commits/<n>-<a>-<b>.json  queries a up to b, done in epoch n and hashed
     runs/<id>/final.json                the list of files that are the run, totals, metrics
+    runs/<id>/guards.json               what its guards found, decided once
+    runs/<id>/override.json             who published it though it failed a guard
     jobs/<job>/latest.json              pointer to the newest finished run of the job
 
 A writer uploads a data file and then creates the commit; creating is first-come-only, so a task
@@ -41,6 +43,7 @@ from rerank_batch import schema
 from rerank_batch.config import RUN_ID
 from rerank_batch.errors import (
     ConfigError,
+    GuardsFailed,
     InputsChanged,
     RerankBatchError,
     RunConflict,
@@ -67,6 +70,8 @@ _SPEC_KEYS = ("job", "created", "made_of", "planned", "block_rows", "protocol")
 _FINAL_KEYS = ("state", "run_id", "job", "created", "results", "reject_files", "commits")
 _LATEST_KEYS = ("run_id", "created")
 _EPOCH_KEYS = ("nonce", "owner", "accepts")
+_VERDICT_KEYS = ("passed", "guards")
+_OVERRIDE_KEYS = ("who", "when")
 _WRITER = {"compression": "zstd", "use_dictionary": False, "write_page_checksum": True}
 _AT_ONCE = 16
 
@@ -390,13 +395,43 @@ class Run:
         """The command that goes on with the run."""
         return f"rerank-batch {self.spec.get('command', 'rerank')} CONFIG --resume {self.run_id}"
 
+    def keep_verdict(self, passed: bool, found: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep what the guards found, once and for all; returns what was found first."""
+        body = {"passed": passed, **found, "nonce": new_nonce()}
+        self.root.create_once(self._key("guards.json"), to_json(body))
+        kept = self.verdict()
+        if kept is None:
+            raise StorageError(f"{self._key('guards.json')} cannot be read")
+        return kept
+
+    def verdict(self) -> dict[str, Any] | None:
+        """What the guards found; None where they did not look yet, or there are none."""
+        return self._object("guards.json", _VERDICT_KEYS)
+
+    def overridden(self) -> dict[str, Any] | None:
+        """Who published the run though it failed a guard, and when; None where nobody did."""
+        return self._object("override.json", _OVERRIDE_KEYS)
+
+    def override(self, who: str, when: str) -> None:
+        """Let the run be published whatever its guards found, and keep who decided that."""
+        body = {"who": who, "when": when, "nonce": new_nonce()}
+        self.root.create_once(self._key("override.json"), to_json(body))
+
+    def is_held_back(self) -> bool:
+        """Whether a guard failed and nobody has overridden it."""
+        verdict = self.verdict()
+        return verdict is not None and not verdict["passed"] and self.overridden() is None
+
     def publish(self) -> bool:
         """Make the run the latest of its job, unless a newer one is; says whether it was moved.
 
         Raises:
             RunConflict: the run is not complete.
+            GuardsFailed: it failed a guard, whoever tries; see `override`.
         """
         self.finished()
+        if self.is_held_back():
+            raise GuardsFailed(f"run {self.run_id} failed a guard and is not published")
         key = latest_key(self.spec["job"])
         mine = {"run_id": self.run_id, "created": self.spec["created"]}
         while True:
@@ -502,6 +537,11 @@ class Run:
     def _commit(self, name: CommitName) -> Commit:
         key = self._key(name.key)
         return Commit.from_json(self.root.read(key) or b"", key)
+
+    def _object(self, name: str, required: Sequence[str]) -> dict[str, Any] | None:
+        """An object that is written once, where it is there."""
+        raw = self.root.read(self._key(name))
+        return None if raw is None else from_json(raw, self._key(name), required)
 
     def _key(self, name: str) -> str:
         return run_key(self.run_id, name)

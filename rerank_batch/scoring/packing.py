@@ -62,6 +62,9 @@ class TokenBudget:
                 continue
             self._real += int(lengths[batch].sum())
             self._padded += longest * len(batch)
+            padding = longest * len(batch) - int(lengths[batch].sum())
+            if padding:
+                events.add(events.PADDED, float(padding))
             start += len(batch)
 
     def padding(self) -> float:

@@ -48,14 +48,18 @@ class Unresolved(ServiceError):
 
 @dataclass(frozen=True)
 class Address:
-    """A service: scheme, host, port and the path that all its paths begin with."""
+    """A service: scheme, host, port and the path that all its paths begin with.
+
+    ``variable`` is what it was read from, where that is none of `PLACES`.
+    """
 
     family: str
     scheme: str
     host: str
     port: int
-    prefix: str
+    prefix: str = field(repr=False)
     key: str | None = field(repr=False)
+    variable: str = ""
 
     @property
     def origin(self) -> str:
@@ -95,7 +99,7 @@ class Address:
         if self.scheme == "http" and not meant.is_loopback:
             raise ServiceError(
                 f"{self.family}: {self.host} is {ip}; beyond this machine only https is spoken, "
-                f"set {PLACES[self.family].url_variable} to an https:// URL"
+                f"set {self.variable or PLACES[self.family].url_variable} to an https:// URL"
             )
 
 
@@ -119,6 +123,29 @@ def address_of(family: str) -> Address:
             "can carry"
         )
     return _parsed(family, url, key, place.url_variable if given else family)
+
+
+def hook_address(variable: str) -> Address:
+    """The address behind a variable whose whole value is a secret: nothing of it is repeated.
+
+    Unlike a service's, it may end with a query: that is where some hooks have their key.
+
+    Raises:
+        ConfigError: the variable is missing or cannot be used.
+    """
+    if not (url := os.environ.get(variable, "")):
+        raise ConfigError(f"set {variable} to the URL of the webhook")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        host = (parts.hostname or "").encode("idna").decode()
+    except (ValueError, UnicodeError):
+        raise ConfigError(f"{variable} is no URL") from None
+    if parts.scheme not in _STANDARD_PORTS or not host or "@" in parts.netloc:
+        raise ConfigError(f"{variable} must be an https:// URL without a name and password in it")
+    where = parts.path + (f"?{parts.query}" if parts.query else "")
+    port = port or _STANDARD_PORTS[parts.scheme]
+    return Address("webhook", parts.scheme, host, port, where, None, variable)
 
 
 def _parsed(family: str, url: str, key: str | None, source: str) -> Address:

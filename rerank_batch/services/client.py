@@ -41,13 +41,14 @@ class Request:
     """One call: ``body`` is sent to ``path`` as JSON.
 
     ``private`` are the texts in it that no message may repeat. ``expected`` is what an answer is
-    thought to be billed with, the call itself not counted.
+    thought to be billed with, the call itself not counted. ``parse`` takes the answer's body apart.
     """
 
     path: str
     body: Mapping[str, Any]
     private: Sequence[str]
     expected: Usage = _NOTHING
+    parse: Callable[[bytes], Any] = json.loads
 
     @property
     def tokens(self) -> int:
@@ -151,7 +152,7 @@ class Client:
             if not 200 <= status < 300:
                 raise self._failure(request, status, headers, raw)
             try:
-                made, billed = read(json.loads(raw))
+                made, billed = read(request.parse(raw))
             except Malformed as error:
                 used = Usage(unread=1) if error.used is None else error.used + Usage(requests=1)
                 raise _TryAgain(str(error), used) from None

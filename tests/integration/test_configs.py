@@ -7,11 +7,17 @@ import pytest
 from tests.conftest import run_json
 
 CONFIGS = sorted(Path("configs").glob("*.yaml"))
-COMMAND = {"quickstart": "rerank", "eval": "evaluate", "compare": "evaluate"}
+COMMAND = {"quickstart": "rerank", "eval": "evaluate", "compare": "evaluate", "nightly": "rerank"}
+OPTIONS = {"nightly": ("--date", "2026-01-03")}
 PARTS = {
     "quickstart": {
         "corpus.path": "sample/corpus.parquet",
         "queries.path": "sample/query_log",
+        "qrels.path": "sample/qrels.parquet",
+    },
+    "nightly": {
+        "corpus.path": "sample/corpus.parquet",
+        "queries.path": "sample/query_log/date={yesterday}",
         "qrels.path": "sample/qrels.parquet",
     },
     "eval": {"collection": "sample"},
@@ -51,6 +57,10 @@ def test_it_runs_and_reranking_keeps_the_relevant_documents_on_top(config, sampl
     }
     overrides = [part for key, path in paths.items() for part in ("--set", f"{key}={path}")]
     run_json("build-index", config, *overrides)
-    summary = run_json(COMMAND[config.stem], config, *overrides)
+    summary = run_json(COMMAND[config.stem], config, *overrides, *OPTIONS.get(config.stem, ()))
     for system, means in summary["metrics"].items():
         assert means["nDCG@10"] > 0.6, system
+    if config.stem == "nightly":
+        assert summary["log"]["path"].endswith("/query_log/date=2026-01-02")
+        assert summary["left_out"]["queries"] > 0
+        assert summary["published"] and all(guard["passed"] for guard in summary["guards"])
