@@ -192,6 +192,6 @@ def test_no_configuration_file():
 def test_exit_codes_are_distinct_and_in_the_help():
     from rerank_batch.errors import EXIT_CODES
 
-    assert len(EXIT_CODES) == len(set(EXIT_CODES.values())) == 16
+    assert len(EXIT_CODES) == len(set(EXIT_CODES.values())) == 17
     text = " ".join(CliRunner().invoke(app, ["--help"]).output.split())
     assert all(f"{code} {meaning}" in text for code, meaning in EXIT_CODES.items())
