@@ -30,7 +30,7 @@ def build_postings(
     size = max(1, min(int(resources.cpus) // 2, len(bounds)))
     pool = Pool(size, max(LIGHT_CPUS, resources.cpus / 2 / size))
     count = StageSpec(
-        name="count words",
+        name="count-words",
         stage=CountWords,
         kwargs={"root": texts.root, "folder": folder, "texts": texts, "settings": settings},
         pool=pool,
@@ -39,7 +39,7 @@ def build_postings(
     length = sum(row["length"] for row in build_shards(bounds, count))
     sum_words(texts.root, folder, len(bounds))
     score = StageSpec(
-        name="build BM25",
+        name="build-bm25",
         stage=BuildPostings,
         kwargs={
             "root": texts.root,

@@ -54,6 +54,7 @@ _VERSIONED = (
     "transformers",
     "openvino",
     "faiss-cpu",
+    "bm25s",
 )
 
 

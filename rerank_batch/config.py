@@ -831,6 +831,9 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
 
 def _explain(problem: Any) -> str:
     path = [str(part) for part in problem["loc"]]
+    if path[:3] == ["index", "bm25", "stopwords"]:
+        languages = ", ".join(StopWords.__args__)  # type: ignore[attr-defined]
+        return f"index.bm25.stopwords: a list of words, or one of {languages}"
     if path and path[-1].startswith(("literal[", "constrained-int", "constrained-float")):
         where = ".".join(path[:-1])
         if where == "limits.max_rejects":
