@@ -168,6 +168,9 @@ def read_inputs(config: Config, judged_only: bool = False) -> Inputs:
     }
     given = read_given(config, opened.index)
     if given is not None:
+        planned = plan.queries.column("query_ids").to_pylist()
+        if not any(each in given.lists for ids in planned for each in ids):
+            raise InputError("retrieval.given: its lists are of none of the log's queries")
         made_of["given"] = given.fingerprint
     return Inputs(plan, qrels, opened.index, opened.encoder, scorers, made_of, given)
 

@@ -4,16 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
-from rerank_batch.config import Config, Source, digest
+from rerank_batch.config import Config, GivenConfig, Source, digest
 from rerank_batch.errors import InputError
 from rerank_batch.retrieval.fusion import Found, Fusion
 from rerank_batch.retrieval.index import Index
 from rerank_batch.retrieval.sources import SourceUse
-from rerank_batch.tables import fingerprint_files
-from rerank_batch.trec_run import SUFFIXES, read_run
+from rerank_batch.tables import ParquetTable, as_strings, fingerprint_files
+from rerank_batch.trec_run import SUFFIXES, Ranking, read_run
 
 _NAMED = 5
+_WHAT = "retrieval.given"
 
 
 @dataclass(frozen=True)
@@ -28,18 +30,19 @@ def read_given(config: Config, index: Index) -> Given | None:
     """The lists that the configuration gives as a source; None where it gives none.
 
     Raises:
-        InputError: no run file, or one with documents that are not in the corpus.
+        InputError: no such file, or one with documents that are not in the corpus.
     """
-    if config.retrieval.given is None or "given" not in config.retrieval.sources:
+    given = config.retrieval.given
+    if given is None or "given" not in config.retrieval.sources:
         return None
-    path = config.retrieval.given.trec
-    rankings = read_run(path)
+    path = given.trec or given.parquet or ""
+    rankings = read_run(path) if given.trec else _read_lists(path, given)
     ids = sorted({document for ranking in rankings.values() for document, _ in ranking})
     numbers = dict(zip(ids, index.texts().numbers(ids).tolist(), strict=True))
     if unknown := [each for each in ids if numbers[each] < 0]:
         raise InputError(
-            f"retrieval.given: {len(unknown):,} of the {len(ids):,} documents of {path} are not in "
-            f"the corpus, first {', '.join(unknown[:_NAMED])}"
+            f"{_WHAT}: {len(unknown):,} of the {len(ids):,} documents of {path} are not in the "
+            f"corpus, first {', '.join(unknown[:_NAMED])}"
         )
     lists = {
         query: Found(
@@ -48,7 +51,34 @@ def read_given(config: Config, index: Index) -> Given | None:
         )
         for query, ranking in rankings.items()
     }
-    return Given(lists, digest(fingerprint_files(path, SUFFIXES, "retrieval.given")))
+    files = fingerprint_files(path, SUFFIXES if given.trec else (".parquet",), _WHAT)
+    return Given(lists, digest([files, given.id, given.documents]))
+
+
+def _read_lists(path: str, given: GivenConfig) -> dict[str, Ranking]:
+    """Rankings by query from a Parquet column of lists; rows without a list are passed over."""
+    table = ParquetTable(path, _WHAT)
+    columns = {
+        "query": table.column(given.id, "query_id", "_id") or "",
+        "documents": table.column(given.documents, "doc_ids") or "",
+    }
+    rankings: dict[str, Ranking] = {}
+    for batch in table.batches(columns):
+        kind = batch.schema.field("documents").type
+        if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+            raise InputError(f"{_WHAT}: {columns['documents']!r} of {path} is {kind}, not a list")
+        queries, _ = as_strings(batch.column("query"))
+        for query, documents in zip(
+            queries.to_pylist(), batch.column("documents").to_pylist(), strict=True
+        ):
+            if query is None or not documents:
+                continue
+            ranking = [(str(document), -float(n)) for n, document in enumerate(documents)]
+            if len({document for document, _ in ranking}) < len(ranking):
+                raise InputError(f"{_WHAT}: {path} lists a document of query {query} twice")
+            if rankings.setdefault(query, ranking) != ranking:
+                raise InputError(f"{_WHAT}: {path} has two different lists for query {query}")
+    return rankings
 
 
 def source_use(config: Config, source: Source, depth: int, given: Given | None) -> SourceUse:

@@ -189,11 +189,11 @@ class _Shared:
         given = None
         key: tuple[str, str] = (source, index_key)
         if source == "given":
-            path = config.retrieval.given.trec if config.retrieval.given else ""
-            key = (f"{source} {path}", index_key)
-            if path not in self._given:
-                self._given[path] = read_given(config, opened.index)
-            given = self._given[path]
+            lists = digest(config.retrieval.model_dump(mode="json", include={"given"}))
+            key = (f"{source} {lists}", index_key)
+            if lists not in self._given:
+                self._given[lists] = read_given(config, opened.index)
+            given = self._given[lists]
         before = self._found[key].use.depth if key in self._found else 0
         use = source_use(config, source, max(depth, before), given)
         made_of = {**opened.made_of, **({"given": given.fingerprint} if given else {})}

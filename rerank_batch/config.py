@@ -260,9 +260,25 @@ class FusionConfig(Section):
 
 
 class GivenConfig(Section):
-    """Candidates that somebody else found: ``trec`` is a TREC run file over the log's query ids."""
+    """Candidates that somebody else found: a TREC run file over the log's query ids, or Parquet.
 
-    trec: Location
+    Of Parquet, which may be the query log itself, ``documents`` is a column of lists of document
+    ids, the best first (by default doc_ids), and ``id`` that of the queries (by default query_id).
+    Such a list has no scores: it scores 0, -1, -2, and so on.
+    """
+
+    trec: Location | None = None
+    parquet: Location | None = None
+    id: str | None = None
+    documents: str | None = None
+
+    @model_validator(mode="after")
+    def _one_file(self) -> "GivenConfig":
+        if (self.trec is None) == (self.parquet is None):
+            raise ValueError("give either trec or parquet")
+        if self.trec is not None and (self.id or self.documents):
+            raise ValueError("id and documents are columns of parquet, not of trec")
+        return self
 
 
 class RetrievalConfig(Section):
@@ -284,7 +300,7 @@ class RetrievalConfig(Section):
         if len(set(self.sources)) < len(self.sources):
             raise ValueError(f"a source stands twice: {', '.join(self.sources)}")
         if "given" in self.sources and self.given is None:
-            raise ValueError("the source given needs retrieval.given.trec, the file with its lists")
+            raise ValueError("the source given needs retrieval.given, its lists: {trec: FILE}")
         if not any(self.fusion.weights.get(source, 1) for source in self.sources):
             raise ValueError("every source has the weight 0: nothing would be ranked")
         return self

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from jobs.sources import read_given
@@ -129,23 +130,31 @@ def test_a_comparison_searches_each_source_once_and_fuses_the_same(index: Index,
 def test_lists_that_are_given_are_a_source(index: Index, tmp_path: Path) -> None:
     run = tmp_path / "theirs.trec"
     run.write_text("q000 Q0 d07 1 3.5 me\nq000 Q0 d03 2 3.0 me\nq003 Q0 d39 1 1.0 me\n")
-    given = read_given(configured(run), index)
-    assert given is not None
-    use = SourceUse("given", 1, given=given.lists)
-    out = SearchShards(index, 5, (use,))(planned())
-    assert out.column(schema.DOCUMENTS).to_pylist() == [[7], [], [], [39], [], []]
+    lists = [["d07", "d03"], None, ["d39"]]
+    log = pa.table({"query_id": ["q000", "q001", "q003"], "doc_ids": lists})
+    pq.write_table(log, tmp_path / "log.parquet")
+    for file in ({"trec": str(run)}, {"parquet": str(tmp_path / "log.parquet")}):
+        given = read_given(configured(**file), index)
+        assert given is not None
+        use = SourceUse("given", 1, given=given.lists)
+        out = SearchShards(index, 5, (use,))(planned())
+        assert out.column(schema.DOCUMENTS).to_pylist() == [[7], [], [], [39], [], []]
 
     run.write_text("q000 Q0 d07 1 3.5 me\nq000 Q0 other 2 3.0 me\n")
     with pytest.raises(InputError, match=r"1 of the 2 documents .* not in the corpus, first other"):
-        read_given(configured(run), index)
+        read_given(configured(trec=str(run)), index)
+    twice = pa.table({"query_id": ["q0", "q0"], "doc_ids": [["d01"], ["d02"]]})
+    pq.write_table(twice, tmp_path / "log.parquet")
+    with pytest.raises(InputError, match="two different lists for query q0"):
+        read_given(configured(parquet=str(tmp_path / "log.parquet")), index)
 
 
-def configured(run: Path) -> Any:
+def configured(**given: str) -> Any:
     return parse_config(
         {
             "corpus": {"path": "c"},
             "index": {"path": "i", "encoder": "x:y"},
-            "retrieval": {"sources": ["given"], "given": {"trec": str(run)}},
+            "retrieval": {"sources": ["given"], "given": given},
         }
     )
 
