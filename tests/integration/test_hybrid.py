@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from rerank_batch.errors import ConfigError, IndexMismatch
+from rerank_batch.errors import IndexMismatch
 from tests.conftest import run_command, run_json
 
 SYSTEMS: dict[str, Any] = {
@@ -65,9 +65,3 @@ def test_each_way_to_retrieve_is_what_its_own_run_gives(config_file: Path, tmp_p
             rows = pq.read_table(list((tmp_path / name).glob("runs/*/data/*.parquet")))
             best = [row[0]["retrieval_score"] for row in rows.column("candidates").to_pylist()]
             assert max(best) <= 2 / 61
-
-
-def test_bm25_has_to_be_configured(config_file: Path) -> None:
-    refused = run_command("rerank", config_file, "--set", "retrieval.sources=[dense, bm25]")
-    assert refused.returncode == ConfigError.exit_code
-    assert "retrieval.sources: bm25 needs index.bm25" in refused.stderr
