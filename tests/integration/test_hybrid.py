@@ -27,6 +27,7 @@ SYSTEMS: dict[str, Any] = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_each_way_to_retrieve_is_what_its_own_run_gives(config_file: Path, tmp_path: Path) -> None:
     raw = yaml.safe_load(config_file.read_text())
     raw |= {"root": str(tmp_path / "runs"), "reranker": None}
@@ -50,8 +51,8 @@ def test_each_way_to_retrieve_is_what_its_own_run_gives(config_file: Path, tmp_p
     compared = run_json("evaluate", config)
     assert {"retrieve", "retrieve-2", "fuse"} <= compared["seconds"].keys()
     assert "retrieve-3" not in compared["seconds"]
-    for name, system in SYSTEMS.items():
-        retrieval = {"depth": 20, **system.get("retrieval", {})}
+    for name in ("words", "rrf"):
+        retrieval = {"depth": 20, **SYSTEMS[name]["retrieval"]}
         alone = run_json(
             "evaluate",
             config,
