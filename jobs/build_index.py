@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from jobs.build_postings import FILE_FIELDS, SHARD_FIELDS, build_postings
 from jobs.console import Console, PeakMemory, facts_table
 from jobs.inputs import ENCODER_FAMILIES, graphs, node_cache
 from jobs.modes import encoder_mode
@@ -26,6 +27,7 @@ from rerank_batch.models import model_fingerprint, model_folder, parse_model
 from rerank_batch.pipeline import build_shards, cluster, encode_documents
 from rerank_batch.pools import LIGHT_CPUS, Pool, plan_encoding
 from rerank_batch.retrieval.index import (
+    BM25,
     FORMAT,
     Index,
     IndexFile,
@@ -53,16 +55,7 @@ RECALL_QUERIES = 200
 RECALL_CUTOFF = 100
 
 _VECTORS = pa.schema([("document", pa.int64()), ("vector", pa.list_(pa.float32()))])
-_SHARDS = pa.schema(
-    [
-        ("shard", pa.int64()),
-        ("start", pa.int64()),
-        ("stop", pa.int64()),
-        ("key", pa.string()),
-        ("bytes", pa.int64()),
-        ("sha256", pa.string()),
-    ]
-)
+_SHARDS = pa.schema([*SHARD_FIELDS, *FILE_FIELDS])
 
 
 def build_index(config: Config, console: Console, force: bool = False) -> dict[str, Any]:
@@ -73,11 +66,19 @@ def build_index(config: Config, console: Console, force: bool = False) -> dict[s
     root.check_writes()
     encoder_print = model_fingerprint(model_folder(encoder.location))
     made_of = index_fingerprint(config.index, corpus_fingerprint(config.corpus), encoder_print)
+    if config.index.bm25 is not None:
+        from rerank_batch.retrieval.lexical import check_words
+
+        check_words(config.index.bm25)
     cache = node_cache(config.storage)
     current = _current(root, cache)
     if not force and current and _is_built_from(current, made_of):
         console.note(f"the index at {root.uri} is up to date")
         return _summary(root, current.manifest, {}, built=False)
+    vectors_of = {name: part for name, part in made_of.items() if name != BM25}
+    if not force and current and _is_built_from(current, vectors_of):
+        console.note(f"the vectors at {root.uri} are up to date: BM25 alone is built")
+        return _add_postings(config, current, made_of, console)
 
     corpus = read_corpus(config.corpus)
     documents = corpus.documents.num_rows
@@ -129,6 +130,10 @@ def build_index(config: Config, console: Console, force: bool = False) -> dict[s
             IndexFile(key=row["key"], bytes=row["bytes"], sha256=row["sha256"])
             for row in build_shards(bounds, build_spec)
         ]
+        postings: list[IndexFile] | list[None] = [None] * len(bounds)
+        if config.index.bm25 is not None:
+            opened = BuildTexts(root, cache, tuple(f.wanted for f in texts), tuple(bounds))
+            postings = build_postings(config.index.bm25, opened, build, resources)
 
     dimension = int(read_vectors(root, build, 0, 1).shape[1])
     recall, asked = _recall(config, root, build, bounds, cache.fetch(root, _wanted(shards)))
@@ -148,9 +153,12 @@ def build_index(config: Config, console: Console, force: bool = False) -> dict[s
         made_of=made_of,
         builds=(build, *(current.manifest.builds[:1] if current else ())),
         shards=tuple(
-            ShardEntry(start=start, stop=stop, vectors=vectors, texts=text)
-            for (start, stop), vectors, text in zip(bounds, shards, texts, strict=True)
+            ShardEntry(start=start, stop=stop, vectors=vectors, texts=text, postings=words)
+            for (start, stop), vectors, text, words in zip(
+                bounds, shards, texts, postings, strict=True
+            )
         ),
+        bm25=made_of.get(BM25),
     )
     publish_manifest(root, manifest)
     seconds = {
@@ -162,18 +170,52 @@ def build_index(config: Config, console: Console, force: bool = False) -> dict[s
     return {**summary, "peak_memory_gb": round(memory.bytes / 2**30, 2)}
 
 
+def _add_postings(
+    config: Config, current: Index, made_of: dict[str, Any], console: Console
+) -> dict[str, Any]:
+    """Build BM25 shards beside the vectors that are there; returns the summary."""
+    began = time.perf_counter()
+    settings = config.index.bm25
+    if settings is None:
+        raise ValueError("no BM25 is configured")
+    root, manifest = current.root, current.manifest
+    texts = BuildTexts(
+        root,
+        current.cache,
+        tuple(shard.texts.wanted for shard in manifest.shards),
+        tuple((shard.start, shard.stop) for shard in manifest.shards),
+    )
+    with PeakMemory() as memory, cluster(config.compute, console.verbose) as resources:
+        files = build_postings(settings, texts, manifest.builds[0], resources)
+    shards = zip(manifest.shards, files, strict=True)
+    manifest = manifest.model_copy(
+        update={
+            "fingerprint": digest(made_of),
+            "made_of": made_of,
+            "bm25": made_of[BM25],
+            "shards": tuple(s.model_copy(update={"postings": file}) for s, file in shards),
+        }
+    )
+    publish_manifest(root, manifest)
+    seconds = {"total": time.perf_counter() - began}
+    summary = _summary(root, manifest, seconds, built=True)
+    return {**summary, "peak_memory_gb": round(memory.bytes / 2**30, 2)}
+
+
 def show(summary: dict[str, Any], console: Console) -> None:
     """Print the summary."""
+    kind = summary["kind"] + (" and BM25" if summary["bm25"] else "")
     facts: dict[str, object] = {
         "index": summary["index"],
-        "documents": f"{summary['documents']:,} in {summary['shards']} shards ({summary['kind']})",
+        "documents": f"{summary['documents']:,} in {summary['shards']} shards ({kind})",
         "dropped": summary["dropped"] or "none",
     }
     if summary["recall_at_100"] is not None:
         facts["recall@100"] = f"{summary['recall_at_100']:.4f} against exact search"
     if summary["seconds"]:
         seconds = summary["seconds"]
-        facts["encoding"] = f"{summary['documents'] / seconds['encode']:.0f} documents/s"
+        if "encode" in seconds:
+            facts["encoding"] = f"{summary['documents'] / seconds['encode']:.0f} documents/s"
         facts["time"] = f"{seconds['total']:.0f} s, peak memory {summary['peak_memory_gb']} GiB"
     console.result(summary, facts_table("Index", facts))
 
@@ -238,6 +280,7 @@ def _summary(
         "built": built,
         "fingerprint": manifest.fingerprint,
         "kind": manifest.kind,
+        "bm25": manifest.bm25,
         "shards": len(manifest.shards),
         "documents": manifest.documents,
         "dimension": manifest.dimension,

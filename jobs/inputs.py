@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.labels import label_files, read_labels
+from jobs.sources import Given, read_given
 from rerank_batch.config import (
     Config,
     IndexConfig,
@@ -55,6 +56,7 @@ _VERSIONED = (
     "transformers",
     "openvino",
     "faiss-cpu",
+    "bm25s",
 )
 
 
@@ -98,6 +100,7 @@ class Inputs:
     encoder: ModelName
     scorers: tuple[ScorerInput, ...]
     made_of: dict[str, Any]
+    given: Given | None = None
 
     @cached_property
     def planned_ids(self) -> set[str]:
@@ -165,7 +168,13 @@ def read_inputs(config: Config, judged_only: bool = False) -> Inputs:
         "index": opened.made_of,
         "reranker": [scorer.made_of for scorer in scorers] or None,
     }
-    return Inputs(plan, qrels, opened.index, opened.encoder, scorers, made_of)
+    given = read_given(config, opened.index)
+    if given is not None:
+        planned = plan.queries.column("query_ids").to_pylist()
+        if not any(each in given.lists for ids in planned for each in ids):
+            raise InputError("retrieval.given: its lists are of none of the log's queries")
+        made_of["given"] = given.fingerprint
+    return Inputs(plan, qrels, opened.index, opened.encoder, scorers, made_of, given)
 
 
 def day_of(config: Config, run: str) -> datetime.date | None:
@@ -195,11 +204,14 @@ def open_index(config: Config) -> OpenedIndex:
     check_made_of(index_root, index.manifest, made_of)
     verify_files(index)
     documents = index.manifest.documents
-    if config.retrieval.depth > documents:
-        raise InputError(
-            f"retrieval.depth ({config.retrieval.depth}) is larger than the corpus "
-            f"({documents} documents); lower it with --set retrieval.depth=…"
-        )
+    depths = {"depth": config.retrieval.depth}
+    depths |= {f"depths.{source}": depth for source, depth in config.retrieval.depths.items()}
+    for name, depth in depths.items():
+        if depth > documents:
+            raise InputError(
+                f"retrieval.{name} ({depth}) is larger than the corpus "
+                f"({documents} documents); lower it with --set retrieval.{name}=…"
+            )
     return OpenedIndex(index, config.index, encoder, made_of)
 
 

@@ -21,6 +21,7 @@ from jobs.inputs import Inputs, are_too_many, check_rejects, read_inputs, versio
 from jobs.modes import modes_of, query_encoder_options, scorer_modes, scorer_options
 from jobs.notify import told_of
 from jobs.scores import RunScores, run_scores, scores_line, together
+from jobs.sources import fusion_of, source_use
 from jobs.systems import ComparisonInputs, comparison_stages, read_comparison
 from rerank_batch import schema
 from rerank_batch.config import Config, digest
@@ -425,6 +426,7 @@ def build_stages(
     pools = plan_pools(config.compute, resources.cpus, resources.gpus)
     top_k = config.reranker.top_k if config.reranker else min(10, config.retrieval.depth)
     gate = config.reranker.gate if config.reranker else None
+    sources = config.retrieval.sources
     encode = StageSpec(
         "encode",
         EncodeQueries,
@@ -441,8 +443,11 @@ def build_stages(
         {
             "index": inputs.index,
             "depth": config.retrieval.depth,
-            "nprobe": config.index.nprobe,
-            "ef_search": config.index.ef_search,
+            "sources": tuple(
+                source_use(config, source, config.retrieval.depth_of(source), inputs.given)
+                for source in sources
+            ),
+            "fusion": fusion_of(config),
             "gate": Gate(gate.signal, gate.threshold)
             if gate and gate.threshold is not None
             else None,
@@ -463,7 +468,8 @@ def build_stages(
         pools.assemblers,
         schema.results(config.evaluation.measures, max(len(uses), 1)).append(schema.REJECT_FIELD),
     )
-    return [encode, retrieve, *_rerank_stages(inputs, block_rows, uses, pools), assemble]
+    stages = [retrieve, *_rerank_stages(inputs, block_rows, uses, pools), assemble]
+    return [encode, *stages] if "dense" in sources else stages
 
 
 def _rerank_stages(

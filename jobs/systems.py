@@ -5,7 +5,7 @@ model is there once. Earlier runs and TREC run files are not computed: their lis
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,22 +22,27 @@ from jobs.inputs import (
     scorer_names,
 )
 from jobs.modes import query_encoder_options
+from jobs.sources import Given, fusion_of, read_given, source_use
 from rerank_batch import schema
 from rerank_batch.compare_stages import (
     AssembleSystems,
+    FuseAlso,
+    Fused,
     Reads,
     ScoreSystems,
     SearchAlso,
     System,
 )
-from rerank_batch.config import Config, SystemConfig, digest
+from rerank_batch.config import Config, Source, SystemConfig, digest
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, Lists, RankedList, judged_blocks
 from rerank_batch.pipeline import Cluster
 from rerank_batch.pools import plan_pools, shared
 from rerank_batch.qrels import Judgements
 from rerank_batch.rerankers import is_listwise
+from rerank_batch.retrieval.fusion import Fusion
 from rerank_batch.retrieval.gate import Gate
+from rerank_batch.retrieval.sources import SourceUse
 from rerank_batch.run import Run
 from rerank_batch.stages import EncodeQueries, ScorerUse, StageSpec
 from rerank_batch.storage import open_root
@@ -49,15 +54,20 @@ class Retrieval:
     """One way to find candidates, to the largest depth that a system takes of it."""
 
     opened: OpenedIndex
-    depth: int
+    use: SourceUse
+    made_of: dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ComparisonInputs(Inputs):
-    """What a comparison works on: its computed systems, and what they share."""
+    """What a comparison works on: its computed systems, and what they share.
+
+    The retrievals that a system takes one of are ``retrievals`` and then ``fused``.
+    """
 
     systems: tuple[System, ...]
     retrievals: tuple[Retrieval, ...]
+    fused: tuple[Fused, ...]
 
     def most_pairs(self) -> list[int]:
         """How many documents of a query each of the scorers may have to read, before any is known.
@@ -99,17 +109,14 @@ def read_comparison(config: Config, judged_only: bool = True) -> ComparisonInput
     first = next(iter(configs.values()))
     inputs = read_inputs(first.model_copy(update={"reranker": None}), judged_only)
 
-    opened: dict[str, OpenedIndex] = {}
-    depths: dict[str, int] = {}
+    shared_by = _Shared()
     scorers: dict[str, ScorerInput] = {}
-    systems: list[System] = []
-    for name, each in configs.items():
-        index_key = digest(each.index.model_dump(mode="json"))
-        if index_key not in opened:
-            opened[index_key] = open_index(each)
-        depths[index_key] = max(depths.get(index_key, 0), each.retrieval.depth)
-        systems.append(_system(name, each, list(opened).index(index_key), scorers))
-    retrievals = tuple(Retrieval(index, depths[key]) for key, index in opened.items())
+    found = [shared_by.retrieval_of(each) for each in configs.values()]
+    retrievals, fused = shared_by.retrievals(), shared_by.fused()
+    systems = [
+        _system(name, each, len(retrievals) + number if several else number, scorers)
+        for (name, each), (number, several) in zip(configs.items(), found, strict=True)
+    ]
     _check_same_corpus(retrievals)
     check_prices(config, tuple(scorers.values()))
 
@@ -117,11 +124,15 @@ def read_comparison(config: Config, judged_only: bool = True) -> ComparisonInput
         **inputs.made_of,
         "settings": {
             **inputs.made_of["settings"],
-            "retrieval": [retrieval.depth for retrieval in retrievals],
+            "retrieval": [
+                [each.use.source, each.use.depth, each.use.nprobe, each.use.ef_search]
+                for each in retrievals
+            ],
+            "fused": [_fused_settings(each) for each in fused],
             "reranker": [_settings(scorer) for scorer in scorers.values()],
             "systems": [asdict(system) for system in systems],
         },
-        "index": [retrieval.opened.made_of for retrieval in retrievals],
+        "index": [retrieval.made_of for retrieval in retrievals],
         "reranker": [scorer.made_of for scorer in scorers.values()] or None,
     }
     return ComparisonInputs(
@@ -133,7 +144,67 @@ def read_comparison(config: Config, judged_only: bool = True) -> ComparisonInput
         made_of=made_of,
         systems=tuple(systems),
         retrievals=retrievals,
+        fused=fused,
     )
+
+
+class _Shared:
+    """The retrievals of the systems, each distinct one once and to the largest depth."""
+
+    def __init__(self) -> None:
+        self._opened: dict[str, OpenedIndex] = {}
+        self._given: dict[str, Given | None] = {}
+        self._found: dict[tuple[str, str], Retrieval] = {}
+        self._fused: dict[str, Fused] = {}
+
+    def retrieval_of(self, config: Config) -> tuple[int, bool]:
+        """The number of what a system retrieves; True: among those that are fused."""
+        retrieval = config.retrieval
+        depths = tuple(retrieval.depth_of(source) for source in retrieval.sources)
+        numbers = tuple(
+            self._source(config, source, depth)
+            for source, depth in zip(retrieval.sources, depths, strict=True)
+        )
+        fusion = fusion_of(config)
+        if fusion is None:
+            return numbers[0], False
+        fused = Fused(numbers, depths, fusion, retrieval.depth)
+        key = digest(_fused_settings(replace(fused, depth=0)))
+        before = self._fused.get(key, fused)
+        self._fused[key] = replace(fused, depth=max(before.depth, fused.depth))
+        return list(self._fused).index(key), True
+
+    def retrievals(self) -> tuple[Retrieval, ...]:
+        """Those that search."""
+        return tuple(self._found.values())
+
+    def fused(self) -> tuple[Fused, ...]:
+        """Those that are made of others."""
+        return tuple(self._fused.values())
+
+    def _source(self, config: Config, source: Source, depth: int) -> int:
+        index_key = digest(config.index.model_dump(mode="json"))
+        opened = self._opened.get(index_key) or open_index(config)
+        self._opened[index_key] = opened
+        given = None
+        key: tuple[str, str] = (source, index_key)
+        if source == "given":
+            lists = digest(config.retrieval.model_dump(mode="json", include={"given"}))
+            key = (f"{source} {lists}", index_key)
+            if lists not in self._given:
+                self._given[lists] = read_given(config, opened.index)
+            given = self._given[lists]
+        before = self._found[key].use.depth if key in self._found else 0
+        use = source_use(config, source, max(depth, before), given)
+        made_of = {**opened.made_of, **({"given": given.fingerprint} if given else {})}
+        self._found[key] = Retrieval(opened, use, made_of)
+        return list(self._found).index(key)
+
+
+def _fused_settings(fused: Fused) -> list[Any]:
+    fusion = fused.fusion
+    settings = [fusion.config.model_dump(mode="json", exclude={"weights"}), fusion.weights]
+    return [fused.of, fused.depths, settings, fused.depth]
 
 
 def comparison_stages(
@@ -149,6 +220,7 @@ def comparison_stages(
     stages: list[StageSpec] = []
     for number, retrieval in enumerate(inputs.retrievals, start=1):
         opened = retrieval.opened
+        dense = retrieval.use.source == "dense"
         encoder = {
             "encoder": opened.encoder.location,
             "options": query_encoder_options(
@@ -156,19 +228,17 @@ def comparison_stages(
             ),
         }
         suffix = "" if number == 1 else f"-{number}"
-        if encoder != encoded_by:
+        if dense and encoder != encoded_by:
             out = schema.SEARCHED if stages else schema.ENCODED
             stages.append(StageSpec(f"encode{suffix}", EncodeQueries, encoder, pools.encoders, out))
             encoded_by = encoder
-        search = {
-            "index": opened.index,
-            "depth": retrieval.depth,
-            "nprobe": opened.config.nprobe,
-            "ef_search": opened.config.ef_search,
-        }
+        search = {"index": opened.index, "use": retrieval.use}
         stages.append(
             StageSpec(f"retrieve{suffix}", SearchAlso, search, pools.retrievers, schema.SEARCHED)
         )
+    if inputs.fused:
+        fuse = {"fused": inputs.fused}
+        stages.append(StageSpec("fuse", FuseAlso, fuse, pools.retrievers, schema.SEARCHED))
     passes = _passes(inputs.systems, uses)
     here = sum(not paid for paid, _ in passes)
     for number, (paid, scorers) in enumerate(passes):
@@ -306,7 +376,7 @@ def _describe(config: Config, system: SystemConfig) -> str:
     if system.trec is not None:
         return f"TREC run {system.trec}"
     computed = config.computing(system)
-    found = f"{computed.retrieval.depth} of {computed.index.kind}"
+    found = f"{computed.retrieval.depth} of {_sources(computed)}"
     if computed.reranker is None:
         return found
     gate = " behind a gate" if computed.reranker.gate else ""
@@ -315,6 +385,23 @@ def _describe(config: Config, system: SystemConfig) -> str:
         for scorer in computed.reranker.cascade
     ]
     return f"{found}, then {', then '.join(read)}{gate}"
+
+
+def _sources(config: Config) -> str:
+    """What candidates come from, and how it is put together."""
+    words = {"dense": config.index.kind, "bm25": "BM25", "given": "given lists"}
+    retrieval = config.retrieval
+    if len(retrieval.sources) == 1:
+        return words[retrieval.sources[0]]
+    fusion = Fusion.of(retrieval.fusion, retrieval.sources)
+    shares = [
+        words[source] + (f" x {weight:g}" if weight != 1 else "")
+        for source, weight in zip(retrieval.sources, fusion.weights, strict=True)
+    ]
+    method = f"RRF {retrieval.fusion.k}"
+    if retrieval.fusion.method == "weighted":
+        method = f"weighted {retrieval.fusion.normalise}"
+    return f"{' + '.join(shares)} ({method})"
 
 
 def with_missing(lists: Mapping[str, Lists], query_ids: Sequence[str]) -> dict[str, int]:

@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from rerank_batch import events, ranking, schema
 from rerank_batch.qrels import Qrels, merge_grades
 from rerank_batch.rerankers.base import PairScorer
+from rerank_batch.retrieval.fusion import Found, Fusion
 from rerank_batch.retrieval.gate import Gate
 from rerank_batch.retrieval.index import Index
+from rerank_batch.retrieval.sources import SourceUse
 from rerank_batch.stages import (
     FELL_BACK,
     GATED,
@@ -71,35 +73,85 @@ def flagged(flag: str, system: str) -> str:
 class SearchAlso:
     """Adds what one more retrieval finds, and keeps the vector for the next."""
 
-    def __init__(
-        self,
-        index: Index,
-        depth: int,
-        nprobe: int | None = None,
-        ef_search: int | None = None,
-        threads: int = 1,
-    ) -> None:
-        self._search = SearchShards(index, depth, nprobe, ef_search, threads=threads)
+    def __init__(self, index: Index, use: SourceUse, threads: int = 1) -> None:
+        self._search = SearchShards(index, use.depth, (use,), threads=threads)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """ENCODED or SEARCHED in, SEARCHED out."""
+        """PLAN, ENCODED or SEARCHED in, SEARCHED out."""
+        table = _with_vector(table)
         found = self._search(table.select(schema.ENCODED.names))
-        one = {
-            name: found.column(name).to_pylist()
-            for name in (schema.DOCUMENTS, schema.RETRIEVAL_SCORES)
-        }
-        lists = [dict(zip(one, each, strict=True)) for each in zip(*one.values(), strict=True)]
-        known = schema.RETRIEVALS in table.column_names
-        before = table.column(schema.RETRIEVALS).to_pylist() if known else [[] for _ in lists]
-        column = pa.array(
-            [[*earlier, new] for earlier, new in zip(before, lists, strict=True)],
-            schema.SEARCHED.field(schema.RETRIEVALS).type,
-        )
+        lists = [
+            Found(np.array(documents, np.int64), np.array(scores, np.float32))
+            for documents, scores in zip(
+                found.column(schema.DOCUMENTS).to_pylist(),
+                found.column(schema.RETRIEVAL_SCORES).to_pylist(),
+                strict=True,
+            )
+        ]
         flags = [sorted(set(each)) for each in found.column(schema.FLAGS).to_pylist()]
         table = replace_column(table, schema.FLAGS, pa.array(flags, pa.list_(pa.string())))
-        if known:
-            return replace_column(table, schema.RETRIEVALS, column)
-        return table.append_column(schema.RETRIEVALS, column)
+        return _with_retrieval(table, lists)
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A retrieval that is made of others: their numbers, how much it takes of each, and how."""
+
+    of: tuple[int, ...]
+    depths: tuple[int, ...]
+    fusion: Fusion
+    depth: int
+
+
+class FuseAlso:
+    """Adds retrievals that are made of those which are there."""
+
+    def __init__(self, fused: tuple[Fused, ...], threads: int = 1) -> None:
+        self._fused = fused
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """SEARCHED in, SEARCHED out."""
+        retrieved = table.column(schema.RETRIEVALS).to_pylist()
+        for each in self._fused:
+            lists = []
+            for row in retrieved:
+                parts = [_first(row[n], d) for n, d in zip(each.of, each.depths, strict=True)]
+                lists.append(each.fusion.fuse(parts, each.depth))
+            table = _with_retrieval(table, lists)
+        return table
+
+
+def _first(found: Mapping[str, Any], depth: int) -> Found:
+    return Found(
+        np.array(found[schema.DOCUMENTS][:depth], np.int64),
+        np.array(found[schema.RETRIEVAL_SCORES][:depth], np.float32),
+    )
+
+
+def _with_vector(table: pa.Table) -> pa.Table:
+    """The rows of a plan that no encoder has read, with the columns that it would have added."""
+    for name in (schema.VECTOR, schema.REJECT):
+        if name not in table.column_names:
+            field = schema.ENCODED.field(name)
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table
+
+
+def _with_retrieval(table: pa.Table, lists: Sequence[Found]) -> pa.Table:
+    """One more list for every row."""
+    new = [
+        {schema.DOCUMENTS: found.documents, schema.RETRIEVAL_SCORES: found.scores}
+        for found in lists
+    ]
+    known = schema.RETRIEVALS in table.column_names
+    before = table.column(schema.RETRIEVALS).to_pylist() if known else [[] for _ in new]
+    column = pa.array(
+        [[*earlier, one] for earlier, one in zip(before, new, strict=True)],
+        schema.SEARCHED.field(schema.RETRIEVALS).type,
+    )
+    if known:
+        return replace_column(table, schema.RETRIEVALS, column)
+    return table.append_column(schema.RETRIEVALS, column)
 
 
 class ScoreSystems:

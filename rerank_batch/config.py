@@ -34,6 +34,24 @@ Precision = Literal["auto"] | Format
 Truncation = Literal["longest_first", "only_second"]
 LlmMethod = Literal["yes-no", "grade", "listwise"]
 RowsOrShare = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)]
+Source = Literal["dense", "bm25", "given"]
+StopWords = Literal[
+    "none",
+    "chinese",
+    "danish",
+    "dutch",
+    "english",
+    "french",
+    "german",
+    "italian",
+    "korean",
+    "norwegian",
+    "portuguese",
+    "russian",
+    "spanish",
+    "swedish",
+    "turkish",
+]
 FilterTerm = tuple[
     str,
     Literal["==", "!=", "<", "<=", ">", ">=", "in", "not in"],
@@ -204,12 +222,29 @@ class ClicksConfig(Section):
         return self
 
 
+class Bm25Config(Section):
+    """BM25 shards beside those of FAISS, of the same documents.
+
+    Scores are those of Lucene's variant (Kamphuis, de Vries, Boytsov and Lin, "Which BM25 Do You
+    Mean?", ECIR 2020) with saturation ``k1`` and length normalisation ``b``. Words are runs of two
+    or more letters, digits and underscores, without ``stopwords``: those of a language, or a list
+    of one's own. ``stemmer`` is a language of Snowball's, for which PyStemmer has to be there.
+    """
+
+    k1: float = Field(default=1.2, ge=0, le=10)
+    b: float = Field(default=0.75, ge=0, le=1)
+    lowercase: bool = True
+    stopwords: StopWords | tuple[str, ...] = "english"
+    stemmer: str | None = Field(default=None, pattern="^[a-z]+$")
+
+
 class IndexConfig(Section):
     """The FAISS index: where it lives, which model encodes, how it is cut.
 
     Documents are encoded in ``precision`` numbers where that pays, queries always in fp32.
     ``kind`` is Flat (exact), HNSW, IVF, or any FAISS factory string. ``nprobe`` and ``ef_search``
-    steer the approximate kinds; the recall measured with them is in the index manifest.
+    steer the approximate kinds; the recall measured with them is in the index manifest. With
+    ``bm25`` the same documents are searched by their words as well.
     """
 
     path: Location
@@ -221,12 +256,94 @@ class IndexConfig(Section):
     max_length: int | None = Field(default=None, ge=8)
     nprobe: int | None = Field(default=None, ge=1)
     ef_search: int | None = Field(default=None, ge=1)
+    bm25: Bm25Config | None = None
+
+
+class FusionConfig(Section):
+    """How the lists of several sources become one.
+
+    ``rrf``: a document scores the sum over the lists that hold it of weight / (``k`` + its rank
+    there) (Cormack, Clarke and Buettcher, "Reciprocal Rank Fusion outperforms Condorcet and
+    individual Rank Learning Methods", SIGIR 2009, where k is 60 and weights are 1). ``weighted``:
+    the sum of weight times its score, made comparable for every query and source by ``normalise``:
+    ``minmax`` puts the list's scores on 0 to 1, ``z`` counts standard deviations from its mean; a
+    list that does not hold the document gives it what the last of the list gets (of a list whose
+    scores are all alike: 1 to its own and 0 to others, or 0 and -1). A source without a weight in
+    ``weights`` has 1.
+    """
+
+    method: Literal["rrf", "weighted"] = "rrf"
+    k: int = Field(default=60, ge=0)
+    normalise: Literal["minmax", "z"] = "minmax"
+    weights: dict[Source, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
+
+    @model_validator(mode="after")
+    def _settings_of_the_method(self) -> "FusionConfig":
+        foreign = {"rrf": "normalise", "weighted": "k"}[self.method]
+        if foreign in self.model_fields_set:
+            raise ValueError(f"{foreign} is no setting of method: {self.method}")
+        return self
+
+
+class GivenConfig(Section):
+    """Candidates that somebody else found: a TREC run file over the log's query ids, or Parquet.
+
+    Of Parquet, which may be the query log itself, ``documents`` is a column of lists of document
+    ids, the best first (by default doc_ids), and ``id`` that of the queries (by default query_id).
+    Such a list has no scores: it scores 0, -1, -2, and so on.
+    """
+
+    trec: Location | None = None
+    parquet: Location | None = None
+    id: str | None = None
+    documents: str | None = None
+
+    @model_validator(mode="after")
+    def _one_file(self) -> "GivenConfig":
+        if (self.trec is None) == (self.parquet is None):
+            raise ValueError("give either trec or parquet")
+        if self.trec is not None and (self.id or self.documents):
+            raise ValueError("id and documents are columns of parquet, not of trec")
+        return self
 
 
 class RetrievalConfig(Section):
-    """How many candidates each query takes to the reranker."""
+    """How many candidates each query takes to the reranker, and where they come from.
+
+    ``sources`` are ``dense`` (the FAISS shards), ``bm25`` (see ``index.bm25``) and ``given`` (lists
+    that are there already). Each gives its best of ``depths``, by default ``depth``; of several the
+    lists become one by ``fusion``, and the best ``depth`` of it go on, with fused scores.
+    """
 
     depth: int = Field(default=50, ge=1, le=10_000)
+    sources: tuple[Source, ...] = Field(default=("dense",), min_length=1)
+    depths: dict[Source, Annotated[int, Field(ge=1, le=10_000)]] = {}
+    fusion: FusionConfig = FusionConfig()
+    given: GivenConfig | None = None
+
+    @model_validator(mode="after")
+    def _sources_make_sense(self) -> "RetrievalConfig":
+        if len(set(self.sources)) < len(self.sources):
+            raise ValueError(f"a source stands twice: {', '.join(self.sources)}")
+        if "given" in self.sources and self.given is None:
+            raise ValueError("the source given needs retrieval.given, its lists: {trec: FILE}")
+        if not any(self.fusion.weights.get(source, 1) for source in self.sources):
+            raise ValueError("every source has the weight 0: nothing would be ranked")
+        return self
+
+    def depth_of(self, source: Source) -> int:
+        """How many documents a source gives."""
+        return self.depths.get(source, self.depth)
+
+    def settings(self) -> dict[str, Any]:
+        """What of it changes results."""
+        if self.sources == ("dense",):
+            return {"depth": self.depth, **({"depths": self.depths} if self.depths else {})}
+        settings = self.model_dump(mode="json", exclude={"given", "depths", "fusion"})
+        settings["depths"] = {source: self.depth_of(source) for source in self.sources}
+        if len(self.sources) > 1:
+            settings["fusion"] = self.fusion.model_dump(mode="json")
+        return settings
 
 
 class ServiceConfig(Section):
@@ -806,6 +923,15 @@ class Config(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _bm25_is_built(self) -> "Config":
+        if "bm25" in self.retrieval.sources and self.index.bm25 is None:
+            raise ValueError(
+                "retrieval.sources: bm25 needs index.bm25, for example index.bm25: {}, and "
+                "build-index once more"
+            )
+        return self
+
     def computing(self, system: SystemConfig) -> "Config":
         """The configuration that computes one of its systems.
 
@@ -854,6 +980,9 @@ class Config(Section):
             if settings["queries"]["head"] is None:
                 del settings["queries"]["head"]  # runs that knew no such setting go on
         settings["index"]["encoder"] = settings["index"]["encoder"].partition(":")[0]
+        settings["retrieval"] = self.retrieval.settings()
+        if "bm25" not in self.retrieval.sources:
+            del settings["index"]["bm25"]
         for name in ("systems", "segments"):
             del settings["evaluation"][name]
         if self.reranker is not None:
@@ -999,6 +1128,9 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
 
 def _explain(problem: Any) -> str:
     path = [str(part) for part in problem["loc"]]
+    if path[:3] == ["index", "bm25", "stopwords"]:
+        languages = ", ".join(StopWords.__args__)  # type: ignore[attr-defined]
+        return f"index.bm25.stopwords: a list of words, or one of {languages}"
     if path and path[-1].startswith(("literal[", "constrained-int", "constrained-float")):
         where = ".".join(path[:-1])
         if where.endswith(".max_rejects"):

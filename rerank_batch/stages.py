@@ -26,9 +26,11 @@ from rerank_batch.paid_scorer import PaidScorer, PaidUse
 from rerank_batch.pools import Pool
 from rerank_batch.qrels import Qrels, merge_grades
 from rerank_batch.rerankers.base import PairScorer, ScorerOptions
+from rerank_batch.retrieval.fusion import Fusion
 from rerank_batch.retrieval.gate import Gate
 from rerank_batch.retrieval.index import Index
 from rerank_batch.retrieval.options import EncoderOptions
+from rerank_batch.retrieval.sources import SourceUse, open_source
 from rerank_batch.scoring.modes import Choice
 from rerank_batch.storage import NodeCache, Root, Wanted
 
@@ -112,48 +114,42 @@ class EncodeQueries:
 class SearchShards:
     """Adds the best documents and their scores, merged over all shards of the index.
 
-    With a gate, queries are flagged that need no reranker.
+    Of several sources the lists are fused. With a gate, queries are flagged that need no reranker.
     """
 
     def __init__(
         self,
         index: Index,
         depth: int,
-        nprobe: int | None = None,
-        ef_search: int | None = None,
+        sources: tuple[SourceUse, ...],
+        fusion: Fusion | None = None,
         gate: Gate | None = None,
         threads: int = 1,
     ) -> None:
-        from rerank_batch.retrieval import shards
-
-        shards.set_threads(threads)
-        options = shards.SearchOptions(nprobe, ef_search)
         self._depth = depth
         self._gate = gate
-        self._search = shards.search_all
-        self._shards = [
-            shards.open_shard(file, entry.start, options)
-            for file, entry in zip(index.vector_files(), index.manifest.shards, strict=True)
-        ]
+        self._fusion = fusion
+        self._sources = [(open_source(use, index, threads), use.depth) for use in sources]
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """ENCODED in, RETRIEVED out."""
+        """ENCODED in, or PLAN where no source reads vectors; RETRIEVED out."""
+        if schema.REJECT not in table.column_names:
+            table = table.append_column(schema.REJECT_FIELD, pa.nulls(table.num_rows, pa.string()))
         alive = _alive(table)
         documents: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * table.num_rows
         scores: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * table.num_rows
         flags = table.column(schema.FLAGS).to_pylist()
         if len(alive):
-            column = table.column(schema.VECTOR).combine_chunks().take(pa.array(alive))
-            vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(alive), -1)
-            hits = self._search(self._shards, vectors, self._depth)
-            for row, found, values in zip(alive, hits.documents, hits.scores, strict=True):
-                real = found != ranking.PAD
-                documents[row], scores[row] = found[real], values[real]
-                if real.sum() < self._depth:
+            asked = table.take(pa.array(alive))
+            lists = [source.find(asked, depth) for source, depth in self._sources]
+            for row, found in zip(alive, zip(*lists, strict=True), strict=True):
+                best = self._fusion.fuse(found, self._depth) if self._fusion else found[0]
+                documents[row], scores[row] = best.documents, best.scores
+                if len(best.documents) < self._depth:
                     flags[row] = [*flags[row], FEW_CANDIDATES]
                 if self._gate is not None and self._gate.is_sure(scores[row]):
                     flags[row] = [*flags[row], GATED]
-        kept = table.drop_columns([schema.VECTOR])
+        kept = table.select([name for name in table.column_names if name != schema.VECTOR])
         kept = replace_column(kept, schema.FLAGS, pa.array(flags, pa.list_(pa.string())))
         return kept.append_column(
             schema.DOCUMENTS, pa.array(documents, pa.list_(pa.int64()))

@@ -447,6 +447,49 @@ def test_a_reranker_that_makes_no_sense_is_refused(reranker: dict[str, Any], tol
     assert told in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("retrieval", "told"),
+    [
+        ({"sources": ["bm25"]}, "retrieval.sources: bm25 needs index.bm25"),
+        ({"sources": []}, "retrieval.sources: Tuple should have at least 1 item"),
+        ({"sources": ["sparse"]}, "Input should be 'dense', 'bm25' or 'given' (got 'sparse')"),
+        ({"sources": ["dense", "dense"]}, "a source stands twice: dense, dense"),
+        ({"sources": ["given"]}, "needs retrieval.given, its lists"),
+        ({"given": {}}, "retrieval.given: give either trec or parquet"),
+        ({"given": {"trec": "x", "id": "y"}}, "id and documents are columns of parquet"),
+        ({"fusion": {"weights": {"dense": 0}}}, "every source has the weight 0"),
+        ({"fusion": {"method": "weighted", "k": 10}}, "k is no setting of method: weighted"),
+        ({"fusion": {"normalise": "z"}}, "normalise is no setting of method: rrf"),
+        ({"fusion": {"weight": {}}}, "retrieval.fusion.weight: unknown key; did you mean"),
+        ({"depths": {"bm25": 0}}, "retrieval.depths.bm25"),
+    ],
+)
+def test_sources_that_make_no_sense_are_refused(retrieval: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse_config(with_value("retrieval", retrieval))
+    assert told in str(refused.value)
+
+
+def test_stop_words_are_a_list_or_those_of_a_known_language() -> None:
+    raw = with_value("index.bm25", {"stopwords": "klingon"})
+    with pytest.raises(ConfigError, match="a list of words, or one of none, chinese, danish"):
+        parse_config(raw)
+    bm25 = parse_config(with_value("index.bm25", {"stopwords": ["der", "die"]})).index.bm25
+    assert bm25 is not None
+    assert bm25.stopwords == ("der", "die")
+
+
+def test_what_is_not_retrieved_from_changes_no_fingerprint() -> None:
+    raw = with_value("index.bm25", {})
+    dense = parse_config(raw).results_settings()
+    assert dense["retrieval"] == {"depth": 50}
+    assert dense == parse_config(with_value("retrieval.depth", 50)).results_settings()
+    raw["retrieval"] = {"depth": 50, "sources": ["dense", "bm25"]}
+    rrf = parse_config(raw).results_settings()
+    raw["retrieval"]["fusion"] = {"k": 10}
+    assert dense != rrf != parse_config(raw).results_settings()
+
+
 def test_a_segment_is_named_once() -> None:
     with pytest.raises(ConfigError, match=r"evaluation\.segments: locale stands twice"):
         parse_config(with_value("evaluation.segments", ["locale", "date", "locale"]))

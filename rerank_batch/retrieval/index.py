@@ -3,6 +3,7 @@
     <index.path>/manifest.json            what is below, with sha256 of every file; written last
     <index.path>/<build>/shards/*.faiss   vectors, one file per shard
     <index.path>/<build>/texts/*.arrow    ids and texts of the same documents
+    <index.path>/<build>/bm25/*/*.arrow   their words, with ``index.bm25``
 
 A build goes under its own name and the manifest is swapped when all of it is there, so a reader
 sees the old index or the new one; the build before stays for the readers that have it. Knows files
@@ -24,6 +25,9 @@ from rerank_batch.storage import NodeCache, Root, Wanted, sha256_file
 MANIFEST = "manifest.json"
 FORMAT = 3
 
+BM25 = "bm25"
+"""The part of what an index is made of that its words are."""
+
 
 class IndexFile(BaseModel):
     """A file of an index: its key under the index, bytes, sha256."""
@@ -41,7 +45,7 @@ class IndexFile(BaseModel):
 
 
 class ShardEntry(BaseModel):
-    """One shard: documents ``start`` up to ``stop``, and its two files."""
+    """One shard: documents ``start`` up to ``stop``, and its files; ``postings`` are for BM25."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -49,6 +53,7 @@ class ShardEntry(BaseModel):
     stop: int
     vectors: IndexFile
     texts: IndexFile
+    postings: IndexFile | None = None
 
 
 class Manifest(BaseModel):
@@ -70,6 +75,7 @@ class Manifest(BaseModel):
     made_of: dict[str, Any]
     builds: tuple[str, ...]
     shards: tuple[ShardEntry, ...]
+    bm25: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,20 @@ class Index:
     def vector_files(self) -> list[Path]:
         """Local files of the shards, in order; downloaded where they must be."""
         return self._local(shard.vectors for shard in self.manifest.shards)
+
+    def posting_files(self) -> list[Path]:
+        """Local files of the BM25 shards, in order.
+
+        Raises:
+            IndexMismatch: the index has none.
+        """
+        files = [shard.postings for shard in self.manifest.shards if shard.postings is not None]
+        if len(files) < len(self.manifest.shards) or self.manifest.bm25 is None:
+            raise IndexMismatch(
+                f"the index at {self.root.uri} has no BM25 shards; "
+                "build them with: rerank-batch build-index CONFIG"
+            )
+        return self._local(files)
 
     def texts(self) -> TextStore:
         """The text store."""
@@ -98,8 +118,11 @@ class Index:
 def index_fingerprint(
     config: IndexConfig, corpus: Mapping[str, object], encoder_fingerprint: str
 ) -> dict[str, Any]:
-    """What an index is made of, by name, so that a mismatch can say which part differs."""
-    return {
+    """What an index is made of, by name, so that a mismatch can say which part differs.
+
+    BM25 is a part of it where it is asked for: an index that has it serves those who do not ask.
+    """
+    made_of: dict[str, Any] = {
         "corpus": digest(dict(corpus)),
         "encoder": encoder_fingerprint,
         "max_length": config.max_length,
@@ -108,6 +131,9 @@ def index_fingerprint(
         "shards": config.shards,
         "format": FORMAT,
     }
+    if config.bm25 is not None:
+        made_of[BM25] = config.bm25.model_dump(mode="json")
+    return made_of
 
 
 def read_manifest(root: Root) -> Manifest:
@@ -203,7 +229,11 @@ def publish_manifest(root: Root, manifest: Manifest) -> None:
 def _files(manifest: Manifest) -> Iterable[IndexFile]:
     for shard in manifest.shards:
         yield from (shard.vectors, shard.texts)
+        if shard.postings is not None:
+            yield shard.postings
 
 
 def _short(value: object) -> str:
+    if isinstance(value, dict):
+        return digest(value)[:12]
     return str(value)[:12]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from rerank_batch import ranking
 from rerank_batch.errors import ConfigError, IndexMismatch
+from rerank_batch.retrieval.hits import Hits
 
 faiss: Any = _typed_faiss  # its stubs lag behind its library
 
@@ -24,14 +25,6 @@ Vectors = NDArray[np.float32]
 
 _SHORTLIST_EXTRA = 16
 _RESCORE_BYTES = 64 << 20
-
-
-@dataclass(frozen=True)
-class Hits:
-    """``scores`` float32 [n, k] and ``documents`` int64 [n, k], best first, padded with -1."""
-
-    scores: NDArray[np.float32]
-    documents: NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,105 @@
+"""Where candidates come from: vectors, words, or lists that are there already.
+
+Each source answers the rows of a table, whatever it reads of them. The libraries behind the sources
+are loaded by those that use them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from rerank_batch import ranking, schema
+from rerank_batch.config import Bm25Config, Source
+from rerank_batch.retrieval.fusion import Found
+from rerank_batch.retrieval.hits import Hits
+from rerank_batch.retrieval.index import Index
+
+
+@dataclass(frozen=True)
+class SourceUse:
+    """A source and how many documents it gives; of ``dense`` how hard the approximate kinds look.
+
+    ``given`` are the lists of the source of that name by query id.
+    """
+
+    source: Source
+    depth: int
+    nprobe: int | None = None
+    ef_search: int | None = None
+    given: Mapping[str, Found] | None = None
+
+
+class Searcher(Protocol):
+    """A source that is open."""
+
+    def find(self, table: pa.Table, depth: int) -> list[Found]:
+        """Of every row of the table the best documents, at most ``depth``."""
+
+
+def open_source(use: SourceUse, index: Index, threads: int) -> Searcher:
+    """Load what a source needs in this process."""
+    if use.source == "dense":
+        return _Dense(index, use, threads)
+    if use.source == "bm25":
+        return _Words(index)
+    return _Given(use.given or {})
+
+
+class _Dense:
+    def __init__(self, index: Index, use: SourceUse, threads: int) -> None:
+        from rerank_batch.retrieval import shards
+
+        shards.set_threads(threads)
+        options = shards.SearchOptions(use.nprobe, use.ef_search)
+        self._search = shards.search_all
+        self._shards = [
+            shards.open_shard(file, entry.start, options)
+            for file, entry in zip(index.vector_files(), index.manifest.shards, strict=True)
+        ]
+
+    def find(self, table: pa.Table, depth: int) -> list[Found]:
+        """By the column ``vector``."""
+        column = table.column(schema.VECTOR).combine_chunks()
+        vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(table.num_rows, -1)
+        return _lists(self._search(self._shards, vectors, depth))
+
+
+class _Words:
+    def __init__(self, index: Index) -> None:
+        from rerank_batch.retrieval.lexical import Bm25Search, Bm25Shard
+
+        shards = [
+            Bm25Shard(file, entry.start, entry.stop)
+            for file, entry in zip(index.posting_files(), index.manifest.shards, strict=True)
+        ]
+        self._search = Bm25Search(shards, Bm25Config.model_validate(index.manifest.bm25))
+
+    def find(self, table: pa.Table, depth: int) -> list[Found]:
+        """By the words of the column ``query``."""
+        return _lists(self._search.search(table.column(schema.QUERY).to_pylist(), depth))
+
+
+class _Given:
+    def __init__(self, given: Mapping[str, Found]) -> None:
+        self._given = given
+
+    def find(self, table: pa.Table, depth: int) -> list[Found]:
+        """By the column ``query_ids``: the list of the first id that has one."""
+        found = []
+        for ids in table.column("query_ids").to_pylist():
+            listed = next((self._given[each] for each in ids if each in self._given), _NOTHING)
+            found.append(listed.first(depth))
+        return found
+
+
+def _lists(hits: Hits) -> list[Found]:
+    rows: Sequence[tuple[np.ndarray, np.ndarray]] = list(
+        zip(hits.documents, hits.scores, strict=True)
+    )
+    return [Found(d[d != ranking.PAD], s[d != ranking.PAD]) for d, s in rows]
+
+
+_NOTHING = Found(np.empty(0, np.int64), np.empty(0, np.float32))
