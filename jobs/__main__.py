@@ -15,7 +15,7 @@ import typer
 
 from jobs.console import Console
 from rerank_batch.collection import located
-from rerank_batch.config import Config, Lossy, load_config
+from rerank_batch.config import Config, Lossy, load_config, load_section
 from rerank_batch.errors import EXIT_CODES, ConfigError, RerankBatchError
 from rerank_batch.storage import use_endpoint
 
@@ -246,6 +246,41 @@ def evaluate(
         summary = job.evaluate(_load(config, overrides), console, start, run, asked)
         evaluation_tables.show(summary, console)
         judge(summary)
+
+
+@app.command(
+    epilog="Example: rerank-batch finetune configs/finetune.yaml --labels .labels --out models/mine"
+)
+def finetune(
+    config: ConfigFile,
+    labels: Annotated[str, typer.Option("--labels", metavar="FOLDER", help="What make-labels wrote.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the model goes.")],
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where training stopped.")] = False,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option("--max-minutes", min=0, help="Train no longer, and take the best until then."),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Share each step among workers of a Ray cluster.")
+    ] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check every input, say what it would do, stop.")
+    ] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train a cross-encoder on labels and measure what that gained."""
+    with _command(as_json, verbose) as console:
+        from jobs import finetune as job
+        from rerank_batch.training.config import FinetuneConfig
+
+        loaded = load_section(FinetuneConfig, config, overrides)
+        work = job.Work(resume, max_minutes, workers)
+        if dry_run:
+            job.show_plan(job.dry_run(loaded, labels, work), console)
+        else:
+            job.show(job.finetune(loaded, labels, out, work, console), console)
 
 
 @benchmark_app.command(

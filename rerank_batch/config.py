@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -43,6 +43,9 @@ class Section(BaseModel):
     """A part of the configuration: frozen, and strict about its keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+S = TypeVar("S", bound=Section)
 
 
 def _refuse_credentials(uri: str) -> str:
@@ -674,6 +677,11 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
     Raises:
         ConfigError: the file, a key or a value is wrong; the message says which and what fits.
     """
+    return load_section(Config, path, overrides)
+
+
+def load_section(kind: type[S], path: Path, overrides: list[str] | None = None) -> S:
+    """The same for a file that holds another kind of configuration; see `load_config`."""
     if not path.is_file():
         raise ConfigError(f"no configuration file at {path}")
     try:
@@ -684,15 +692,19 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
         raise ConfigError(f"{path} must hold a mapping of sections, not {type(raw).__name__}")
     for override in overrides or []:
         _apply_override(raw, override)
-    return parse_config(raw, source=str(path))
+    return _validated(kind, raw, source=str(path))
 
 
 def parse_config(raw: dict[str, Any], source: str = "the configuration") -> Config:
     """Validate a plain mapping; see `load_config`."""
+    return _validated(Config, raw, source)
+
+
+def _validated(kind: type[S], raw: dict[str, Any], source: str) -> S:
     try:
-        return Config.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
-        explained = dict.fromkeys(_explain(problem) for problem in error.errors())
+        explained = dict.fromkeys(_explain(problem, kind) for problem in error.errors())
         problems = "\n".join(f"  - {line}" for line in explained)
         raise ConfigError(f"{source} cannot be used:\n{problems}") from None
 
@@ -716,7 +728,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: {value!r} is not a YAML value") from None
 
 
-def _explain(problem: Any) -> str:
+def _explain(problem: Any, kind: type[Section]) -> str:
     path = [str(part) for part in problem["loc"]]
     if path and path[-1].startswith(("literal[", "constrained-int", "constrained-float")):
         where = ".".join(path[:-1])
@@ -729,7 +741,7 @@ def _explain(problem: Any) -> str:
     where = ".".join(path)
     if problem["type"] == "extra_forbidden":
         *parents, unknown = (str(part) for part in problem["loc"])
-        valid = _valid_keys(parents)
+        valid = _valid_keys(parents, kind)
         near = difflib.get_close_matches(unknown, valid, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return f"{where}: unknown key{hint} (valid keys: {', '.join(valid)})"
@@ -742,9 +754,9 @@ def _explain(problem: Any) -> str:
     return f"{where}: {message} (got {problem['input']!r})"
 
 
-def _valid_keys(parents: list[str]) -> list[str]:
+def _valid_keys(parents: list[str], kind: type[Section]) -> list[str]:
     """The keys of the section that a path leads to; names in a mapping of sections are any."""
-    model: type[BaseModel] = Config
+    model: type[BaseModel] = kind
     named = False
     for parent in parents:
         if named:
