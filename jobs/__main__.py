@@ -253,7 +253,9 @@ def evaluate(
 )
 def finetune(
     config: ConfigFile,
-    labels: Annotated[str, typer.Option("--labels", metavar="FOLDER", help="What make-labels wrote.")],
+    labels: Annotated[
+        str, typer.Option("--labels", metavar="FOLDER", help="What make-labels wrote.")
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the model goes.")],
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where training stopped.")] = False,
@@ -262,7 +264,8 @@ def finetune(
         typer.Option("--max-minutes", min=0, help="Train no longer, and take the best until then."),
     ] = None,
     workers: Annotated[
-        int, typer.Option("--workers", min=1, help="Share each step among workers of a Ray cluster.")
+        int,
+        typer.Option("--workers", min=1, help="Share each step among workers of a Ray cluster."),
     ] = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check every input, say what it would do, stop.")

@@ -29,7 +29,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
         "delta": summary["out"],
         "use it as": f"reranker.model: cross-encoder:{summary['out']}",
         "size": f"{summary['bytes'] / 1e6:.2f} MB over {summary['base']}",
-        "rank": f"{summary['rank']} in {summary['matrices']} matrices; of the change of one at most "
-        f"{summary['largest_loss']:.1%} are lost",
+        "rank": f"{summary['rank']} in {summary['matrices']} matrices; of what changed in one at "
+        f"most {summary['largest_loss']:.1%} are lost",
     }
     console.result(summary, facts_table("Delta", facts))

@@ -164,9 +164,7 @@ def _train(
     from rerank_batch.ray_training import train_on_workers
 
     # Workers read the labels themselves: a million rows are not for the object store.
-    each = partial(
-        train_worker, workspace, labels.folder, config, precision, work.minutes
-    )
+    each = partial(train_worker, workspace, labels.folder, config, precision, work.minutes)
     with cluster(ComputeConfig(), console.verbose) as resources:
         train_on_workers(each, work.workers, resources, workspace.folder / "ray")
 

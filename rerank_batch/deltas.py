@@ -15,7 +15,6 @@ Knows tensors by name, and no model library.
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -159,8 +158,8 @@ def _write_merged(delta: Path, manifest: Mapping[str, Any], base: Path, folder: 
     theirs = _weights(base)
     if _digest(theirs) != manifest["base_sha256"]:
         raise ModelError(
-            f"{delta} belongs to other weights than {manifest['base']} has now: install the version "
-            "that it was made from"
+            f"{delta} belongs to other weights than {manifest['base']} has now: install the "
+            "version that it was made from"
         )
     try:
         tensors = load_file(delta / _TENSORS)
@@ -174,7 +173,7 @@ def _write_merged(delta: Path, manifest: Mapping[str, Any], base: Path, folder: 
         _copy_files(delta / _FILES, partial)
         save_file(made, partial / "model.safetensors", metadata={"format": "pt"})
         partial.chmod(0o755)
-        os.replace(partial, folder)
+        partial.replace(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

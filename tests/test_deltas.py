@@ -143,7 +143,7 @@ def test_the_sample_reranker_is_a_delta_of_this_package(
     tiny_cross_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(models, "SAMPLE_FOLDER", tmp_path / "reranker")
-    with pytest.raises(ModelError, match="finetune configs/finetune-sample.yaml"):
+    with pytest.raises(ModelError, match=r"finetune configs/finetune-sample\.yaml"):
         model_folder("sample")
     trained = trained_from(tiny_cross_encoder, tmp_path / "trained", rank=1)
     write_delta(trained, tiny_cross_encoder, str(tiny_cross_encoder), 1, tmp_path / "reranker")

@@ -31,15 +31,15 @@ def card(
     lines = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# {name}",
-        f"A cross-encoder trained by `rerank-batch finetune`: `reranker.model: cross-encoder:{name}` "
-        "scores with it.",
+        "A cross-encoder trained by `rerank-batch finetune`; "
+        f"`reranker.model: cross-encoder:{name}` scores with it.",
         "| made of | |\n|---|---|\n"
         + "\n".join(f"| {key.replace('_', ' ')} | `{value}` |" for key, value in made_of.items()),
         f"Training ended after {ended.steps:,} steps: {ended.reason}. The model is that of step "
         f"{best.step:,}, the best on the dev split while training.",
         "## Measured",
-        f"{config.dev.measure}, each query's own labelled documents as candidates. The best step was "
-        "chosen on dev, so what it gained there is flattered; test was not looked at.",
+        f"{config.dev.measure}, each query's own labelled documents as candidates. The best step "
+        "was chosen on dev, so what it gained there is flattered; test was not looked at.",
         _table(measured),
         "## Settings",
         f"```yaml\n{yaml.safe_dump(settings, sort_keys=False)}```",

@@ -53,13 +53,14 @@ class FinetuneConfig(Section):
 
     ``model`` is what training starts from: a cross-encoder with one logit, or an encoder, which
     gets a fresh head. A step reads ``queries_per_step`` queries, each with one of its positives and
-    ``documents_per_query - 1`` negatives. Of these a share is hard, which grows evenly over training
-    from the first to the second number of ``hard_share``; the others are random documents.
+    ``documents_per_query - 1`` negatives. Of these a share is hard, which grows evenly from the
+    first to the second number of ``hard_share``. The others are the query's negatives of random
+    origin, or where it has none any documents of other queries.
 
     ``loss``: ``listnet`` learns the distribution softmax(label_weight * label + teacher_weight *
-    teacher score), ``lambda`` the order of the labels by nDCG, ``bce`` each label by itself (divided
-    by the highest), ``margin-mse`` teacher_weight times the teacher's margins. A teacher score is a
-    raw logit, and ``teacher_weight`` is by default 1 for margin-mse and else 0.
+    teacher score), ``lambda`` the order of the labels by nDCG, ``bce`` each label by itself
+    (divided by the highest), ``margin-mse`` teacher_weight times the teacher's margins. A teacher
+    score is a raw logit, and ``teacher_weight`` is by default 1 for margin-mse and else 0.
 
     ``max_length`` is how many tokens the trained model reads; training itself reads no more than
     ``train_length`` of them, by default as many.

@@ -95,7 +95,7 @@ class GroupPlan:
         return int(self._order[1][place])
 
     def _drawn(self, rng: np.random.Generator, query: LabelledQuery, count: int) -> list[int]:
-        """Documents of other queries; the pool is small enough to end up in, so tries are bounded."""
+        """Documents of other queries; fewer where hardly any are left, as tries are bounded."""
         known = set(query.documents.tolist())
         found: dict[int, None] = {}
         for candidate in rng.choice(self._pool, size=4 * count + 16):

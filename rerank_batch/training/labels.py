@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_batch.errors import InputError
+from rerank_batch.errors import InputError, StorageError
 from rerank_batch.storage import open_file
 from rerank_batch.tables import ParquetTable, as_strings
 from rerank_batch.training.config import FinetuneConfig
@@ -47,7 +47,7 @@ class LabelledQuery:
     hard: NDArray[np.bool_]
 
     def grades(self) -> dict[str, int]:
-        """Document -> grade, for measures: the label of a positive (1 where it has none), else 0."""
+        """Document -> grade for measures: the label of a positive, 1 where it has none; else 0."""
         return {
             doc_id: max(1, round(float(label))) if positive and label == label else int(positive)
             for doc_id, label, positive in zip(
@@ -99,8 +99,8 @@ def read_labels(folder: str) -> Labels:
         query = queries.setdefault(row["query_id"], [row["query"], row["split"], {}])
         if query[1] != row["split"]:
             raise InputError(
-                f"labels: query {row['query_id']!r} is in {query[1]} and in {row['split']}: what is "
-                "measured on it would be known from training"
+                f"labels: query {row['query_id']!r} is in {query[1]} and in {row['split']}: what "
+                "is measured on it would be known from training"
             )
         before = query[2].setdefault(row["doc_id"], (number, row))
         if before[1]["role"] != row["role"]:
@@ -158,7 +158,7 @@ def _fingerprint(folder: str) -> str:
         with open_file(card) as source:
             found = json.loads(source.read())
         return str(found["fingerprint"])
-    except (FileNotFoundError, InputError):
+    except StorageError:
         raise InputError(
             f"labels: {folder} has no {CARD}; make labels with: rerank-batch make-labels"
         ) from None
@@ -220,4 +220,3 @@ def _query(
         positive,
         ~positive & np.array([row["origin"] != RANDOM for row in rows], np.bool_),
     )
-

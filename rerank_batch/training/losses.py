@@ -6,6 +6,7 @@ group. The columns of a batch count by their order, which is that of the loss's 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,16 +18,18 @@ from rerank_batch.training.groups import Group, GroupPlan
 
 Batch = dict[str, Any]
 
+_ALL_AT_ONCE = -1
+
 LOSSES: dict[Loss, Callable[[Any], torch.nn.Module]] = {
-    "listnet": losses.ListNetLoss,
-    "lambda": losses.LambdaLoss,
+    "listnet": partial(losses.ListNetLoss, mini_batch_size=_ALL_AT_ONCE),
+    "lambda": partial(losses.LambdaLoss, mini_batch_size=_ALL_AT_ONCE),
     "bce": losses.BinaryCrossEntropyLoss,
     "margin-mse": losses.MarginMSELoss,
 }
 
 
 @dataclass
-class GroupCollator(CrossEncoderDataCollator):  # type: ignore[misc]
+class GroupCollator(CrossEncoderDataCollator):
     """Numbers of groups to the batch of a loss."""
 
     plan: GroupPlan | None = None

@@ -126,7 +126,9 @@ def _add_lora(network: Any, config: LoraConfig, seed: int) -> Any:
         from peft import LoraConfig as PeftConfig
         from peft.tuners.lora import LoraModel
     except ImportError:
-        raise ConfigError("lora needs peft; install it with: pip install 'rerank-batch[train]'") from None
+        raise ConfigError(
+            "lora needs peft; install it with: pip install 'rerank-batch[train]'"
+        ) from None
     encoder = network.base_model
     prefix = f"{network.base_model_prefix}."
     targets = [

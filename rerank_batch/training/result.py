@@ -6,7 +6,6 @@ Start and result are both scored as `rerank` would score them, from their folder
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from rerank_batch.evaluation.significance import PairedTest, paired_tests

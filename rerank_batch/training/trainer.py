@@ -126,6 +126,7 @@ def _arguments(
         bf16=precision == "bf16",
         use_cpu=pick_device() == "cpu",
         ddp_backend="gloo" if workers > 1 and pick_device() == "cpu" else None,
+        ddp_find_unused_parameters=False,  # there are none, and losses may call the model twice
         seed=config.seed,
         batch_sampler=InOrder,
         eval_strategy="steps",
@@ -142,14 +143,14 @@ def _arguments(
     )
 
 
-class InOrder(DefaultBatchSampler):  # type: ignore[misc]
+class InOrder(DefaultBatchSampler):
     """Groups as they are numbered: their order is part of what they are."""
 
     def __init__(self, dataset: Dataset, **settings: Any) -> None:
         super().__init__(SequentialSampler(dataset), **settings)
 
 
-class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
+class GroupTrainer(CrossEncoderTrainer):
     """The library's trainer, with checkpoints of what learns and a loss that must be a number."""
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
@@ -175,7 +176,7 @@ class GroupTrainer(CrossEncoderTrainer):  # type: ignore[misc]
         load_trained(self.model, Path(checkpoint_path) / WEIGHTS)
 
 
-class DevEvaluator(BaseEvaluator):  # type: ignore[misc]
+class DevEvaluator(BaseEvaluator):
     """The configured measure over the dev queries, with the model as it is in training."""
 
     def __init__(self, dev: Judged, config: FinetuneConfig) -> None:
@@ -205,7 +206,7 @@ class DevEvaluator(BaseEvaluator):  # type: ignore[misc]
         return scores
 
 
-class Keeper(TrainerCallback):  # type: ignore[misc]
+class Keeper(TrainerCallback):
     """Keeps the best weights and the log, and says when to write a checkpoint and when to stop."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The folder beside the result in which a model is trained: what a resume finds, and what it trusts.
+"""The folder beside the result in which a model is trained: what a resume finds and trusts.
 
     OUT.training/spec.json      what the training is made of; a resume with anything else is refused
     OUT.training/start/         the start model as a cross-encoder, its fresh head included

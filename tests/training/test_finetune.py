@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from jobs.console import Console
-from jobs.finetune import Work, dry_run, finetune
-from rerank_batch.errors import ConfigError, InputsChanged, ModelError, RunConflict
+from jobs.finetune import Work, finetune
+from rerank_batch.errors import InputsChanged, RunConflict
 from rerank_batch.models import ModelName
 from rerank_batch.rerankers import load_scorer
 from rerank_batch.rerankers.base import ScorerOptions
