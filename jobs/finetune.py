@@ -208,9 +208,9 @@ def _refuse_missing_packages(config: FinetuneConfig) -> None:
 
 
 def _threads() -> int:
-    """CPUs of this process, or what OMP_NUM_THREADS says."""
+    """The CPUs of this machine, or what OMP_NUM_THREADS says."""
     stated = os.environ.get("OMP_NUM_THREADS", "")
-    return int(stated) if stated.isdigit() and int(stated) else len(os.sched_getaffinity(0))
+    return int(stated) if stated.isdigit() and int(stated) else os.cpu_count() or 1
 
 
 class _Watch:

@@ -85,7 +85,7 @@ def read_labels(folder: str) -> Labels:
 
     Raises:
         InputError: no card, columns or values that cannot be, a query in two splits, a document
-            that is positive and negative for one query, or no dev rows.
+            that is positive and negative for one query, or no dev queries.
     """
     fingerprint = _fingerprint(folder)
     table = ParquetTable(folder, "labels")
@@ -113,10 +113,10 @@ def read_labels(folder: str) -> Labels:
         text, split, listed = queries[query_id]
         splits[split].append(_query(query_id, text, listed))
     for split in ("train", "dev"):
-        if not splits[split]:
+        if not any(query.positive.any() for query in splits[split]):
             raise InputError(
-                f"labels: {folder} has no {split} rows; training needs train rows to learn from "
-                "and dev rows to know when to stop"
+                f"labels: {folder} has no {split} query with a positive; training needs them in "
+                "train to learn from and in dev to know when to stop"
             )
     return Labels(
         folder, fingerprint, tuple(file.sha256() for file in table.files), documents, splits

@@ -56,7 +56,10 @@ def test_grades_are_labels_of_positives(tmp_path: Path) -> None:
         (changed(0, teacher_score=float("inf")), "teacher_score is inf"),
         (changed(0, split="dev"), "q000' is in dev and in train"),
         (changed(1, doc_id="d000.0"), "d000.0' is positive and negative"),
-        ([row for row in label_rows(5) if row["split"] != "dev"], "has no dev rows"),
+        (
+            [row for row in label_rows(5) if row["split"] != "dev"],
+            "has no dev query with a positive",
+        ),
         ([{"query": "a"}], "has no column 'query_id'"),
     ],
 )
