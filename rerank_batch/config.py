@@ -614,7 +614,7 @@ class Config(Section):
             try:
                 self.computing(system)
             except ValidationError as error:
-                problems = "; ".join(map(_explain, error.errors()))
+                problems = "; ".join(_explain(problem, Config) for problem in error.errors())
                 raise ValueError(f"evaluation.systems.{name}: {problems}") from None
         return self
 

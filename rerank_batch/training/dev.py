@@ -4,13 +4,14 @@ Knows measures and scores, no model library. The candidates are the query's labe
 value says how well positives stand above mined negatives, not what a whole retrieval run gives.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rerank_batch import ranking
-from rerank_batch.evaluation.measures import mean, parse_measures, per_query
+from rerank_batch.evaluation.measures import parse_measures, per_query
 from rerank_batch.training.labels import LabelledQuery
 
 Scores = Sequence[NDArray[np.float32]]
@@ -69,5 +70,5 @@ class Judged:
 
 
 def average(values: Mapping[str, float]) -> float:
-    """The mean over queries."""
-    return mean(list(values.values()), len(values))
+    """The mean over queries, of which there is one at least, exactly rounded."""
+    return math.fsum(values.values()) / len(values)
