@@ -299,6 +299,9 @@ def export_delta(
     rank: Annotated[
         int, typer.Option(min=1, help="Singular values to keep of what changed in a matrix.")
     ] = 64,
+    labels: Annotated[
+        str | None, typer.Option("--labels", metavar="FOLDER", help="Measure what the delta loses.")
+    ] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -306,7 +309,7 @@ def export_delta(
     with _command(as_json, verbose) as console:
         from jobs import export_delta as job
 
-        job.show(job.export_delta(model, out, base, rank), console)
+        job.show(job.export_delta(model, out, base, rank, labels), console)
 
 
 @benchmark_app.command(

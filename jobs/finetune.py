@@ -53,7 +53,7 @@ def finetune(
     for what, count in left_out.items():
         console.note(f"labels: {count:,} {what} are left out")
     workspace = Workspace(out)
-    threads = _threads()
+    threads = math_threads()
     with workspace.claimed({"made_of": made_of, "config": _results_settings(config)}, work.resume):
         _write_start(workspace, source, config)
         precision = workspace.decided(
@@ -158,7 +158,7 @@ def _train(
     from rerank_batch.training.trainer import Limits, train, train_worker
 
     if work.workers == 1:
-        train(workspace, labels, config, precision, Limits(work.minutes, _threads()))
+        train(workspace, labels, config, precision, Limits(work.minutes, math_threads()))
         return
     from rerank_batch.pipeline import cluster
     from rerank_batch.ray_training import train_on_workers
@@ -207,7 +207,7 @@ def _refuse_missing_packages(config: FinetuneConfig) -> None:
         )
 
 
-def _threads() -> int:
+def math_threads() -> int:
     """The CPUs of this machine, or what OMP_NUM_THREADS says."""
     stated = os.environ.get("OMP_NUM_THREADS", "")
     return int(stated) if stated.isdigit() and int(stated) else os.cpu_count() or 1

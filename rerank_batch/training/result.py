@@ -4,8 +4,9 @@ Start and result are both scored as `rerank` would score them, from their folder
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from rerank_batch.evaluation.significance import PairedTest, paired_tests
@@ -55,16 +56,9 @@ def finish(
     if model.exists():
         shutil.rmtree(model)
     write_tuned(workspace.start, workspace.best_weights(best.step), config, model)
-    options = ScorerOptions(mode=Mode("torch", "fp32"), threads=threads)
-    scorers = {
-        name: load_scorer(ModelName("cross-encoder", str(folder)), options)
-        for name, folder in (("start", workspace.start), ("tuned", model))
-    }
-    measured = [
-        _measured(split, Judged(queries, labels.texts, config.dev.measure), scorers)
-        for split, queries in labels.splits.items()
-        if split != "train" and any(query.positive.any() for query in queries)
-    ]
+    measured = measure_models(
+        labels, config.dev.measure, workspace.start, model, ("dev", "test"), threads
+    )
     summary = {
         "model": str(workspace.out),
         "made_of": dict(made_of),
@@ -79,6 +73,27 @@ def finish(
     )
     workspace.publish(model)
     return summary
+
+
+def measure_models(
+    labels: Labels,
+    measure: str,
+    start: Path,
+    tuned: Path,
+    splits: Sequence[str],
+    threads: int,
+) -> list[Measured]:
+    """Two models on those of the splits that have queries to measure on."""
+    options = ScorerOptions(mode=Mode("torch", "fp32"), threads=threads)
+    scorers = {
+        name: load_scorer(ModelName("cross-encoder", str(folder)), options)
+        for name, folder in (("start", start), ("tuned", tuned))
+    }
+    return [
+        _measured(split, Judged(labels.splits[split], labels.texts, measure), scorers)
+        for split in splits
+        if any(query.positive.any() for query in labels.splits[split])
+    ]
 
 
 def _measured(split: str, judged: Judged, scorers: Mapping[str, PairScorer]) -> Measured:
