@@ -15,6 +15,7 @@ pytestmark = pytest.mark.slow
 SETTINGS = """
 model: cross-encoder:{model}
 max_length: 48
+loss: bce
 steps: 10
 queries_per_step: 4
 documents_per_query: 3
@@ -53,7 +54,7 @@ def test_two_workers_end_where_one_process_ends(tiny_cross_encoder: Path, tmp_pa
     for name, tensor in weights[0].items():
         if name.endswith("key.bias"):
             continue  # attention does not depend on it, so its gradient is what rounding leaves
-        assert np.abs(tensor - weights[1][name]).max() < 1e-5, name
+        assert np.abs(tensor - weights[1][name]).max() < 1e-4, name
     losses = [
         [
             entry["loss"]
