@@ -43,6 +43,7 @@ def settings(model: Path, **changed: Any) -> FinetuneConfig:
     plain: dict[str, Any] = {
         "model": f"cross-encoder:{model}",
         "max_length": 48,
+        "train_length": 10,
         "steps": 12,
         "queries_per_step": 4,
         "documents_per_query": 3,

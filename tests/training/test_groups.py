@@ -53,6 +53,15 @@ def test_every_query_comes_once_before_any_comes_again(labels: Labels) -> None:
         assert len(seen) == queries
 
 
+def test_a_query_comes_with_other_documents_each_time(labels: Labels) -> None:
+    plan = plan_of(labels, config(documents_per_query=3, hard_share=(0.5, 0.5)))
+    seen: dict[str, set[tuple[str, ...]]] = {}
+    for number in range(len(plan)):
+        group = plan.group(number)
+        seen.setdefault(group.query_id, set()).add(tuple(sorted(group.documents)))
+    assert min(map(len, seen.values())) > 2
+
+
 def test_hard_negatives_grow_in(labels: Labels) -> None:
     plan = plan_of(labels, config(documents_per_query=3))
     hard = [plan.group(number).hard for number in range(len(plan))]
