@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,17 @@ CARD = "card.json"
 
 _TEXTS = ("query_id", "query", "doc_id", "document", "role", "origin", "split")
 _NUMBERS = ("label", "teacher_score", "rank")
+
+
+class _Row(NamedTuple):
+    """What is kept of a row beside its texts, NaN for null: there may be millions."""
+
+    document: int
+    positive: bool
+    hard: bool
+    label: float
+    teacher_score: float
+    rank: float
 
 
 @dataclass(frozen=True)
@@ -102,8 +113,13 @@ def read_labels(folder: str) -> Labels:
                 f"labels: query {row['query_id']!r} is in {query[1]} and in {row['split']}: what "
                 "is measured on it would be known from training"
             )
-        before = query[2].setdefault(row["doc_id"], (number, row))
-        if before[1]["role"] != row["role"]:
+        found = _Row(
+            number,
+            row["role"] == POSITIVE,
+            row["origin"] != RANDOM,
+            *(np.nan if row.get(name) is None else row[name] for name in _NUMBERS),
+        )
+        if query[2].setdefault(row["doc_id"], found).positive != found.positive:
             raise InputError(
                 f"labels: document {row['doc_id']!r} is positive and negative for query "
                 f"{row['query_id']!r}"
@@ -199,24 +215,18 @@ def _place(row: dict[str, Any]) -> str:
     return f"of query {row['query_id']!r} and document {row['doc_id']!r}"
 
 
-def _query(
-    query_id: str, text: str, listed: dict[str, tuple[int, dict[str, Any]]]
-) -> LabelledQuery:
+def _query(query_id: str, text: str, listed: dict[str, _Row]) -> LabelledQuery:
     doc_ids = tuple(sorted(listed))
-    rows = [listed[doc_id][1] for doc_id in doc_ids]
-
-    def numbers(name: str) -> NDArray[np.float32]:
-        return np.array([np.nan if row[name] is None else row[name] for row in rows], np.float32)
-
-    positive = np.array([row["role"] == POSITIVE for row in rows], np.bool_)
+    columns = zip(*(listed[doc_id] for doc_id in doc_ids), strict=True)
+    documents, positive, hard, labels, teacher, ranks = map(np.array, columns)
     return LabelledQuery(
         query_id,
         text,
         doc_ids,
-        np.array([listed[doc_id][0] for doc_id in doc_ids], np.int64),
-        numbers("label"),
-        numbers("teacher_score"),
-        numbers("rank"),
+        documents.astype(np.int64),
+        labels.astype(np.float32),
+        teacher.astype(np.float32),
+        ranks.astype(np.float32),
         positive,
-        ~positive & np.array([row["origin"] != RANDOM for row in rows], np.bool_),
+        hard & ~positive,
     )

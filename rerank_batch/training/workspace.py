@@ -128,7 +128,7 @@ class Workspace:
             folder = folders.pop()
             if (folder / _WHOLE).is_file():
                 return folder
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # several workers may look at once
         return None
 
     def checkpoint(self, step: int) -> Path:
