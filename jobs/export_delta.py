@@ -5,7 +5,7 @@ from typing import Any
 
 from jobs.console import Console, facts_table
 from jobs.finetune import math_threads
-from rerank_batch.deltas import write_delta
+from rerank_batch.deltas import Kept, write_delta
 from rerank_batch.models import model_fingerprint, model_folder
 from rerank_batch.training.labels import Labels, read_labels
 
@@ -13,20 +13,20 @@ _MEASURE = "nDCG@10"
 
 
 def export_delta(
-    model: Path, out: Path, base: str, rank: int, labels_folder: str | None
+    model: Path, out: Path, base: str, kept: Kept, labels_folder: str | None
 ) -> dict[str, Any]:
     """Write the delta of ``model`` over the model at ``base`` to ``out``, and load it once.
 
     With labels, measure on their dev split what the delta loses.
     """
     labels = read_labels(labels_folder) if labels_folder else None
-    written = write_delta(model_folder(str(model)), model_folder(base), base, rank, out)
+    written = write_delta(model_folder(str(model)), model_folder(base), base, kept, out)
     lost = None if labels is None else _lost(labels, model, out)
     return {
         "lost": lost,
         "model": str(model),
         "base": base,
-        "rank": rank,
+        "kept": str(kept),
         "out": str(out),
         "bytes": written.bytes,
         "matrices": len(written.errors),
@@ -56,7 +56,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
         "delta": summary["out"],
         "use it as": f"reranker.model: cross-encoder:{summary['out']}",
         "size": f"{summary['bytes'] / 1e6:.2f} MB over {summary['base']}",
-        "rank": f"{summary['rank']} in {summary['matrices']} matrices; of what changed in one at "
+        "kept": f"{summary['kept']} in {summary['matrices']} matrices; of what changed in one at "
         f"most {summary['largest_loss']:.1%} are lost",
     }
     if (lost := summary["lost"]) is not None:

@@ -1,7 +1,10 @@
-"""A fine-tuned model as what it changed: low-rank factors and small tensors over a base model.
+"""A fine-tuned model as what it changed: few numbers or few bits over the weights of a base model.
 
     delta.json          the base and its sha256, what becomes of every tensor, sha256 of the result
-    delta.safetensors   NAME.up [out, rank] and NAME.down [rank, in] in float16, or NAME whole
+    delta.safetensors   of a changed matrix one of
+                          NAME.up [out, rank] and NAME.down [rank, in], float16: their product
+                          NAME.steps, whole numbers of 4 or 8 bits, and NAME.step [out], float16
+                        and any other tensor that changed whole, as NAME
     model/              the trained model's other files: settings and tokenizer
     README.md           the trained model's card
 
@@ -9,6 +12,11 @@
 models knows nothing of this. The result is the same to the last bit on every machine: a product of
 two float16 numbers is a whole multiple of 2^-48, and their sums stay below 32, so that float64
 holds each of them exactly in whatever order they are added.
+
+Low rank is exact for what was trained as such (LoRA). Full fine-tuning changes every direction a
+little, which few bits of every number hold better: that a fine-tuned model is worth few of them is
+Liu et al., "BitDelta: Your Fine-Tune May Only Be Worth One Bit", 2024
+(https://arxiv.org/abs/2402.10193).
 
 Knows tensors by name, and no model library.
 """
@@ -20,7 +28,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from filelock import FileLock
@@ -38,15 +46,29 @@ _CARD = "README.md"
 _FORMAT = 1
 _KEYS = ("format", "base", "base_sha256", "tensors", "sha256")
 _EXACT_BELOW = 32.0
-_SAME, _LOW_RANK, _WHOLE = "same", "low-rank", "whole"
+_SAME, _LOW_RANK, _STEPS, _WHOLE = "same", "low-rank", "steps", "whole"
+
+_CLIPS = np.linspace(0.3, 1.0, 29)
+"""Of a row's largest change, where to cut: what lies beyond costs less than coarse steps."""
 
 Tensor = NDArray[Any]
 
 
 @dataclass(frozen=True)
+class Kept:
+    """What is kept of a changed matrix: so many singular values, or so many bits of each number."""
+
+    rank: int | None = None
+    bits: Literal[4, 8] = 4
+
+    def __str__(self) -> str:
+        return f"{self.bits} bits" if self.rank is None else f"rank {self.rank}"
+
+
+@dataclass(frozen=True)
 class Written:
-    """What a delta came to: its bytes, and per tensor of low rank the share of the change that the
-    rank does not hold (of the Frobenius norm), by name."""
+    """What a delta came to: its bytes, and by matrix the share of the change that is not kept (of
+    the Frobenius norm)."""
 
     bytes: int
     errors: dict[str, float]
@@ -62,12 +84,11 @@ def is_delta(folder: Path) -> bool:
     return (folder / DELTA).is_file()
 
 
-def write_delta(trained: Path, base: Path, base_location: str, rank: int, out: Path) -> Written:
+def write_delta(trained: Path, base: Path, base_location: str, kept: Kept, out: Path) -> Written:
     """Write what ``trained`` changed of ``base`` to ``out``, a new folder.
 
-    Tensors are matched by name, with or without the prefix of the encoder in the model. Of a matrix
-    that changed the ``rank`` largest singular values of the change are kept, unless the matrix is
-    smaller than that; vectors that changed and what the base does not have are kept whole.
+    Tensors are matched by name, with or without the prefix of the encoder in the model. Vectors
+    that changed, what the base does not have, and matrices smaller than ``kept`` are kept whole.
 
     Raises:
         ModelError: a folder holds no weights in one file, or the change is no delta of that base.
@@ -85,13 +106,12 @@ def write_delta(trained: Path, base: Path, base_location: str, rank: int, out: P
             found["of"] = names[name]
             if np.array_equal(before, tensor):
                 found["is"] = _SAME
-            elif tensor.ndim == 2 and rank * sum(tensor.shape) < 2 * tensor.size:
+            elif tensor.ndim == 2 and (kept.rank or 0) * sum(tensor.shape) < 2 * tensor.size:
                 change = tensor.astype(np.float64) - before.astype(np.float64)
-                up, down = _factors(change, rank)
-                tensors[f"{name}.up"], tensors[f"{name}.down"] = up, down
-                missed = np.linalg.norm(change - _product(up, down))
+                found["is"], parts = _compressed(change, kept)
+                tensors |= {f"{name}.{part}": values for part, values in parts.items()}
+                missed = np.linalg.norm(change - _change(found["is"], tensors, name, tensor.shape))
                 errors[name] = float(missed / np.linalg.norm(change))
-                found["is"] = _LOW_RANK
         if found["is"] == _WHOLE:
             found.pop("of", None)
             tensors[name] = tensor
@@ -112,7 +132,7 @@ def write_delta(trained: Path, base: Path, base_location: str, rank: int, out: P
         "format": _FORMAT,
         "base": base_location,
         "base_sha256": _digest(theirs),
-        "rank": rank,
+        "kept": str(kept),
         "tensors": kinds,
     }
     made = _merge(theirs, tensors, kinds, trained)
@@ -178,6 +198,50 @@ def _write_merged(delta: Path, manifest: Mapping[str, Any], base: Path, folder: 
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _compressed(change: NDArray[np.float64], kept: Kept) -> tuple[str, dict[str, Tensor]]:
+    if kept.rank is None:
+        steps, step = _steps(change, kept.bits)
+        return _STEPS, {"steps": steps, "step": step}
+    up, down = _factors(change, kept.rank)
+    return _LOW_RANK, {"up": up, "down": down}
+
+
+def _change(
+    kind: str, tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """What is added to the base's matrix of that name and shape."""
+    if kind == _LOW_RANK:
+        return _product(tensors[f"{name}.up"], tensors[f"{name}.down"])
+    steps, step = tensors[f"{name}.steps"], tensors[f"{name}.step"]
+    if steps.dtype == np.uint8:
+        # Two numbers in a byte, the first in the upper half, each with 8 added.
+        whole = np.stack([steps >> 4, steps & 15], axis=-1).reshape(len(steps), -1)
+        steps = whole[:, : shape[1]].astype(np.int8) - 8
+    change: NDArray[np.float64] = steps.astype(np.float64) * step.astype(np.float64)[:, None]
+    return change
+
+
+def _steps(change: NDArray[np.float64], bits: int) -> tuple[Tensor, Tensor]:
+    """Each row as whole steps of its own size, cut where the squared error is least."""
+    most = 2 ** (bits - 1) - 1
+    largest = np.abs(change).max(axis=1)
+    best_error = np.full(len(change), np.inf)
+    steps = np.zeros(change.shape, np.int8)
+    size = np.zeros(len(change), np.float16)
+    for clip in _CLIPS:
+        step = (clip * largest / most).astype(np.float16)
+        exact = np.where(step > 0, step, 1).astype(np.float64)[:, None]
+        found = np.clip(np.rint(change / exact), -most, most)
+        error = ((change - found * step.astype(np.float64)[:, None]) ** 2).sum(axis=1)
+        better = error < best_error
+        best_error[better], size[better] = error[better], step[better]
+        steps[better] = found[better].astype(np.int8)
+    if bits == 8:
+        return steps, size
+    even = (np.pad(steps, ((0, 0), (0, change.shape[-1] % 2))) + 8).astype(np.uint8)
+    return even[:, ::2] << 4 | even[:, 1::2], size
+
+
 def _factors(change: NDArray[np.float64], rank: int) -> tuple[Tensor, Tensor]:
     """The change as up @ down, both float16, each with the roots of the singular values."""
     left, values, right = np.linalg.svd(change, full_matrices=False)
@@ -206,9 +270,9 @@ def _merge(
             made[name] = tensors[name]
         elif kind["is"] == _SAME:
             made[name] = base[kind["of"]]
-        elif kind["is"] == _LOW_RANK:
+        elif kind["is"] in (_LOW_RANK, _STEPS):
             before = base[kind["of"]]
-            change = _product(tensors[f"{name}.up"], tensors[f"{name}.down"])
+            change = _change(kind["is"], tensors, name, before.shape)
             made[name] = (before.astype(np.float64) + change).astype(before.dtype)
         else:
             raise ModelError(f"{delta} is of a form that this version does not know")

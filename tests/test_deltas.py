@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from safetensors.numpy import load_file, save_file
 
 from rerank_batch import deltas, models
-from rerank_batch.deltas import write_delta
+from rerank_batch.deltas import Kept, write_delta
 from rerank_batch.errors import ModelError, StorageError
 from rerank_batch.models import ModelName, model_fingerprint, model_folder
 from rerank_batch.rerankers import load_scorer
@@ -58,7 +59,7 @@ def test_a_change_of_that_rank_is_kept_to_a_thousandth(
     shutil.copytree(tiny_cross_encoder, base)
     trained = trained_from(base, tmp_path / "trained", rank=4)
     (trained / "README.md").write_text("about it")
-    written = write_delta(trained, base, str(base), 4, tmp_path / "delta")
+    written = write_delta(trained, base, str(base), Kept(4), tmp_path / "delta")
     assert written.worst < 1e-3
     assert (tmp_path / "delta" / "README.md").read_text() == "about it"
     ours = (tmp_path / "delta" / "delta.safetensors").stat().st_size
@@ -66,8 +67,46 @@ def test_a_change_of_that_rank_is_kept_to_a_thousandth(
     theirs = scores(trained)
     assert np.abs(theirs - scores(base)).max() > 0.1
     assert np.abs(theirs - scores(tmp_path / "delta")).max() < 1e-3
-    worse = write_delta(trained, base, str(base), 2, tmp_path / "less")
+    worse = write_delta(trained, base, str(base), Kept(2), tmp_path / "less")
     assert worse.worst > 0.1
+
+
+def test_a_change_of_every_direction_is_kept_in_few_bits(
+    tiny_cross_encoder: Path, tmp_path: Path
+) -> None:
+    """As full fine-tuning makes it: of low rank nothing would be left of it."""
+    trained = trained_from(tiny_cross_encoder, tmp_path / "trained", rank=32)
+    lost, sizes, apart = {}, {}, {}
+    theirs = scores(trained)
+    for kept in (Kept(bits=4), Kept(bits=8), Kept(4)):
+        out = tmp_path / str(kept)
+        written = write_delta(trained, tiny_cross_encoder, str(tiny_cross_encoder), kept, out)
+        lost[str(kept)] = written.worst
+        sizes[str(kept)] = sum(
+            array.nbytes for array in load_file(out / "delta.safetensors").values()
+        )
+        apart[str(kept)] = float(np.abs(theirs - scores(out)).max())
+    assert lost["8 bits"] < 0.01 < lost["4 bits"] < 0.15 < lost["rank 4"]
+    assert sizes["4 bits"] < 0.25 * (trained / "model.safetensors").stat().st_size
+    assert apart["8 bits"] < apart["4 bits"] < apart["rank 4"]
+
+
+@given(
+    change=arrays(
+        np.float64, st.tuples(st.integers(1, 5), st.integers(1, 9)), elements=st.floats(-1, 1)
+    ),
+    bits=st.sampled_from([4, 8]),
+)
+@settings(max_examples=60, deadline=None)
+def test_steps_come_back_as_they_were_packed(change: Any, bits: Any) -> None:
+    """Widths of any parity, rows of zeros: nothing is further off than half a step, or cut."""
+    steps, step = deltas._steps(change, bits)
+    back = deltas._change("steps", {"x.steps": steps, "x.step": step}, "x", change.shape)
+    most = 2 ** (bits - 1) - 1
+    exact = step.astype(np.float64)[:, None]
+    cut = np.abs(change) > most * exact
+    assert (np.abs(change - back)[~cut] <= np.broadcast_to(0.5 * exact, change.shape)[~cut]).all()
+    assert np.array_equal(back[cut], (np.sign(change) * most * exact)[cut])
 
 
 @given(st.integers(0, 2**32), st.integers(1, 48), st.sampled_from([1e-6, 1e-2, 0.5]))
@@ -100,7 +139,7 @@ def test_an_encoder_is_the_base_of_a_cross_encoder(
     start = tmp_path / "start"
     config = FinetuneConfig(model="cross-encoder:x", max_length=32)
     write_start(tiny_bi_encoder, config, start)
-    write_delta(start, tiny_bi_encoder, str(tiny_bi_encoder), 2, tmp_path / "delta")
+    write_delta(start, tiny_bi_encoder, str(tiny_bi_encoder), Kept(), tmp_path / "delta")
     kinds = json.loads((tmp_path / "delta" / "delta.json").read_text())["tensors"]
     changed = {name for name, kind in kinds.items() if kind["is"] != "same"}
     assert changed == {"classifier.weight", "classifier.bias"}
@@ -118,9 +157,9 @@ def test_another_base_and_damage_are_refused(tiny_cross_encoder: Path, tmp_path:
     base, delta = tmp_path / "base", tmp_path / "delta"
     shutil.copytree(tiny_cross_encoder, base)
     trained = trained_from(base, tmp_path / "trained", rank=2)
-    write_delta(trained, base, str(base), 2, delta)
+    write_delta(trained, base, str(base), Kept(2), delta)
     with pytest.raises(StorageError, match="exists already"):
-        write_delta(trained, base, str(base), 2, delta)
+        write_delta(trained, base, str(base), Kept(2), delta)
 
     other = trained_from(base, tmp_path / "other", rank=1, seed=1)
     (base / "model.safetensors").rename(tmp_path / "right")
@@ -146,7 +185,9 @@ def test_the_sample_reranker_is_a_delta_of_this_package(
     with pytest.raises(ModelError, match=r"finetune configs/finetune-sample\.yaml"):
         model_folder("sample")
     trained = trained_from(tiny_cross_encoder, tmp_path / "trained", rank=1)
-    write_delta(trained, tiny_cross_encoder, str(tiny_cross_encoder), 1, tmp_path / "reranker")
+    write_delta(
+        trained, tiny_cross_encoder, str(tiny_cross_encoder), Kept(1), tmp_path / "reranker"
+    )
     made = load_file(model_folder("sample") / "model.safetensors")
     for name, tensor in load_file(trained / "model.safetensors").items():
         assert np.abs(made[name] - tensor).max() < 1e-3

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from jobs.console import Console
 from jobs.finetune import Work, dry_run, finetune
 from rerank_batch.config import load_section
-from rerank_batch.deltas import write_delta
+from rerank_batch.deltas import Kept, write_delta
 from rerank_batch.errors import ConfigError, InputsChanged, ModelError, RunConflict
 from rerank_batch.models import ModelName
 from rerank_batch.rerankers import load_scorer
@@ -175,7 +175,7 @@ def test_so_does_one_with_adapters_and_its_change_has_their_rank(
     run(config, labels, out, resume=True)
     assert_same_weights(out, tmp_path / "whole")
 
-    write_delta(out, tiny_cross_encoder, str(tiny_cross_encoder), 3, tmp_path / "delta")
+    write_delta(out, tiny_cross_encoder, str(tiny_cross_encoder), Kept(3), tmp_path / "delta")
     asked, documents = sentences(4, seed=5), [sentences(6, seed=6)] * 4
     found = [
         np.concatenate(
