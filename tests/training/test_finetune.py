@@ -14,11 +14,12 @@ import yaml
 from safetensors.numpy import load_file
 
 from jobs.console import Console
+from jobs.export_delta import export_delta
 from jobs.finetune import Work, dry_run, finetune
 from rerank_batch.config import load_section
 from rerank_batch.deltas import Kept, write_delta
 from rerank_batch.errors import ConfigError, InputsChanged, ModelError, RunConflict
-from rerank_batch.models import ModelName
+from rerank_batch.models import ModelName, model_fingerprint, model_folder
 from rerank_batch.rerankers import load_scorer
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.scoring.modes import Mode
@@ -106,6 +107,22 @@ def test_rerank_scores_with_it_as_the_library_does(
     assert ours.truncated[1].tolist() == [True]  # it reads max_length tokens
 
 
+def test_it_is_shipped_as_what_changed_and_loads_as_a_model(
+    trained: tuple[Path, dict[str, Any]],
+    tiny_bi_encoder: Path,
+    labels: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    out, summary = trained
+    delta = tmp_path / "delta"
+    found = export_delta(out, delta, str(tiny_bi_encoder), Kept(bits=8), labels)
+    assert found["fingerprint"] == model_fingerprint(model_folder(str(delta)))
+    assert found["lost"]["whole"] == summary["measured"][0]["means"]["tuned"]
+    assert found["lost"]["delta"] == pytest.approx(found["lost"]["whole"], abs=0.05)
+
+
 def dies_in(patch: pytest.MonkeyPatch, step: int) -> None:
     """Training ends there as by a kill: nothing is written on the way out."""
     seen = trainer.Keeper.on_step_end
@@ -162,14 +179,17 @@ def test_so_does_one_with_adapters_and_its_change_has_their_rank(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     config = settings(
         tiny_cross_encoder,
+        steps=100,
+        learning_rate=5e-3,
         lora={"rank": 3, "alpha": 6, "dropout": 0.1},
         freeze_embeddings=True,
-        dev={"every": 12, "patience": None},
+        dev={"every": 20, "patience": None},
+        checkpoint={"steps": 30, "minutes": None},
     )
-    run(config, labels, tmp_path / "whole")
+    assert run(config, labels, tmp_path / "whole")["best_step"] > 0
     out = tmp_path / "halves"
     with monkeypatch.context() as patch:
-        dies_in(patch, step=11)
+        dies_in(patch, step=75)
         with pytest.raises(KeyboardInterrupt):
             run(config, labels, out)
     run(config, labels, out, resume=True)
