@@ -41,6 +41,6 @@ def label_rows(queries: int = 30, negatives: int = 6, seed: int = 0) -> list[dic
 
 
 def write_labels(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    write_parquet(folder / "labels.parquet", rows)
+    write_parquet(folder / "rows" / "labels.parquet", rows)
     (folder / "card.json").write_text(json.dumps({"fingerprint": "f" * 64}))
     return folder
