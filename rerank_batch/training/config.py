@@ -110,6 +110,10 @@ class FinetuneConfig(Section):
             raise ValueError("teacher_weight: margin-mse learns the teacher's margins, so not 0")
         if self.loss in ("lambda", "bce") and self.teacher_weight:
             raise ValueError(f"teacher_weight: {self.loss} learns labels and reads no teacher")
+        if self.train_length is not None and self.train_length > self.max_length:
+            raise ValueError(
+                f"train_length ({self.train_length}) is larger than max_length ({self.max_length})"
+            )
         return self
 
     @property
@@ -123,11 +127,6 @@ class FinetuneConfig(Section):
         if self.teacher_weight is not None:
             return self.teacher_weight
         return 1.0 if self.loss == "margin-mse" else 0.0
-
-    @property
-    def needs_labels(self) -> bool:
-        """Whether a row can only be learned from if it has a label."""
-        return self.loss != "margin-mse" and not (self.loss == "listnet" and not self.label_weight)
 
     @property
     def needs_teacher(self) -> bool:

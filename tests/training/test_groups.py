@@ -132,6 +132,7 @@ def test_margins_need_equally_many_negatives(labels: Labels) -> None:
         ("loss: bce\nteacher_weight: 1", "reads no teacher"),
         ("loss: margin-mse\nteacher_weight: 0", "so not 0"),
         ("label_weight: 0", "nothing to learn"),
+        ("train_length: 300", "larger than max_length"),
         ("checkpoint: {minutes: null}", "nothing could be resumed"),
         ("dev: {evry: 3}", "did you mean 'every'"),
     ],
