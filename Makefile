@@ -18,7 +18,7 @@ help:
 .venv/installed: pyproject.toml infra/constraints.txt infra/install_torch.sh
 	$(PYTHON) -m venv .venv
 	sh infra/install_torch.sh $(BIN)/python infra/constraints.txt
-	$(BIN)/python -m pip install --quiet -c infra/constraints.txt -e ".[sample,dev]"
+	$(BIN)/python -m pip install --quiet -c infra/constraints.txt -e ".[sample,train,dev]"
 	touch $@
 
 demo: .venv/installed

