@@ -80,6 +80,10 @@ def evaluated_run(
     else:
         run = latest_run(root, config.job) if from_run == "latest" else Run.open(root, from_run)
     final = run.finished()
+    if "labels" in final:
+        raise ConfigError(
+            f"run {run.run_id} made training labels: there are no rankings in it to evaluate"
+        )
     labels = read_labels(config)
     assert labels is not None
     external: dict[str, Lists] = {}

@@ -104,7 +104,8 @@ def failures_line(failures: Mapping[str, Any], about: str = "") -> str:
     return (
         f"failures{about}: never retrieved {lost['documents']:,} relevant documents of "
         f"{lost['queries']:,} queries ({lost['found_nothing']:,} found none); pushed out of the "
-        f"top {TOP} by the reranker {pushed['documents']:,} of {pushed['queries']:,} queries"
+        f"top {TOP} {'' if about else 'by the reranker '}{pushed['documents']:,} of "
+        f"{pushed['queries']:,} queries"
     )
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from jobs.console import Console, PeakMemory, facts_table
 from jobs.inputs import versions
 from jobs.label_inputs import LabelInputs, read_label_inputs
-from jobs.rerank import Start, _how_to_go_on, _owned, new_run_id, rows_per_block
+from jobs.rerank import Start, how_to_go_on, owned, new_run_id, rows_per_block
 from rerank_batch import schema
 from rerank_batch.config import Config, digest
 from rerank_batch.errors import LabelsLeak, RunConflict
@@ -104,7 +104,7 @@ def mine(
     run.write_plan(inputs.plan.queries, schema.REJECTS.empty_table())
     lease_seconds = config.storage.lease_seconds
     run.claim(take_over, lease_seconds, console.note)
-    with _owned(run, lease_seconds) as lease, _how_to_go_on(run, lease, console):
+    with owned(run, lease_seconds) as lease, how_to_go_on(run, lease, console):
         measured = _execute(run, lease, config, inputs, console)
         finish(run, config, inputs, measured)
 

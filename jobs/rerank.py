@@ -128,7 +128,7 @@ def _rerank(
         return {**_summary(run), **(guards.publish(run) if publish else {})}
     run.write_plan(inputs.plan.queries, inputs.plan.rejects)
     run.claim(start.take_over, config.storage.lease_seconds, console.note)
-    with _owned(run, config.storage.lease_seconds) as lease, _how_to_go_on(run, lease, console):
+    with owned(run, config.storage.lease_seconds) as lease, how_to_go_on(run, lease, console):
         totals = _execute(run, lease, config, inputs, console, began)
         run.finish(totals)
     if compare:
@@ -148,7 +148,7 @@ def try_out(config: Config, inputs: Inputs, console: Console) -> dict[str, Any]:
     try:
         run.write_plan(inputs.plan.queries, inputs.plan.rejects)
         run.claim(False, config.storage.lease_seconds, console.note)
-        with _owned(run, config.storage.lease_seconds) as lease:
+        with owned(run, config.storage.lease_seconds) as lease:
             return _execute(run, lease, config, inputs, console, began, keep_scores=False)
     finally:
         root.delete(list(root.sizes(f"runs/{run.run_id}/")))
@@ -313,7 +313,7 @@ def _summary(run: Run) -> dict[str, Any]:
 
 
 @contextmanager
-def _owned(run: Run, lease_seconds: float) -> Iterator[Lease]:
+def owned(run: Run, lease_seconds: float) -> Iterator[Lease]:
     """Hold the run's lease; whoever loses it to another driver is stopped wherever it waits.
 
     Raises:
@@ -341,7 +341,7 @@ def _owned(run: Run, lease_seconds: float) -> Iterator[Lease]:
 
 
 @contextmanager
-def _how_to_go_on(run: Run, lease: Lease, console: Console) -> Iterator[None]:
+def how_to_go_on(run: Run, lease: Lease, console: Console) -> Iterator[None]:
     """Whatever stops a run that is begun, its user learns that nothing done is lost."""
     try:
         yield
