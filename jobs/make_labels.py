@@ -11,7 +11,7 @@ from rich.table import Table
 from jobs.console import Console, PeakMemory, facts_table
 from jobs.inputs import versions
 from jobs.label_inputs import LabelInputs, read_label_inputs
-from jobs.rerank import Start, how_to_go_on, owned, new_run_id, rows_per_block
+from jobs.rerank import Start, how_to_go_on, new_run_id, owned, rows_per_block
 from rerank_batch import schema
 from rerank_batch.config import Config, digest
 from rerank_batch.errors import LabelsLeak, RunConflict

@@ -283,7 +283,8 @@ class FusionConfig(Section):
     @model_validator(mode="after")
     def _settings_of_the_method(self) -> "FusionConfig":
         foreign = {"rrf": "normalise", "weighted": "k"}[self.method]
-        if foreign in self.model_fields_set:
+        usual = type(self).model_fields[foreign].default  # as a configuration written out has it
+        if getattr(self, foreign) != usual:
             raise ValueError(f"{foreign} is no setting of method: {self.method}")
         return self
 
