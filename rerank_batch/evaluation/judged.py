@@ -33,11 +33,6 @@ class RankedList:
     doc_ids: list[str]
     scores: NDArray[np.float32]
 
-    @property
-    def read(self) -> int:
-        """How many documents have a score."""
-        return int(np.count_nonzero(~np.isnan(self.scores)))
-
 
 @dataclass(frozen=True)
 class JudgedQuery:

@@ -38,7 +38,7 @@ def _holds(condition: Mapping[str, Mapping[str, Any]], context: Mapping[str, str
                 if context.get(key) not in listed(values):
                     return False
             else:
-                raise NotImplementedError(operator)
+                raise AssertionError(f"a policy uses {operator}, which is not judged here")
     return True
 
 
