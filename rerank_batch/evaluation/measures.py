@@ -6,6 +6,7 @@ evaluator breaks ties again by rules of its own.
 
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import ir_measures
@@ -23,6 +24,12 @@ def parse_measures(names: Sequence[str]) -> list[Any]:
     Raises:
         ConfigError: a name that ir-measures does not know or cannot compute.
     """
+    return list(_parse(tuple(names)))
+
+
+@cache
+def _parse(names: tuple[str, ...]) -> tuple[Any, ...]:
+    """Once for all blocks: each measure is tried out."""
     parsed: list[Any] = []
     for name in names:
         try:
@@ -39,7 +46,7 @@ def parse_measures(names: Sequence[str]) -> list[Any]:
         parsed.append(measure)
     if not parsed:
         raise ConfigError("evaluation.measures is empty; name at least one, for example nDCG@10")
-    return parsed
+    return tuple(parsed)
 
 
 def per_query(
