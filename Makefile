@@ -6,7 +6,7 @@ ROUNDS ?= 30
 .PHONY: help demo test test-slow test-infra gpu chaos lint constraints clean
 
 help:
-	@echo "make demo       the main job on a real sample: index, retrieve, rerank, report"
+	@echo "make demo       the main job on a real sample: index, retrieve, rerank, compare"
 	@echo "make test       linters, types, import rules and the tests"
 	@echo "make test-slow  the slow tests: kills, faults, memory and scale"
 	@echo "make test-infra  manifests, policies and container files against their schemas"
@@ -26,6 +26,7 @@ demo: .venv/installed
 	$(BIN)/rerank-batch build-index configs/quickstart.yaml
 	$(BIN)/rerank-batch rerank configs/quickstart.yaml
 	$(BIN)/rerank-batch evaluate configs/quickstart.yaml --run latest
+	$(BIN)/rerank-batch evaluate configs/compare.yaml
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -55,4 +56,4 @@ constraints: .venv/installed
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' > infra/constraints.txt
 
 clean:
-	rm -rf .venv .sample .index .runs
+	rm -rf .venv .sample .sample-all .index .runs .labels .folds

@@ -148,20 +148,29 @@ def sample(
         job.show(job.sample(out, docs, queries, seed, test_share), console)
 
 
-@app.command(epilog="Example: rerank-batch build-index configs/quickstart.yaml")
+@app.command(
+    epilog="Examples: rerank-batch build-index configs/quickstart.yaml; "
+    "rerank-batch build-index configs/nightly.yaml --dry-run"
+)
 def build_index(
     config: ConfigFile,
     overrides: Overrides = None,
-    force: Annotated[bool, typer.Option("--force", help="Build even if it is up to date.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Build in full, even if it is up to date.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what changed and what would be done, stop.")
+    ] = False,
     log_format: LogFormatOption = LogFormat.text,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Encode the corpus once and write FAISS shards and the text store."""
+    """Encode the corpus once and write FAISS shards and the text store; of a corpus that changed
+    since, only what changed."""
     with _command(as_json, verbose, log_format) as console:
         from jobs import build_index as job
 
-        job.show(job.build_index(_load(config, overrides), console, force), console)
+        job.show(job.build_index(_load(config, overrides), console, force, dry_run), console)
 
 
 @app.command(epilog="Example: rerank-batch rerank configs/quickstart.yaml --dry-run")
@@ -305,6 +314,10 @@ def make_labels(
     run_id: RunId = None,
     resume: Resume = None,
     take_over: TakeOver = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check every input, say what an LLM would cost, stop."),
+    ] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -312,6 +325,9 @@ def make_labels(
     with _command(as_json, verbose) as console:
         from jobs import make_labels as job
 
+        if dry_run:
+            job.show_plan(job.dry_run(_load(config, overrides), out, run), console)
+            return
         start = _start(run_id, resume, take_over)
         job.show(job.make_labels(_load(config, overrides), console, out, run, start), console)
 
@@ -612,6 +628,34 @@ def benchmark_estimate(
         job.show(job.estimate(_load(config, overrides), queries, console), console)
 
 
+@benchmark_app.command(
+    "scaling", epilog="Example: rerank-batch benchmark scaling configs/quickstart.yaml --cpus 1"
+)
+def benchmark_scaling(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    actors: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Scorers; may be repeated. By default 1 and 2."),
+    ] = None,
+    cpus: Annotated[int, typer.Option(min=1, help="Logical CPUs for each scorer.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each is measured.")] = 5,
+    nodes: Annotated[
+        bool,
+        typer.Option("--nodes", help="Each scorer on a Ray node of its own, all here."),
+    ] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """The same work with one scorer and with more, in turn: how many times faster it is."""
+    with _command(as_json, verbose) as console:
+        from jobs.benchmarks import scaling as job
+
+        _load(config, overrides)
+        asked = job.Asked(tuple(actors or (1, 2)), cpus, rounds, nodes)
+        job.scaling(config, overrides or [], asked, console)
+
+
 @benchmark_app.command("cache", epilog="Example: rerank-batch benchmark cache --pairs 50000000")
 def benchmark_cache(
     pairs: Annotated[int, typer.Option(min=50, help="Pairs in the file.")] = 50_000_000,
@@ -640,6 +684,55 @@ def benchmark_labels(
         from jobs.benchmarks import labels as job
 
         job.labels(documents, queries, candidates, console)
+
+
+@benchmark_app.command(
+    "update", epilog="Example: rerank-batch benchmark update configs/quickstart.yaml"
+)
+def benchmark_update(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    documents: Annotated[int, typer.Option(min=100, help="Documents to make up.")] = 100_000,
+    share: Annotated[float, typer.Option(min=0, max=0.3, help="Share of them to change.")] = 0.01,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """An update of the index after a part of the corpus changed, beside a full build."""
+    with _command(as_json, verbose) as console:
+        from jobs.benchmarks import update as job
+
+        job.update(_load(config, overrides), documents, share, console)
+
+
+@benchmark_app.command(
+    "folds",
+    epilog="Example: rerank-batch benchmark folds configs/quickstart.yaml "
+    "--finetune configs/finetune.yaml",
+)
+def benchmark_folds(
+    config: ConfigFile,
+    tuning: Annotated[
+        Path, typer.Option("--finetune", metavar="FILE", help="How each model is trained.")
+    ],
+    overrides: Overrides = None,
+    run: Annotated[str, typer.Option(metavar="RUN_ID", help="Whose candidates.")] = "latest",
+    count: Annotated[int, typer.Option("--folds", min=2, help="How many folds.")] = 5,
+    unfiltered: Annotated[
+        bool, typer.Option("--unfiltered", help="Train on labels without filters as well.")
+    ] = False,
+    folder: Annotated[
+        Path, typer.Option("--keep", metavar="FOLDER", help="Models and scores, made once.")
+    ] = Path(".folds"),
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """What training on your own judgements gains, on queries that the model has not seen."""
+    with _command(as_json, verbose) as console:
+        from jobs.benchmarks import folds as job
+        from rerank_batch.training.config import FinetuneConfig
+
+        tuned = load_section(FinetuneConfig, tuning)
+        job.folds(_load(config, overrides), tuned, run, count, unfiltered, folder, console)
 
 
 @benchmark_app.command("done", epilog="Example: rerank-batch benchmark done --rows 10000000")

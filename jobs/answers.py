@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from jobs.console import Console
 from jobs.inputs import node_cache
+from jobs.llm import check_llm
 from rerank_batch.answers import (
     ANSWER_GRADE,
     HIGHEST,
@@ -25,11 +26,9 @@ from rerank_batch.corpus import TextStore
 from rerank_batch.errors import ConfigError
 from rerank_batch.evaluation.judged import JudgedQuery
 from rerank_batch.evaluation.outcomes import AnswerCase
-from rerank_batch.models import parse_model
 from rerank_batch.paid_scorer import read_journal
 from rerank_batch.retrieval.index import Index, check_made_of, read_manifest, verify_files
 from rerank_batch.run import Run
-from rerank_batch.services.address import address_of
 from rerank_batch.storage import open_root
 
 MAX_CASES = 10
@@ -70,17 +69,7 @@ def prepare_answers(config: Config) -> References | None:
     check = config.answer_check
     if check is None:
         return None
-    for key, name in (("model", check.model), ("judge", check.judge)):
-        if name is not None:
-            parse_model(name, ("llm",), f"answer_check.{key}")
-    address_of("llm")
-    for name in {check.model, check.judge or check.model}:
-        if config.cost.cap is not None and config.cost.price(name) is None:
-            raise ConfigError(
-                f"cost.cap is set, but cost.prices has no price of llm or {name}, which "
-                "answer_check calls: nothing that it bills would count. A server of your own costs "
-                "nothing a call: write llm: {}"
-            )
+    check_llm(config, {"answer_check.model": check.model, "answer_check.judge": check.judge})
     return read_references(check)
 
 
@@ -271,7 +260,8 @@ def _texts(config: Config, run: Run) -> TextStore:
     """
     computed = [each for each in config.evaluation.systems.values() if each.is_computed]
     root = open_root((config.computing(computed[0]) if computed else config).index.path)
-    index = Index(root, read_manifest(root), node_cache(config.storage))
+    generation = run.spec.get("generations", {}).get(root.uri)
+    index = Index(root, read_manifest(root, generation), node_cache(config.storage))
     made_of = run.spec["made_of"]["index"]
     ranked = made_of[0] if isinstance(made_of, list) else made_of
     check_made_of(root, index.manifest, {"corpus": ranked["corpus"]})

@@ -13,7 +13,7 @@ from rerank_batch.config import Bm25Config
 from rerank_batch.lexical_stages import BuildPostings, CountWords, forget_counts, sum_words
 from rerank_batch.pipeline import Cluster, build_shards
 from rerank_batch.pools import LIGHT_CPUS, Pool
-from rerank_batch.retrieval.index import IndexFile
+from rerank_batch.retrieval.index import IndexFile, WordShard
 from rerank_batch.stages import BuildTexts, StageSpec
 
 SHARD_FIELDS = [("shard", pa.int64()), ("start", pa.int64()), ("stop", pa.int64())]
@@ -21,12 +21,15 @@ FILE_FIELDS = [("key", pa.string()), ("bytes", pa.int64()), ("sha256", pa.string
 
 
 def build_postings(
-    settings: Bm25Config, texts: BuildTexts, build: str, resources: Cluster
-) -> list[IndexFile]:
-    """Build the BM25 shards of the documents in ``texts`` under ``build``; one file for each."""
+    settings: Bm25Config,
+    texts: BuildTexts,
+    bounds: Sequence[tuple[int, int]],
+    build: str,
+    resources: Cluster,
+) -> tuple[WordShard, ...]:
+    """Build the BM25 shards of documents ``bounds`` under ``build``; ``texts`` are of all."""
     # A name of its own: those that are there already may have readers.
     folder = f"{build}/bm25/{secrets.token_hex(4)}"
-    bounds: Sequence[tuple[int, int]] = texts.bounds
     size = max(1, min(int(resources.cpus) // 2, len(bounds)))
     pool = Pool(size, max(LIGHT_CPUS, resources.cpus / 2 / size))
     count = StageSpec(
@@ -51,9 +54,13 @@ def build_postings(
         pool=pool,
         output=pa.schema([*SHARD_FIELDS, *FILE_FIELDS]),
     )
-    files = [
-        IndexFile(key=row["key"], bytes=row["bytes"], sha256=row["sha256"])
+    shards = tuple(
+        WordShard(
+            start=row["start"],
+            stop=row["stop"],
+            postings=IndexFile(key=row["key"], bytes=row["bytes"], sha256=row["sha256"]),
+        )
         for row in build_shards(bounds, score)
-    ]
+    )
     forget_counts(texts.root, folder)
-    return files
+    return shards

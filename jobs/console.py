@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 import psutil
 from rich.console import Console as RichConsole
+from rich.console import RenderableType
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -32,7 +34,7 @@ LogFormat = Literal["text", "json"]
 
 _PIPED_COLUMNS = 110
 _POLL_SECONDS = 0.5
-_SAY_EVERY_SECONDS = 15
+SAY_EVERY_SECONDS = 15
 
 
 class Console:
@@ -125,6 +127,13 @@ class Console:
             stop.set()
             watcher.join()
 
+    def live(self, first: RenderableType) -> Live | None:
+        """A place on the terminal to draw on again and again; None where lines are printed."""
+        if self.log_format == "json" or not self._err.is_terminal:
+            return None
+        # It is drawn when there is something new: a refresh of its own would only flicker.
+        return Live(first, console=self._err, auto_refresh=False)
+
     def _bar(
         self,
         what: str,
@@ -145,7 +154,7 @@ class Console:
         with Progress(*columns, console=self._err) as bar:
             task = bar.add_task(what, total=total, completed=done())
             while not stop.wait(_POLL_SECONDS):
-                if monotonic() - said >= _SAY_EVERY_SECONDS:
+                if monotonic() - said >= SAY_EVERY_SECONDS:
                     said = monotonic()
                     bar.update(task, description=" ".join(filter(None, (what, remark()))))
                 bar.update(task, completed=done())
@@ -162,7 +171,7 @@ class Console:
         began = said = monotonic()
         before = done()
         while not stop.wait(_POLL_SECONDS):
-            if monotonic() - said < _SAY_EVERY_SECONDS:
+            if monotonic() - said < SAY_EVERY_SECONDS:
                 continue
             said = monotonic()
             count = done()

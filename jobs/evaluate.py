@@ -133,6 +133,7 @@ _FROM_FINAL = (
     "fingerprint",
     "cache",
     "cost",
+    "dashboard",
 )
 
 

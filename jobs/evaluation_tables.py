@@ -37,6 +37,8 @@ def show(summary: dict[str, Any], console: Console) -> None:
         + (f"; {scores_line(summary['cache'])}" if summary["cache"] else ""),
         "report": summary["report"],
     }
+    if summary.get("dashboard"):
+        facts["Ray dashboard"] = summary["dashboard"]
     about = f" of {summary['best']}, the best by the first measure" if several else ""
     console.result(
         summary,

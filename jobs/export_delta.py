@@ -10,6 +10,7 @@ from rerank_batch.models import model_fingerprint, model_folder
 from rerank_batch.training.labels import Labels, read_labels
 
 _MEASURE = "nDCG@10"
+_MOST_QUERIES = 1000
 
 
 def export_delta(
@@ -36,10 +37,12 @@ def export_delta(
 
 
 def _lost(labels: Labels, whole: Path, delta: Path) -> dict[str, Any]:
+    from rerank_batch.training.dev import Judged
     from rerank_batch.training.result import measure_models
 
+    judged = Judged(labels.splits["dev"], labels.texts, _MEASURE, _MOST_QUERIES)
     made = model_folder(str(delta))
-    (dev,) = measure_models(labels, _MEASURE, whole, made, ("dev",), math_threads())
+    (dev,) = measure_models({"dev": judged}, whole, made, math_threads())
     gain = dev.gains["start"]
     return {
         "measure": _MEASURE,

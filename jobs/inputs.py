@@ -2,14 +2,14 @@
 
 import datetime
 import importlib.metadata
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from jobs.labels import label_files, read_labels
-from jobs.sources import Given, read_given
+from jobs.sources import Excluded, Given, read_excluded, read_given
 from rerank_batch.config import (
     Config,
     IndexConfig,
@@ -92,7 +92,10 @@ class OpenedIndex:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run works on, and what it is made of (the fingerprint's ingredients)."""
+    """What a run works on, and what it is made of (the fingerprint's ingredients).
+
+    ``generations`` are those of the indexes that it reads, by where the index lies.
+    """
 
     plan: Plan
     qrels: Qrels | None
@@ -101,6 +104,8 @@ class Inputs:
     scorers: tuple[ScorerInput, ...]
     made_of: dict[str, Any]
     given: Given | None = None
+    excluded: Excluded = field(default_factory=Excluded)
+    generations: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def planned_ids(self) -> set[str]:
@@ -135,8 +140,12 @@ class Inputs:
         return len(set(self.qrels or {}) - self.planned_ids - self.rejected_ids)
 
 
-def read_inputs(config: Config, judged_only: bool = False) -> Inputs:
+def read_inputs(
+    config: Config, judged_only: bool = False, generations: Mapping[str, str] | None = None
+) -> Inputs:
     """Read and check queries, judgements, index and model names.
+
+    A run that is gone on with reads the ``generations`` of indexes that it began on.
 
     Raises:
         RerankBatchError: the first thing that is wrong, in the words of whoever found it.
@@ -152,7 +161,7 @@ def read_inputs(config: Config, judged_only: bool = False) -> Inputs:
         raise ConfigError("queries.judged_only needs qrels.path: no query is judged without it")
 
     plan = make_plan(queries, qrels)
-    opened = open_index(config)
+    opened = open_index(config, generations)
     cascade = config.reranker.cascade if config.reranker else ()
     scorers = tuple(
         scorer_input(number, model, settings)
@@ -168,13 +177,26 @@ def read_inputs(config: Config, judged_only: bool = False) -> Inputs:
         "index": opened.made_of,
         "reranker": [scorer.made_of for scorer in scorers] or None,
     }
-    given = read_given(config, opened.index)
+    excluded = read_excluded(config, opened.index)
+    if excluded.fingerprint is not None:
+        made_of["exclude"] = excluded.fingerprint
+    given = read_given(config, opened.index, excluded)
     if given is not None:
         planned = plan.queries.column("query_ids").to_pylist()
         if not any(each in given.lists for ids in planned for each in ids):
             raise InputError("retrieval.given: its lists are of none of the log's queries")
         made_of["given"] = given.fingerprint
-    return Inputs(plan, qrels, opened.index, opened.encoder, scorers, made_of, given)
+    return Inputs(
+        plan,
+        qrels,
+        opened.index,
+        opened.encoder,
+        scorers,
+        made_of,
+        given,
+        excluded,
+        opened.index.generations(),
+    )
 
 
 def day_of(config: Config, run: str) -> datetime.date | None:
@@ -189,8 +211,11 @@ def day_of(config: Config, run: str) -> datetime.date | None:
     return datetime.date.fromisoformat(day) if day else None
 
 
-def open_index(config: Config) -> OpenedIndex:
+def open_index(config: Config, generations: Mapping[str, str] | None = None) -> OpenedIndex:
     """The index that the configuration names, checked.
+
+    A run goes on with the generation that it began on, of the ``generations`` by where their index
+    lies, as long as it is there: the corpus may be another by now, the texts of the index are not.
 
     Raises:
         RerankBatchError: it is not there, damaged, made of something else, or too small.
@@ -201,6 +226,12 @@ def open_index(config: Config) -> OpenedIndex:
     index = Index(index_root, read_manifest(index_root), node_cache(config.storage))
     corpus_print = corpus_fingerprint(config.corpus)
     made_of = index_fingerprint(config.index, corpus_print, encoder_print)
+    began_on = (generations or {}).get(index_root.uri)
+    if began_on:
+        before = read_manifest(index_root, began_on)
+        if before.generation == began_on:
+            index = replace(index, manifest=before)
+            made_of["corpus"] = before.made_of["corpus"]
     check_made_of(index_root, index.manifest, made_of)
     verify_files(index)
     documents = index.manifest.documents

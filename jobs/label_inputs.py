@@ -1,10 +1,13 @@
 """Everything a label run works on, checked before anything is started."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.console import Console
 from jobs.inputs import node_cache
+from jobs.judging import JudgeTruth, Judging, judge_plan, judge_run, prepare_judge
 from jobs.labels import label_files, read_labels
 from rerank_batch import schema
 from rerank_batch.config import (
@@ -19,6 +22,7 @@ from rerank_batch.errors import ConfigError, IndexMismatch, RunConflict
 from rerank_batch.labels.candidates import Source
 from rerank_batch.labels.mining import Mining, OtherRun
 from rerank_batch.labels.planning import LabelPlan, Truth, plan_labels
+from rerank_batch.labels.rows import SPLITS
 from rerank_batch.labels.rules import Rules
 from rerank_batch.labels.splits import HeldOut
 from rerank_batch.qrels import SUFFIXES as QRELS_SUFFIXES
@@ -43,12 +47,60 @@ class LabelInputs:
     told: dict[str, Any]
 
 
-def read_label_inputs(config: Config, source_run: str) -> LabelInputs:
+def read_label_inputs(
+    config: Config, source_run: str, console: Console, resume: Run | None = None
+) -> LabelInputs:
     """Read and check the run, its index and the source of truth, and plan what is to be labelled.
+
+    Where an LLM is the source of truth, this is where it judges: last, when all else is checked,
+    and that a label run to ``resume`` was begun with the same, so that nothing is paid in vain.
 
     Raises:
         RerankBatchError: the first thing that is wrong, in the words of whoever found it.
     """
+    opened = _open(config, source_run)
+    if resume is not None and opened.judging is not None:
+        before = resume.spec["made_of"]
+        truth = {**(before["truth"] or {}), **opened.judging.made_of}
+        resume.check_made_of({**before, **_made_of(config, opened), "truth": truth})
+    judged = None if opened.judging is None else judge_run(config, opened.judging, console)
+    return _planned(config, opened, read_truth(config, judged))
+
+
+def plan_label_run(config: Config, source_run: str) -> dict[str, Any]:
+    """What a label run would do, as far as that is known without asking an LLM.
+
+    Raises:
+        RerankBatchError: see `read_label_inputs`.
+    """
+    opened = _open(config, source_run)
+    told = {"run": opened.source.run_id, "truth": config.labels.source}
+    if opened.judging is not None:
+        return {**told, "judge": judge_plan(config, opened.judging)}
+    plan = _planned(config, opened, read_truth(config)).plan
+    splits = Counter(plan.queries.column("split").to_pylist())
+    return {
+        **told,
+        "queries": plan.queries.num_rows,
+        "groups": plan.groups,
+        "queries_unknown_to_the_truth": plan.unknown,
+        "split_queries": {split: splits[split] for split in SPLITS},
+    }
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """All but the source of truth; ``judging`` where that is an LLM."""
+
+    source: Run
+    others: Sequence[Run]
+    index: Index
+    mining: Mining
+    held_out: HeldOut
+    judging: Judging | None
+
+
+def _open(config: Config, source_run: str) -> _Opened:
     labels = config.labels
     root = open_root(config.root)
     source = latest_run(root, config.job) if source_run == "latest" else Run.open(root, source_run)
@@ -62,22 +114,27 @@ def read_label_inputs(config: Config, source_run: str) -> LabelInputs:
         raise ConfigError(
             f"labels.source is teacher, but run {source.run_id} had no reranker: nothing scored"
         )
-    truth = read_truth(config)
     held_out = _held_out(labels.split.held_out, labels.positives.grade)
-    mining = _mining(labels, source, others, graded=truth.truth.grades is not None)
+    mining = _mining(labels, source, others, graded=labels.source != "teacher")
+    judging = None
+    if labels.source == "llm":
+        judging = prepare_judge(config, mining.source, _content(source), index)
+    return _Opened(source, others, index, mining, held_out, judging)
+
+
+def _planned(config: Config, opened: _Opened, truth: "TruthRead") -> LabelInputs:
+    labels, source, others = config.labels, opened.source, opened.others
+    index, mining, held_out = opened.index, opened.mining, opened.held_out
     plan = plan_labels(mining.source, truth.truth, labels, held_out)
     made_of = {
-        "settings": _settings(labels),
-        "run": _content(source),
-        "others": [_content(run) for run in others],
+        **_made_of(config, opened),
         "truth": truth.made_of,
-        "held_out": _fingerprint(labels.split.held_out),
-        "index": index.manifest.made_of,
         "plan": Plan(plan.queries, schema.REJECTS.empty_table(), 0).fingerprint(),
     }
     told = {
         "truth": labels.source,
         "judgements": truth.told,
+        "judge": truth.judge,
         "run": source.run_id,
         "others": [run.run_id for run in others],
         "teacher": _teacher(source),
@@ -85,6 +142,18 @@ def read_label_inputs(config: Config, source_run: str) -> LabelInputs:
         "corpus": index.manifest.made_of["corpus"],
     }
     return LabelInputs(index, mining, held_out, plan, made_of, told)
+
+
+def _made_of(config: Config, opened: _Opened) -> dict[str, Any]:
+    """What a label run is made of but for the truth and what follows from it."""
+    labels = config.labels
+    return {
+        "settings": _settings(labels),
+        "run": _content(opened.source),
+        "others": [_content(run) for run in opened.others],
+        "held_out": _fingerprint(labels.split.held_out),
+        "index": opened.index.manifest.made_of,
+    }
 
 
 def _mining(labels: LabelsConfig, source: Run, others: Sequence[Run], graded: bool) -> Mining:
@@ -114,6 +183,11 @@ def _settings(labels: LabelsConfig) -> dict[str, Any]:
     settings = labels.model_dump(mode="json")
     for name in ("formats", "tuple_negatives", "license", "qrels"):
         del settings[name]
+    if settings["judge"] is None or labels.source != "llm":
+        del settings["judge"]  # runs that knew no such setting go on
+    else:
+        for name in ("rubric", "service"):
+            del settings["judge"][name]
     del settings["split"]["held_out"]
     for each in settings["negatives"]["runs"]:
         del each["root"]
@@ -127,7 +201,8 @@ def _index(config: Config, source: Run) -> Index:
         IndexMismatch: it is another one by now.
     """
     root = open_root(config.index.path)
-    index = Index(root, read_manifest(root), node_cache(config.storage))
+    generation = source.spec.get("generations", {}).get(root.uri)
+    index = Index(root, read_manifest(root, generation), node_cache(config.storage))
     if index.manifest.made_of != source.spec["made_of"]["index"]:
         raise IndexMismatch(
             f"the index at {root.uri} is not the one that run {source.run_id} retrieved from: its "
@@ -186,15 +261,21 @@ def _is_logit(filters: LabelFiltersConfig, teacher: Mapping[str, Any] | None) ->
 
 @dataclass(frozen=True)
 class TruthRead:
-    """A source of truth that was read: where from, for the card, and what it is made of."""
+    """A source of truth that was read: where from, for the card, and what it is made of.
+
+    ``judge`` are the facts about an LLM that judged.
+    """
 
     truth: Truth
     told: str
     made_of: Any
+    judge: dict[str, Any] | None = None
 
 
-def read_truth(config: Config) -> TruthRead:
+def read_truth(config: Config, judged: JudgeTruth | None = None) -> TruthRead:
     """What ``labels.source`` names; another source is another branch here, in the form of `Qrels`.
+
+    ``judged`` is what an LLM has found, where that is the source.
 
     Raises:
         ConfigError: its paths are not given.
@@ -203,6 +284,10 @@ def read_truth(config: Config) -> TruthRead:
     source = config.labels.source
     if source == "teacher":
         return TruthRead(Truth(source, None), "the run's last reranker", None)
+    if source == "llm":
+        if judged is None:
+            raise ConfigError("labels.source is llm: what it says is known when it has judged")
+        return TruthRead(Truth(source, judged.grades), judged.told, judged.made_of, judged.facts)
     if source == "clicks":
         evaluation = config.evaluation.model_copy(update={"labels": "clicks"})
         by_clicks = config.model_copy(update={"evaluation": evaluation})

@@ -10,7 +10,9 @@ from rich.table import Table
 
 from jobs.console import Console, PeakMemory, facts_table
 from jobs.inputs import versions
-from jobs.label_inputs import LabelInputs, read_label_inputs
+from jobs.judging import judge_lines, plan_line
+from jobs.label_inputs import LabelInputs, plan_label_run, read_label_inputs
+from jobs.progress import RunProgress
 from jobs.rerank import Start, how_to_go_on, new_run_id, owned, rows_per_block
 from rerank_batch import schema
 from rerank_batch.config import Config, digest
@@ -67,7 +69,9 @@ def make_labels(
     check_target(target)
     with PeakMemory() as memory:
         open_root(config.root).check_writes()
-        inputs = read_label_inputs(config, source_run)
+        resume = start.resume if start is not None else None
+        begun = Run.open(open_root(config.root), resume) if resume is not None else None
+        inputs = read_label_inputs(config, source_run, console, begun)
         if labels.source == "qrels" and labels.qrels is None and labels.split.held_out is None:
             console.note(
                 "labels are made from qrels.path, which evaluate reads as well: what is trained on "
@@ -87,10 +91,17 @@ def make_labels(
         **card,
         "seconds": final["seconds"],
         "rows_per_second": final["rows_per_second"],
+        "dashboard": final.get("dashboard"),
         "peak_memory_gb": round(memory.bytes / 2**30, 2),
         "root": config.root,
         "out": out,
     }
+
+
+def dry_run(config: Config, out: str, source_run: str = "latest") -> dict[str, Any]:
+    """Check every input and say what would be done; nothing is written and nobody is asked."""
+    check_target(open_root(out))
+    return {"dry_run": True, **plan_label_run(config, source_run), "out": out}
 
 
 def mine(
@@ -167,28 +178,29 @@ def _execute(
     began = perf_counter()
     planned = inputs.plan.queries.num_rows
     done = run.done()
-    done_before = completed = len(done)
+    done_before = len(done)
     to_do = run.blocks_to_do(done)
     kept = f", {done_before:,} of them done before" if run.epoch > 1 else ""
     console.note(f"run {run.run_id}: {planned:,} queries in {len(run.blocks())} blocks{kept}")
-    start_seconds = 0.0
+    start_seconds, dashboard = 0.0, None
     if to_do:
         with cluster(config.compute, console.verbose) as resources:
             start_seconds = perf_counter() - began
+            if (dashboard := resources.dashboard) is not None:
+                console.note(f"Ray dashboard: {dashboard}")
             stage = _mining_stage(config, inputs, resources, len(to_do))
             blocks = run_queries(to_do, [stage], run.writer(), False, plan=PLAN, sums=sums_of)
-            progress = console.progress(
-                "queries", planned, lambda: completed, remark=resources.missing
-            )
-            with progress, closing(blocks):
+            progress = RunProgress(run, to_do, [stage])
+            with progress.shown(console, resources.missing), closing(blocks):
                 for block in blocks:
-                    completed += block.queries
+                    progress.commit(block)
                     if lease.lost:
                         refuse_if_taken_over(run.root, run.run_id, run.epoch)
     return {
         "start": start_seconds,
         "execute": perf_counter() - began - start_seconds,
         "done_before": done_before,
+        "dashboard": dashboard,
     }
 
 
@@ -230,6 +242,7 @@ def _totals(
         },
         "rows_per_second": round(rows * share / max(measured["execute"], 1e-9), 1),
         "events": {name: int(count) for name, count in total(commits, "events").items()},
+        "dashboard": measured.get("dashboard"),
         "labels": {
             "source": inputs.told,
             "groups": inputs.plan.groups,
@@ -276,6 +289,7 @@ def show(card: dict[str, Any], console: Console) -> None:
     facts: dict[str, object] = {
         "run": card["run"],
         "truth": card["source"]["truth"],
+        **(judge_lines(card["source"]["judge"]) if card["source"].get("judge") else {}),
         "looked at": f"{card['looked_at']:,} documents for negatives",
         "kept out": ", ".join(f"{rule} {count:,}" for rule, count in removed.items()) or "none",
         "rejects": ", ".join(f"{k} {v:,}" for k, v in card["rejects"].items()) or "none",
@@ -284,4 +298,21 @@ def show(card: dict[str, Any], console: Console) -> None:
         "peak memory": f"{card['peak_memory_gb']} GiB, all processes",
         "dataset": card["out"],
     }
+    if card.get("dashboard"):
+        facts["Ray dashboard"] = card["dashboard"]
     console.result(card, table, facts_table("Labels", facts))
+
+
+def show_plan(plan: dict[str, Any], console: Console) -> None:
+    """Print what `dry_run` found."""
+    facts: dict[str, object] = {"run": plan["run"], "truth": plan["truth"], "dataset": plan["out"]}
+    if "judge" in plan:
+        facts["judge"] = plan_line(plan["judge"])
+        facts["splits"] = "known when all is judged"
+    else:
+        splits = ", ".join(f"{split} {count:,}" for split, count in plan["split_queries"].items())
+        facts["queries"] = (
+            f"{plan['queries']:,} in {plan['groups']:,} groups ({splits}); "
+            f"{plan['queries_unknown_to_the_truth']:,} unknown to the truth"
+        )
+    console.result(plan, facts_table("Labels, dry run: nothing was written", facts))

@@ -1,5 +1,6 @@
 """The main job: plan the log, retrieve, rerank, measure, and publish the run as the latest."""
 
+import os
 import secrets
 import signal
 import threading
@@ -17,9 +18,19 @@ from jobs import guards
 from jobs.changes import changes_line, changes_since
 from jobs.console import Console, PeakMemory, facts_table
 from jobs.cost import cost_book, cost_lines
+from jobs.groups import (
+    Groups,
+    Search,
+    divide,
+    group_name,
+    group_stages,
+    groups_line,
+    in_gb,
+)
 from jobs.inputs import Inputs, are_too_many, check_rejects, read_inputs, versions
 from jobs.modes import modes_of, query_encoder_options, scorer_modes, scorer_options
 from jobs.notify import told_of
+from jobs.progress import RunProgress
 from jobs.scores import RunScores, run_scores, scores_line, together
 from jobs.sources import fusion_of, source_use
 from jobs.systems import ComparisonInputs, comparison_stages, read_comparison
@@ -28,8 +39,8 @@ from rerank_batch.config import Config, digest
 from rerank_batch.errors import RerankBatchError, RunConflict
 from rerank_batch.models import forward_flops
 from rerank_batch.paid_scorer import PaidUse
-from rerank_batch.pipeline import Cluster, cluster, run_queries
-from rerank_batch.pools import Pool, Pools, plan_pools, shared
+from rerank_batch.pipeline import Cluster, cluster, on_every_node, run_queries, this_node
+from rerank_batch.pools import Pool, Pools, of_group, plan_pools, shared
 from rerank_batch.queries import Plan
 from rerank_batch.retrieval.gate import Gate
 from rerank_batch.run import (
@@ -65,6 +76,7 @@ _WHOLE = ("plan", "start", "execute", "total")
 
 _BLOCKS = 64
 _SMALLEST_BLOCK, _LARGEST_BLOCK = 256, 4096
+_MANY = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -118,8 +130,11 @@ def _rerank(
     began = time.perf_counter()
     root = open_root(config.root)
     root.check_writes()
-    inputs = (read_comparison if compare else read_inputs)(config, judged_only)
+    generations = _generations(root, start)
+    inputs = (read_comparison if compare else read_inputs)(config, judged_only, generations)
     planned = inputs.plan
+    if inputs.excluded.unknown:
+        console.note(_excluded_line(len(inputs.excluded.documents), inputs.excluded.unknown))
     check_rejects(_planned_rejects(planned), planned.log_rows, config.limits.max_rejects)
     run = _begin(root, config, inputs, start)
     console.run_id = run.run_id
@@ -154,6 +169,15 @@ def try_out(config: Config, inputs: Inputs, console: Console) -> dict[str, Any]:
         root.delete(list(root.sizes(f"runs/{run.run_id}/")))
 
 
+def _generations(root: Root, start: Start) -> Mapping[str, str]:
+    """The generations of indexes that the run to go on with began on."""
+    resume = start.to_resume(root)
+    if resume is None or not is_begun(root, resume):
+        return {}
+    found: Mapping[str, str] = Run.open(root, resume).spec.get("generations", {})
+    return found
+
+
 def _begin(root: Root, config: Config, inputs: Inputs, start: Start) -> Run:
     """A new run, or the one to go on with, which must be made of the same."""
     if (resume := start.to_resume(root)) is not None:
@@ -172,6 +196,7 @@ def _begin(root: Root, config: Config, inputs: Inputs, start: Start) -> Run:
             "created": datetime.now(UTC).isoformat(),
             "fingerprint": digest(inputs.made_of),
             "made_of": inputs.made_of,
+            "generations": dict(inputs.generations),
             "config": config.model_dump(mode="json"),
             "systems": [system.name for system in inputs.systems]
             if isinstance(inputs, ComparisonInputs)
@@ -197,7 +222,7 @@ def _execute(
     plan = inputs.plan
     queries = plan.queries.num_rows
     done = run.done()
-    done_before = completed = len(done)
+    done_before = len(done)
     to_do = run.blocks_to_do(done)
     kept = f", {done_before:,} of them done before" if run.epoch > 1 else ""
     console.note(f"run {run.run_id}: {queries:,} queries in {len(run.blocks())} blocks{kept}")
@@ -205,29 +230,38 @@ def _execute(
     rejected += int(sum(total(run.commits(), "reject_reasons").values()))
     plan_seconds = time.perf_counter() - began
 
-    peak_bytes, start_seconds = 0, 0.0
+    peak_bytes, start_seconds, dashboard = 0, 0.0, None
     pools: dict[str, Pool] = {}
+    groups: Groups = {}
     if to_do:
         with PeakMemory() as memory, cluster(config.compute, console.verbose) as resources:
             start_seconds = time.perf_counter() - began - plan_seconds
+            if (dashboard := resources.dashboard) is not None:
+                console.note(f"Ray dashboard: {dashboard}")
             modes = scorer_modes(run, config, inputs, resources, console)
             scores = run_scores(run, config, inputs, modes, console)
             uses = scorer_uses(run, config, inputs, modes, scores)
             block_rows = run.spec["block_rows"]
+            groups, remarks = divide(
+                config.compute,
+                searches_of(config, inputs),
+                resources,
+                lambda cache: min(on_every_node(cache.room)),
+            )
+            for remark in remarks:
+                console.note(remark)
             if isinstance(inputs, ComparisonInputs):
-                stages = comparison_stages(config, inputs, resources, block_rows, uses)
+                stages = comparison_stages(config, inputs, resources, block_rows, uses, groups)
             else:
-                stages = build_stages(config, inputs, resources, block_rows, uses)
+                stages = build_stages(config, inputs, resources, block_rows, uses, groups)
             pools = {stage.name: stage.pool for stage in stages}
             keep_texts = config.queries is not None and config.queries.keep_rejected_texts
             blocks = run_queries(to_do, stages, run.writer(), keep_texts)
             metrics = RunMetrics(config.job, run.run_id, config.cost.per_hour)
-            progress = console.progress(
-                "queries", queries, lambda: completed, remark=resources.missing
-            )
-            with progress, closing(blocks):
+            progress = RunProgress(run, to_do, stages)
+            with progress.shown(console, resources.missing), closing(blocks):
                 for block in blocks:
-                    completed += block.queries
+                    progress.commit(block)
                     rejected += block.rejected_rows
                     check_rejects(rejected, plan.log_rows, config.limits.max_rejects)
                     if metrics.is_due():
@@ -270,6 +304,8 @@ def _execute(
         "weight": sums.get("weight", 0.0),
         "rejects": _rejects(plan.reject_counts(), total(commits, "reject_reasons")),
         "documents": inputs.index.manifest.documents,
+        "excluded": _excluded(inputs),
+        "index_groups": in_gb(groups),
         "pairs": pairs,
         "pairs_skipped": sum(skipped.values()),
         "gate_saved_seconds": round(saved, 1),
@@ -290,6 +326,7 @@ def _execute(
         "mode": ", ".join(str(choice.mode) for choice in modes if choice) or None,
         "cache": together([each.facts(commits, console, keep_scores) for each in scores if each]),
         "actors": {name: pool.size for name, pool in pools.items()},
+        "dashboard": dashboard,
         "cost": cost_book(run, config, inputs, sums, seconds, pools),
     }
 
@@ -372,10 +409,20 @@ def dry_run(config: Config, judged_only: bool = False, compare: bool = False) ->
         ),
         "judged": inputs.judged_queries + inputs.judged_rejects,
         "documents": inputs.index.manifest.documents,
+        "excluded": _excluded(inputs),
         "pairs": sum(reads),
         "blocks": len(block_bounds(queries, rows_per_block(config, queries))),
         "fingerprint": digest(inputs.made_of),
     }
+    # Another cluster than this machine is not asked: nodes like it, one for each group.
+    alone = config.compute.address is None and "RAY_ADDRESS" not in os.environ
+    groups, remarks = divide(
+        config.compute,
+        searches_of(config, inputs),
+        this_node(config.compute, 1 if alone else _MANY),
+        lambda cache: cache.room() if alone else cache.max_bytes,
+    )
+    summary |= {"index_groups": in_gb(groups), "index_remarks": remarks}
     flops = sum(
         (pairs if scorer.model.family != "late-interaction" else summary["documents"])
         * forward_flops(scorer.sizes, scorer.config.max_length or 256)
@@ -415,15 +462,24 @@ def scorer_uses(
     return uses
 
 
+def searches_of(config: Config, inputs: Inputs) -> dict[str, Search]:
+    """What is searched, by the names of the stages that do it."""
+    if isinstance(inputs, ComparisonInputs):
+        return inputs.searches()
+    return {"retrieve": Search(inputs.index, config.retrieval.sources)}
+
+
 def build_stages(
     config: Config,
     inputs: Inputs,
     resources: Cluster,
     block_rows: int,
     uses: Sequence[ScorerUse],
+    groups: Groups,
 ) -> list[StageSpec]:
-    """The boxes of the pipeline, in order; ``uses`` is the cascade."""
-    pools = plan_pools(config.compute, resources.cpus, resources.gpus)
+    """The boxes of the pipeline, in order, of this cascade and these groups of shards."""
+    parts = groups["retrieve"]
+    pools = plan_pools(config.compute, resources.cpus, resources.gpus, [len(parts)])
     top_k = config.reranker.top_k if config.reranker else min(10, config.retrieval.depth)
     gate = config.reranker.gate if config.reranker else None
     sources = config.retrieval.sources
@@ -437,22 +493,25 @@ def build_stages(
         pools.encoders,
         schema.ENCODED,
     )
+    found_by = tuple(
+        source_use(config, source, config.retrieval.depth_of(source), inputs.given, inputs.excluded)
+        for source in sources
+    )
+    last = parts[-1]
+    begin = group_stages("retrieve", inputs.index, found_by, parts, pools)
     retrieve = StageSpec(
-        "retrieve",
+        group_name("retrieve", len(parts), len(parts)),
         SearchShards,
         {
-            "index": inputs.index,
+            "index": inputs.index.part(last.start, last.stop),
             "depth": config.retrieval.depth,
-            "sources": tuple(
-                source_use(config, source, config.retrieval.depth_of(source), inputs.given)
-                for source in sources
-            ),
+            "sources": found_by,
             "fusion": fusion_of(config),
             "gate": Gate(gate.signal, gate.threshold)
             if gate and gate.threshold is not None
             else None,
         },
-        pools.retrievers,
+        of_group(pools.retrievers, len(parts)),
         schema.RETRIEVED,
     )
     assemble = StageSpec(
@@ -468,7 +527,7 @@ def build_stages(
         pools.assemblers,
         schema.results(config.evaluation.measures, max(len(uses), 1)).append(schema.REJECT_FIELD),
     )
-    stages = [retrieve, *_rerank_stages(inputs, block_rows, uses, pools), assemble]
+    stages = [*begin, retrieve, *_rerank_stages(inputs, block_rows, uses, pools), assemble]
     return [encode, *stages] if "dense" in sources else stages
 
 
@@ -533,6 +592,12 @@ def show_plan(summary: dict[str, Any], console: Console) -> None:
         "pairs to score": f"{summary['pairs']:,}",
         "blocks": summary["blocks"],
     }
+    if excluded := summary["excluded"]:
+        facts["excluded"] = _excluded_line(**excluded)
+    if summary["index_groups"]:
+        facts["index"] = "\n".join(
+            [groups_line(summary["index_groups"]), *summary["index_remarks"]]
+        )
     if "estimated_petaflop_at_most" in summary:
         facts["work"] = f"at most {summary['estimated_petaflop_at_most']} PFLOP of scoring"
     console.result(summary, facts_table("Dry run: nothing was written", facts))
@@ -562,6 +627,10 @@ def _facts(summary: dict[str, Any]) -> dict[str, object]:
         "peak memory": f"{summary['peak_memory_gb']} GiB, all processes",
         "results": summary["files"],
     }
+    if summary.get("dashboard"):
+        facts["Ray dashboard"] = summary["dashboard"]
+    if summary.get("index_groups"):
+        facts["index"] = groups_line(summary["index_groups"])
     if log := summary.get("log"):
         facts["log of"] = f"the night of {log['date']}: {log['path']}"
     if summary.get("mode"):
@@ -572,6 +641,8 @@ def _facts(summary: dict[str, Any]) -> dict[str, object]:
         facts["changes"] = changes_line(summary["changes"])
         if (before := summary["changes"]["documents_before"]) is not None:
             facts["documents"] = f"{summary['documents']:,}, {before:,} before"
+    if excluded := summary.get("excluded"):
+        facts["excluded"] = _excluded_line(**excluded)
     if summary["gated"]:
         share = summary["gated"] / max(summary["queries"], 1)
         facts["gate"] = (
@@ -601,6 +672,19 @@ def _tail(summary: Mapping[str, Any]) -> str:
         f"; the tail is left out: {left_out['queries']:,} queries, {left_out['rows']:,} log rows, "
         f"weight {left_out['weight']:,g}"
     )
+
+
+def _excluded(inputs: Inputs) -> dict[str, int] | None:
+    """What retrieval.exclude took out, for the summary; None where there is no such list."""
+    excluded = inputs.excluded
+    if excluded.fingerprint is None:
+        return None
+    return {"documents": len(excluded.documents), "unknown": excluded.unknown}
+
+
+def _excluded_line(documents: int, unknown: int) -> str:
+    none = f"; {unknown:,} ids of the list are not in the corpus" if unknown else ""
+    return f"{documents:,} documents by retrieval.exclude{none}"
 
 
 def _planned_rejects(plan: Plan) -> int:

@@ -1,21 +1,24 @@
 """The sources of retrieval as stages need them, and the lists of one that is given."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
-from rerank_batch.config import Config, GivenConfig, Source, digest
-from rerank_batch.errors import InputError
+from rerank_batch.config import Config, ExcludeConfig, GivenConfig, Source, digest
+from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.retrieval.fusion import Found, Fusion
 from rerank_batch.retrieval.index import Index
 from rerank_batch.retrieval.sources import SourceUse
+from rerank_batch.storage import InputFile, input_files
 from rerank_batch.tables import ParquetTable, as_strings, fingerprint_files
 from rerank_batch.trec_run import SUFFIXES, Ranking, read_run
 
 _NAMED = 5
 _WHAT = "retrieval.given"
+_EXCLUDE = "retrieval.exclude"
+_ID_SUFFIXES = (".parquet", ".txt")
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,59 @@ class Given:
     fingerprint: str
 
 
-def read_given(config: Config, index: Index) -> Given | None:
+@dataclass(frozen=True)
+class Excluded:
+    """Documents that no source may give, by number; how many ids of the list are none of the
+    corpus; and what identifies the list."""
+
+    documents: tuple[int, ...] = ()
+    unknown: int = 0
+    fingerprint: str | None = None
+
+
+def read_excluded(config: Config, index: Index) -> Excluded:
+    """The documents of ``retrieval.exclude``.
+
+    An id that is not in the corpus is counted: it may be that of a document that is gone already.
+
+    Raises:
+        InputError: no such file or column.
+    """
+    exclude = config.retrieval.exclude
+    if exclude is None:
+        return Excluded()
+    ids = _read_ids(exclude)
+    numbers = index.texts().numbers(ids)
+    known = tuple(numbers[numbers >= 0].tolist())
+    return Excluded(known, len(ids) - len(known), digest(ids))
+
+
+def _read_ids(exclude: ExcludeConfig) -> list[str]:
+    """The distinct ids of a list, in order."""
+    files = input_files(exclude.path, _ID_SUFFIXES, _EXCLUDE)
+    if not files[0].name.endswith(".parquet"):
+        if exclude.id is not None:
+            raise ConfigError(f"{_EXCLUDE}.id is a column of Parquet; {exclude.path} is text")
+        lines = [line.strip() for file in files for line in _text(file).splitlines()]
+        return sorted({line for line in lines if line})
+    table = ParquetTable(exclude.path, _EXCLUDE)
+    column = table.column(exclude.id, "doc_id", "_id") or ""
+    ids: set[str] = set()
+    for batch in table.batches({"doc_id": column}):
+        found, _ = as_strings(batch.column("doc_id"))
+        ids.update(each for each in found.to_pylist() if each)
+    return sorted(ids)
+
+
+def _text(file: InputFile) -> str:
+    try:
+        with file.open() as source:
+            return str(source.read().decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{_EXCLUDE}: {file} is no text: {error}") from None
+
+
+def read_given(config: Config, index: Index, excluded: Excluded) -> Given | None:
     """The lists that the configuration gives as a source; None where it gives none.
 
     Raises:
@@ -44,13 +99,14 @@ def read_given(config: Config, index: Index) -> Given | None:
             f"{_WHAT}: {len(unknown):,} of the {len(ids):,} documents of {path} are not in the "
             f"corpus, first {', '.join(unknown[:_NAMED])}"
         )
-    lists = {
-        query: Found(
-            np.array([numbers[document] for document, _ in ranking], np.int64),
-            np.array([score for _, score in ranking], np.float32),
+    left_out = set(excluded.documents)
+    lists = {}
+    for query, ranking in rankings.items():
+        kept = [(numbers[name], score) for name, score in ranking if numbers[name] not in left_out]
+        lists[query] = Found(
+            np.array([number for number, _ in kept], np.int64),
+            np.array([score for _, score in kept], np.float32),
         )
-        for query, ranking in rankings.items()
-    }
     files = fingerprint_files(path, SUFFIXES if given.trec else (".parquet",), _WHAT)
     return Given(lists, digest([files, given.id, given.documents]))
 
@@ -81,11 +137,16 @@ def _read_lists(path: str, given: GivenConfig) -> dict[str, Ranking]:
     return rankings
 
 
-def source_use(config: Config, source: Source, depth: int, given: Given | None) -> SourceUse:
+def source_use(
+    config: Config, source: Source, depth: int, given: Given | None, excluded: Excluded
+) -> SourceUse:
     """A source of the configuration, to a depth."""
+    if source == "given":
+        return SourceUse(source, depth, given=given.lists if given else None)
+    use = SourceUse(source, depth, excluded=excluded.documents)
     if source == "dense":
-        return SourceUse(source, depth, config.index.nprobe, config.index.ef_search)
-    return SourceUse(source, depth, given=given.lists if given and source == "given" else None)
+        use = replace(use, nprobe=config.index.nprobe, ef_search=config.index.ef_search)
+    return use
 
 
 def fusion_of(config: Config) -> Fusion | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jobs.groups import Groups, Search, group_name, group_stages
 from jobs.inputs import (
     Inputs,
     OpenedIndex,
@@ -22,7 +23,7 @@ from jobs.inputs import (
     scorer_names,
 )
 from jobs.modes import query_encoder_options
-from jobs.sources import Given, fusion_of, read_given, source_use
+from jobs.sources import Excluded, Given, fusion_of, read_excluded, read_given, source_use
 from rerank_batch import schema
 from rerank_batch.compare_stages import (
     AssembleSystems,
@@ -37,7 +38,7 @@ from rerank_batch.config import Config, Source, SystemConfig, digest
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, Lists, RankedList, judged_blocks
 from rerank_batch.pipeline import Cluster
-from rerank_batch.pools import plan_pools, shared
+from rerank_batch.pools import of_group, plan_pools, shared
 from rerank_batch.qrels import Judgements
 from rerank_batch.rerankers import is_listwise
 from rerank_batch.retrieval.fusion import Fusion
@@ -69,6 +70,13 @@ class ComparisonInputs(Inputs):
     retrievals: tuple[Retrieval, ...]
     fused: tuple[Fused, ...]
 
+    def searches(self) -> dict[str, Search]:
+        """What each of the retrievals searches, by the name of its stage."""
+        return {
+            _search_name(number): Search(each.opened.index, (each.use.source,))
+            for number, each in enumerate(self.retrievals, start=1)
+        }
+
     def most_pairs(self) -> list[int]:
         """How many documents of a query each of the scorers may have to read, before any is known.
 
@@ -90,8 +98,11 @@ class ComparisonInputs(Inputs):
         return list(later.values())
 
 
-def read_comparison(config: Config, judged_only: bool = True) -> ComparisonInputs:
-    """Read and check everything that the computed systems of a configuration need.
+def read_comparison(
+    config: Config, judged_only: bool = True, generations: Mapping[str, str] | None = None
+) -> ComparisonInputs:
+    """Read and check everything that the computed systems of a configuration need; ``generations``
+    as `read_inputs` has them.
 
     Raises:
         RerankBatchError: the first thing that is wrong, in the words of whoever found it.
@@ -107,9 +118,9 @@ def read_comparison(config: Config, judged_only: bool = True) -> ComparisonInput
             "candidates; for example retrieval: {reranker: null}"
         )
     first = next(iter(configs.values()))
-    inputs = read_inputs(first.model_copy(update={"reranker": None}), judged_only)
+    inputs = read_inputs(first.model_copy(update={"reranker": None}), judged_only, generations)
 
-    shared_by = _Shared()
+    shared_by = _Shared(generations)
     scorers: dict[str, ScorerInput] = {}
     found = [shared_by.retrieval_of(each) for each in configs.values()]
     retrievals, fused = shared_by.retrievals(), shared_by.fused()
@@ -142,6 +153,12 @@ def read_comparison(config: Config, judged_only: bool = True) -> ComparisonInput
         encoder=retrievals[0].opened.encoder,
         scorers=tuple(scorers.values()),
         made_of=made_of,
+        excluded=inputs.excluded,
+        generations={
+            where: name
+            for each in retrievals
+            for where, name in each.opened.index.generations().items()
+        },
         systems=tuple(systems),
         retrievals=retrievals,
         fused=fused,
@@ -151,8 +168,10 @@ def read_comparison(config: Config, judged_only: bool = True) -> ComparisonInput
 class _Shared:
     """The retrievals of the systems, each distinct one once and to the largest depth."""
 
-    def __init__(self) -> None:
+    def __init__(self, generations: Mapping[str, str] | None) -> None:
+        self._generations = generations
         self._opened: dict[str, OpenedIndex] = {}
+        self._excluded: dict[str, Excluded] = {}
         self._given: dict[str, Given | None] = {}
         self._found: dict[tuple[str, str], Retrieval] = {}
         self._fused: dict[str, Fused] = {}
@@ -184,19 +203,25 @@ class _Shared:
 
     def _source(self, config: Config, source: Source, depth: int) -> int:
         index_key = digest(config.index.model_dump(mode="json"))
-        opened = self._opened.get(index_key) or open_index(config)
+        opened = self._opened.get(index_key) or open_index(config, self._generations)
         self._opened[index_key] = opened
+        left_out = digest(config.retrieval.model_dump(mode="json", include={"exclude"}))
+        if (of_index := f"{left_out} {index_key}") not in self._excluded:
+            self._excluded[of_index] = read_excluded(config, opened.index)
+        excluded = self._excluded[of_index]
         given = None
-        key: tuple[str, str] = (source, index_key)
+        key: tuple[str, str] = (f"{source} {left_out}", index_key)
         if source == "given":
-            lists = digest(config.retrieval.model_dump(mode="json", include={"given"}))
+            lists = digest(config.retrieval.model_dump(mode="json", include={"given", "exclude"}))
             key = (f"{source} {lists}", index_key)
             if lists not in self._given:
-                self._given[lists] = read_given(config, opened.index)
+                self._given[lists] = read_given(config, opened.index, excluded)
             given = self._given[lists]
         before = self._found[key].use.depth if key in self._found else 0
-        use = source_use(config, source, max(depth, before), given)
+        use = source_use(config, source, max(depth, before), given, excluded)
         made_of = {**opened.made_of, **({"given": given.fingerprint} if given else {})}
+        if excluded.fingerprint is not None:
+            made_of["exclude"] = excluded.fingerprint
         self._found[key] = Retrieval(opened, use, made_of)
         return list(self._found).index(key)
 
@@ -213,9 +238,11 @@ def comparison_stages(
     resources: Cluster,
     block_rows: int,
     uses: Sequence[ScorerUse],
+    groups: Groups,
 ) -> list[StageSpec]:
-    """The boxes of a comparison, in order."""
-    pools = plan_pools(config.compute, resources.cpus, resources.gpus)
+    """The boxes of a comparison, in order; ``groups`` are of the shards of each retrieval."""
+    searching = [*(len(parts) for parts in groups.values()), *([1] if inputs.fused else [])]
+    pools = plan_pools(config.compute, resources.cpus, resources.gpus, searching)
     encoded_by: dict[str, Any] | None = None
     stages: list[StageSpec] = []
     for number, retrieval in enumerate(inputs.retrievals, start=1):
@@ -232,10 +259,17 @@ def comparison_stages(
             out = schema.SEARCHED if stages else schema.ENCODED
             stages.append(StageSpec(f"encode{suffix}", EncodeQueries, encoder, pools.encoders, out))
             encoded_by = encoder
-        search = {"index": opened.index, "use": retrieval.use}
-        stages.append(
-            StageSpec(f"retrieve{suffix}", SearchAlso, search, pools.retrievers, schema.SEARCHED)
-        )
+        name = _search_name(number)
+        parts = groups[name]
+        stages += group_stages(name, opened.index, (retrieval.use,), parts, pools)
+        search = {
+            "index": opened.index.part(parts[-1].start, parts[-1].stop),
+            "use": retrieval.use,
+            "goes_on": len(parts) > 1,
+        }
+        pool = of_group(pools.retrievers, len(parts))
+        last = group_name(name, len(parts), len(parts))
+        stages.append(StageSpec(last, SearchAlso, search, pool, schema.SEARCHED))
     if inputs.fused:
         fuse = {"fused": inputs.fused}
         stages.append(StageSpec("fuse", FuseAlso, fuse, pools.retrievers, schema.SEARCHED))
@@ -262,6 +296,10 @@ def comparison_stages(
     }
     output = schema.comparison(measures, names).append(schema.REJECT_FIELD)
     return [*stages, StageSpec("assemble", AssembleSystems, assemble, pools.assemblers, output)]
+
+
+def _search_name(number: int) -> str:
+    return "retrieve" if number == 1 else f"retrieve-{number}"
 
 
 def external_lists(config: Config, qrels: Judgements) -> dict[str, Lists]:

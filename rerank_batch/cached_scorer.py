@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from rerank_batch import events
 from rerank_batch.errors import StorageError
+from rerank_batch.progress import pairs as progress
 from rerank_batch.rerankers.base import PairScorer, PairScores, split
 from rerank_batch.run import DataFile, new_nonce
 from rerank_batch.score_cache import CachedScores, open_segments, text_keys, today, write_block
@@ -68,6 +69,7 @@ class CachedScorer:
             unknown = np.isin(query_of, query_of[unknown])
         asked = np.flatnonzero(unknown)
         self._add(KNOWN, len(query_of) - len(asked))
+        progress.known(len(query_of) - len(asked))
         fell_back: frozenset[int] = frozenset()
         if len(asked):
             scored = self._score(queries, documents, asked)

@@ -15,19 +15,23 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rerank_batch import events, ranking, schema
+from rerank_batch.progress import pairs as progress
 from rerank_batch.qrels import Qrels, merge_grades
 from rerank_batch.rerankers.base import PairScorer
-from rerank_batch.retrieval.fusion import Found, Fusion
+from rerank_batch.retrieval.fusion import Fusion
 from rerank_batch.retrieval.gate import Gate
 from rerank_batch.retrieval.index import Index
+from rerank_batch.retrieval.running import lists_of, with_lists
 from rerank_batch.retrieval.sources import SourceUse
 from rerank_batch.stages import (
     FELL_BACK,
+    FEW_CANDIDATES,
     GATED,
     NON_FINITE_SCORE,
     TRUNCATED,
     ScorerUse,
-    SearchShards,
+    SearchGroup,
+    alive_rows,
     contents_of,
     open_scorer,
     pairs_of,
@@ -71,26 +75,28 @@ def flagged(flag: str, system: str) -> str:
 
 
 class SearchAlso:
-    """Adds what one more retrieval finds, and keeps the vector for the next."""
+    """Adds what one more retrieval finds, and keeps the vector for the next.
 
-    def __init__(self, index: Index, use: SourceUse, threads: int = 1) -> None:
-        self._search = SearchShards(index, use.depth, (use,), threads=threads)
+    With ``goes_on``, ``index`` is the last group of its shards, and the groups before it have begun
+    the list.
+    """
+
+    def __init__(
+        self, index: Index, use: SourceUse, goes_on: bool = False, threads: int = 1
+    ) -> None:
+        self._search = SearchGroup(index, (use,), goes_on, threads)
+        self._depth = use.depth
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """PLAN, ENCODED or SEARCHED in, SEARCHED out."""
-        table = _with_vector(table)
-        found = self._search(table.select(schema.ENCODED.names))
-        lists = [
-            Found(np.array(documents, np.int64), np.array(scores, np.float32))
-            for documents, scores in zip(
-                found.column(schema.DOCUMENTS).to_pylist(),
-                found.column(schema.RETRIEVAL_SCORES).to_pylist(),
-                strict=True,
-            )
-        ]
-        flags = [sorted(set(each)) for each in found.column(schema.FLAGS).to_pylist()]
-        table = replace_column(table, schema.FLAGS, pa.array(flags, pa.list_(pa.string())))
-        return _with_retrieval(table, lists)
+        table = self._search(table)
+        flags = [set(each) for each in table.column(schema.FLAGS).to_pylist()]
+        lists = lists_of(table)
+        for row in alive_rows(table):
+            if len(lists[row][-1].documents) < self._depth:
+                flags[row].add(FEW_CANDIDATES)
+        ordered = pa.array([sorted(each) for each in flags], pa.list_(pa.string()))
+        return replace_column(table, schema.FLAGS, ordered)
 
 
 @dataclass(frozen=True)
@@ -111,47 +117,13 @@ class FuseAlso:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """SEARCHED in, SEARCHED out."""
-        retrieved = table.column(schema.RETRIEVALS).to_pylist()
-        for each in self._fused:
-            lists = []
-            for row in retrieved:
-                parts = [_first(row[n], d) for n, d in zip(each.of, each.depths, strict=True)]
-                lists.append(each.fusion.fuse(parts, each.depth))
-            table = _with_retrieval(table, lists)
-        return table
-
-
-def _first(found: Mapping[str, Any], depth: int) -> Found:
-    return Found(
-        np.array(found[schema.DOCUMENTS][:depth], np.int64),
-        np.array(found[schema.RETRIEVAL_SCORES][:depth], np.float32),
-    )
-
-
-def _with_vector(table: pa.Table) -> pa.Table:
-    """The rows of a plan that no encoder has read, with the columns that it would have added."""
-    for name in (schema.VECTOR, schema.REJECT):
-        if name not in table.column_names:
-            field = schema.ENCODED.field(name)
-            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
-    return table
-
-
-def _with_retrieval(table: pa.Table, lists: Sequence[Found]) -> pa.Table:
-    """One more list for every row."""
-    new = [
-        {schema.DOCUMENTS: found.documents, schema.RETRIEVAL_SCORES: found.scores}
-        for found in lists
-    ]
-    known = schema.RETRIEVALS in table.column_names
-    before = table.column(schema.RETRIEVALS).to_pylist() if known else [[] for _ in new]
-    column = pa.array(
-        [[*earlier, one] for earlier, one in zip(before, new, strict=True)],
-        schema.SEARCHED.field(schema.RETRIEVALS).type,
-    )
-    if known:
-        return replace_column(table, schema.RETRIEVALS, column)
-    return table.append_column(schema.RETRIEVALS, column)
+        lists = lists_of(table)
+        for row in lists:
+            found = row.copy()
+            for each in self._fused:
+                parts = [found[n].first(d) for n, d in zip(each.of, each.depths, strict=True)]
+                row.append(each.fusion.fuse(parts, each.depth))
+        return with_lists(table, lists)
 
 
 class ScoreSystems:
@@ -295,7 +267,8 @@ class _Memory:
         texts = contents_of(self._texts, documents)
         events.add(pairs_of(self._number), float(count))
         began = time.perf_counter()
-        scored = self._scorer.score(self._queries, texts)
+        with progress.reading(self._number, count):
+            scored = self._scorer.score(self._queries, texts)
         events.add(seconds_of(self._number), time.perf_counter() - began)
         return [
             _Scored(scored.values[row], scored.truncated[row], row in scored.fell_back)

@@ -247,7 +247,9 @@ class IndexConfig(Section):
     Documents are encoded in ``precision`` numbers where that pays, queries always in fp32.
     ``kind`` is Flat (exact), HNSW, IVF, or any FAISS factory string. ``nprobe`` and ``ef_search``
     steer the approximate kinds; the recall measured with them is in the index manifest. With
-    ``bm25`` the same documents are searched by their words as well.
+    ``bm25`` the same documents are searched by their words as well. When the corpus changes, what
+    is new goes to a shard of its own and what is gone is masked; a shard of which more than
+    ``compact_at`` is masked is written anew.
     """
 
     path: Location
@@ -260,6 +262,7 @@ class IndexConfig(Section):
     nprobe: int | None = Field(default=None, ge=1)
     ef_search: int | None = Field(default=None, ge=1)
     bm25: Bm25Config | None = None
+    compact_at: float = Field(default=0.25, ge=0, lt=1)
 
 
 class FusionConfig(Section):
@@ -311,12 +314,23 @@ class GivenConfig(Section):
         return self
 
 
+class ExcludeConfig(Section):
+    """Documents that must not come back, whatever the index holds: takedowns, say.
+
+    Parquet with a column of ids (``id``, by default doc_id), or text with an id a line.
+    """
+
+    path: Location
+    id: str | None = None
+
+
 class RetrievalConfig(Section):
     """How many candidates each query takes to the reranker, and where they come from.
 
     ``sources`` are ``dense`` (the FAISS shards), ``bm25`` (see ``index.bm25``) and ``given`` (lists
     that are there already). Each gives its best of ``depths``, by default ``depth``; of several the
-    lists become one by ``fusion``, and the best ``depth`` of it go on, with fused scores.
+    lists become one by ``fusion``, and the best ``depth`` of it go on, with fused scores. No source
+    gives a document of ``exclude``: the next ones take its place.
     """
 
     depth: int = Field(default=50, ge=1, le=10_000)
@@ -324,6 +338,7 @@ class RetrievalConfig(Section):
     depths: dict[Source, Annotated[int, Field(ge=1, le=10_000)]] = {}
     fusion: FusionConfig = FusionConfig()
     given: GivenConfig | None = None
+    exclude: ExcludeConfig | None = None
 
     @model_validator(mode="after")
     def _sources_make_sense(self) -> "RetrievalConfig":
@@ -343,7 +358,7 @@ class RetrievalConfig(Section):
         """What of it changes results."""
         if self.sources == ("dense",):
             return {"depth": self.depth, **({"depths": self.depths} if self.depths else {})}
-        settings = self.model_dump(mode="json", exclude={"given", "depths", "fusion"})
+        settings = self.model_dump(mode="json", exclude={"given", "depths", "fusion", "exclude"})
         settings["depths"] = {source: self.depth_of(source) for source in self.sources}
         if len(self.sources) > 1:
             settings["fusion"] = self.fusion.model_dump(mode="json")
@@ -593,6 +608,9 @@ class ComputeConfig(Section):
 
     ``block_rows`` is how many queries travel, are scored and are committed together. It is derived
     from the number of queries alone, so that results do not depend on the machine.
+    ``index_memory_gb`` is what a node may hold of an index; of a larger one the shards are divided
+    into groups that are searched one after the other, each by actors of its own. ``auto`` is half
+    of the smallest node's memory.
     """
 
     encoders: PoolSize = "auto"
@@ -603,6 +621,7 @@ class ComputeConfig(Section):
     gpus: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     address: str | None = None
     object_store_mb: int = Field(default=512, ge=80)
+    index_memory_gb: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
 
 
 class StorageConfig(Section):
@@ -765,17 +784,41 @@ class LabelSplitConfig(Section):
         return self
 
 
+class LabelJudgeConfig(Section):
+    """An LLM that grades what the run found, from 0 to 3.
+
+    ``model`` is of the family ``llm:``. ``rubric`` is a text file that says what the grades mean,
+    by default the one that is shipped. The first ``depth`` documents of every query are judged, and
+    the share ``double`` of these pairs a second time, in other words. Query and document are cut at
+    ``max_chars`` each; a reply of more than ``max_tokens`` is none. What may be spent is
+    ``cost.cap``, and the price one of ``cost.prices``.
+    """
+
+    model: str
+    rubric: Location | None = None
+    depth: int = Field(default=10, ge=1)
+    double: float = Field(default=0.1, ge=0, le=1)
+    max_chars: int = Field(default=4_000, ge=1)
+    max_tokens: int = Field(default=16, ge=1)
+    service: ServiceConfig = ServiceConfig()
+
+
+_HIGHEST_GRADE = 3  # of the judge
+
+
 class LabelsConfig(Section):
     """Training labels from a finished run; concerns `make-labels` alone.
 
     ``source`` is the source of truth: judgements (``qrels``, by default those of the job), grades
-    made of ``clicks``, or the run's last reranker. ``formats`` are written beside the canonical
-    rows; ``tuple_negatives`` is how many negatives a row has in those that need the same number
+    made of ``clicks``, the run's last reranker, or an LLM, the ``judge``, which is compared with
+    the judgements where there are any. ``formats`` are written beside the canonical rows;
+    ``tuple_negatives`` is how many negatives a row has in those that need the same number
     everywhere.
     """
 
-    source: Literal["qrels", "clicks", "teacher"] = "qrels"
+    source: Literal["qrels", "clicks", "teacher", "llm"] = "qrels"
     qrels: QrelsConfig | None = None
+    judge: LabelJudgeConfig | None = None
     positives: LabelPositivesConfig = LabelPositivesConfig()
     negatives: LabelNegativesConfig = LabelNegativesConfig()
     filters: LabelFiltersConfig = LabelFiltersConfig()
@@ -784,6 +827,19 @@ class LabelsConfig(Section):
     tuple_negatives: int = Field(default=4, ge=1)
     license: str | None = None
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _judge_can_judge(self) -> "LabelsConfig":
+        if self.source != "llm":
+            return self
+        if self.judge is None:
+            raise ValueError("source: llm needs judge, for example judge: {model: llm:MODEL}")
+        if self.positives.grade > _HIGHEST_GRADE:
+            raise ValueError(
+                f"positives.grade ({self.positives.grade}) is more than the judge gives: its "
+                f"grades go from 0 to {_HIGHEST_GRADE}"
+            )
+        return self
 
 
 class LimitsConfig(Section):
@@ -983,6 +1039,7 @@ class Config(Section):
             del settings["queries"]["date"]  # it is in the path or the filter that it filled
             if settings["queries"]["head"] is None:
                 del settings["queries"]["head"]  # runs that knew no such setting go on
+        del settings["index"]["compact_at"]
         settings["index"]["encoder"] = settings["index"]["encoder"].partition(":")[0]
         settings["retrieval"] = self.retrieval.settings()
         if "bm25" not in self.retrieval.sources:

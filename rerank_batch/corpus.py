@@ -8,6 +8,7 @@ number of processes on a node share one copy, and a lookup touches only the page
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
 _COLUMNS = ("doc_id", "title", "text")
 _SCHEMA = pa.schema([(name, pa.large_string()) for name in _COLUMNS])
 _JSONL_ROWS = 10_000
+_DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -170,27 +172,54 @@ def shard_bounds(documents: int, shards: int) -> list[tuple[int, int]]:
 
 
 def write_texts(documents: pa.Table, bounds: Sequence[tuple[int, int]], folder: Path) -> list[Path]:
-    """Write the text store, one Arrow IPC file per shard, and return the files."""
+    """Write the text store, one Arrow IPC file per shard, and return the files.
+
+    What else is known of documents, such as their digests, is written the same way.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for number, (start, stop) in enumerate(bounds):
         file = folder / f"{number:05d}.arrow"
-        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
+        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, documents.schema) as writer:
             writer.write_table(documents.slice(start, stop - start).combine_chunks())
         files.append(file)
     return files
 
 
+DIGESTS = pa.schema([("doc_id", pa.large_string()), ("digest", pa.binary(_DIGEST_BYTES))])
+"""What tells a document that changed from one that did not, row by row of a shard."""
+
+
+def digests_of(documents: pa.Table) -> pa.Table:
+    """`DIGESTS` of documents as a `Corpus` has them: of each what models read of it."""
+    digests = bytearray()
+    for batch in documents.select(["title", "text"]).to_batches(_JSONL_ROWS):
+        rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        for row in rows:
+            digests += blake2b(content(*row).encode(), digest_size=_DIGEST_BYTES).digest()
+    column = pa.FixedSizeBinaryArray.from_buffers(
+        DIGESTS.field("digest").type, documents.num_rows, [None, pa.py_buffer(bytes(digests))]
+    )
+    return pa.table([documents.column("doc_id"), column], schema=DIGESTS)
+
+
 class TextStore:
     """Documents by number, read through a memory map.
 
-    ``files`` and ``bounds`` come from the index manifest, in shard order.
+    ``files`` and ``bounds`` come from the index manifest, in shard order. ``rows`` int64
+    [documents] is the row of every document over all files; without it document n is row n.
     """
 
-    def __init__(self, files: Sequence[Path], bounds: Sequence[tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        files: Sequence[Path],
+        bounds: Sequence[tuple[int, int]],
+        rows: NDArray[np.int64] | None = None,
+    ) -> None:
         self._tables = [pa.ipc.open_file(pa.memory_map(str(file))).read_all() for file in files]
         self._starts = np.array([start for start, _ in bounds], dtype=np.int64)
-        self._count = bounds[-1][1]
+        self._places = rows
+        self._count = bounds[-1][1] if rows is None else len(rows)
 
     def __len__(self) -> int:
         return self._count
@@ -230,6 +259,8 @@ class TextStore:
         self, documents: NDArray[np.int64], columns: tuple[str, ...]
     ) -> list[tuple[str, ...]]:
         found: list[tuple[str, ...]] = [()] * len(documents)
+        if self._places is not None:
+            documents = np.asarray(self._places[documents])
         shard_of = np.searchsorted(self._starts, documents, side="right") - 1
         for shard in np.unique(shard_of):
             positions = np.flatnonzero(shard_of == shard)

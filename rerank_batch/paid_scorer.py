@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from rerank_batch import events
 from rerank_batch.config import PriceConfig
 from rerank_batch.errors import StorageError
+from rerank_batch.progress import pairs as progress
 from rerank_batch.rerankers.base import Answer, PairScores, ServiceScorer
 from rerank_batch.run import new_nonce
 from rerank_batch.services.spending import Budget, Usage
@@ -90,6 +91,7 @@ class PaidScorer:
             if listed and key not in self._known:
                 missing.setdefault(key, number)
         asked = list(missing.values())
+        progress.known(sum(map(len, documents)) - sum(len(documents[n]) for n in asked))
         answers = self._service.answers(
             [queries[n] for n in asked], [documents[n] for n in asked], self._budget
         )
@@ -119,6 +121,7 @@ class PaidScorer:
         try:
             for answer in answers:
                 waiting.append(answer)
+                progress.scored(len(answer.values))
                 if len(waiting) == _ENTRY_ANSWERS or time.monotonic() - since > _ENTRY_SECONDS:
                     self._write(waiting, keys)
                     waiting, since = [], time.monotonic()

@@ -7,6 +7,7 @@ never depends on how many actors there are, in which order they work, or on a re
 
 import json
 import logging
+import math
 import os
 import pickle
 import re
@@ -15,13 +16,14 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -29,6 +31,7 @@ import ray
 from ray.data import ActorPoolStrategy, Dataset, Datasource, ReadTask, TaskPoolStrategy
 from ray.data.block import BlockMetadata
 from ray.experimental import internal_kv
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rerank_batch import errors, schema
 from rerank_batch.config import ComputeConfig
@@ -36,6 +39,8 @@ from rerank_batch.errors import ComputeError, RerankBatchError
 from rerank_batch.events import drain
 from rerank_batch.isolation import run_isolated
 from rerank_batch.pools import LIGHT_CPUS, Pool, tasks_at_once
+from rerank_batch.progress import pairs as progress
+from rerank_batch.ray_progress import forget_told, teller
 from rerank_batch.run import BlockWriter, DataFile, read_block
 from rerank_batch.stages import StageSpec, write_vectors
 from rerank_batch.storage import Root, endpoint_variables, filesystem_of, open_file
@@ -48,10 +53,16 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Cluster:
-    """What Ray has to give."""
+    """What Ray has to give: on how many nodes, and bytes of memory on the smallest of them.
+
+    ``dashboard`` is the address of this job in its dashboard.
+    """
 
     cpus: float
     gpus: float
+    nodes: int = 1
+    memory: float = math.inf
+    dashboard: str | None = None
 
     def missing(self) -> str:
         """What is gone since then, with nodes that died; empty where nothing is.
@@ -96,23 +107,48 @@ def cluster(compute: ComputeConfig, verbose: bool = False) -> Iterator[Cluster]:
             settings["num_gpus"] = compute.gpus
     try:
         with _without_stderr(not verbose), _own_signals():
-            ray.init(**settings)
-    except (ConnectionError, ValueError, RuntimeError, OSError, TimeoutError) as error:
+            context = ray.init(**settings)
+    except Exception as error:  # of a node that starts too slowly Ray says no more than that
         raise ComputeError(f"Ray did not start at {address or 'this machine'}: {error}") from error
     _configure_data(verbose)
     try:
         resources = ray.cluster_resources()
-        yield Cluster(cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0))
+        memory = [node["Resources"].get("memory", math.inf) for node in _working_nodes()]
+        yield Cluster(
+            cpus=resources.get("CPU", 0),
+            gpus=resources.get("GPU", 0),
+            nodes=max(1, len(memory)),
+            memory=min(memory, default=math.inf),
+            dashboard=_job_page(context.dashboard_url),
+        )
     finally:
         ray.shutdown()
 
 
+def this_node(compute: ComputeConfig, nodes: int) -> Cluster:
+    """So many nodes like this machine, as far as one can say without Ray, which looks closer."""
+    cpus = (os.cpu_count() or 1) if compute.cpus == "auto" else compute.cpus
+    gpus = 0 if compute.gpus == "auto" else compute.gpus
+    return Cluster(cpus, gpus, nodes, psutil.virtual_memory().available)
+
+
 @dataclass(frozen=True)
 class BlockDone:
-    """A block that is committed: how many queries it holds, and the log rows it rejected."""
+    """A block that is committed: how many queries it holds, and the log rows it rejected.
+
+    Also its first query, and the sums of its commit.
+    """
 
     queries: int
     rejected_rows: int
+    start: int = 0
+    sums: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "BlockDone":
+        """What `_commit_block` says of it."""
+        sums = json.loads(row["sums"])
+        return cls(row["queries"], row["rejected_rows"], row["start"], sums)
 
 
 Sums = Callable[[pa.Table], dict[str, float]]
@@ -140,8 +176,11 @@ def run_queries(
         dataset = _read([_ReadPlan(writer.root, writer.run_id, block, plan) for block in blocks])
         for spec in stages:
             dataset = map_stage(dataset, spec)
-        for row in _map_blocks(dataset, commit):
-            yield BlockDone(row["queries"], row["rejected_rows"])
+        try:
+            for row in _map_blocks(dataset, commit):
+                yield BlockDone.of(row)
+        finally:
+            forget_told()
 
 
 def encode_documents(
@@ -174,7 +213,7 @@ def commit_tables(files: Sequence[str], writer: BlockWriter) -> Iterator[BlockDo
     with _clear_errors():
         dataset = _read([_ReadTable(file) for file in files])
         for row in _map_blocks(dataset, partial(_commit_block, writer=writer, keep=False)):
-            yield BlockDone(row["queries"], row["rejected_rows"])
+            yield BlockDone.of(row)
 
 
 def on_worker(function: Callable[..., T], pool: Pool, *arguments: Any) -> T:
@@ -183,6 +222,25 @@ def on_worker(function: Callable[..., T], pool: Pool, *arguments: Any) -> T:
         task = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(function)
         result: T = ray.get(task.remote(*arguments))
         return result
+
+
+def on_every_node(function: Callable[..., T], *arguments: Any) -> list[T]:
+    """Call a function on each node that actors may run on."""
+    with _clear_errors():
+        here = ray.remote(num_cpus=LIGHT_CPUS)(function)
+        tasks = [
+            here.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
+            ).remote(*arguments)
+            for node in _working_nodes()
+        ]
+        results: list[T] = ray.get(tasks)
+        return results
+
+
+def _working_nodes() -> list[dict[str, Any]]:
+    """The nodes that have CPUs to give; a head is often there for the rest alone."""
+    return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
 
 
 def map_files(
@@ -286,8 +344,15 @@ class _Actor:
         self._output = spec.output
         self._stage = spec.stage(**given, threads=spec.pool.threads)
         self._deaths = _Deaths(spec.name)
+        self._teller = teller(spec.name)
 
     def __call__(self, table: pa.Table) -> pa.Table:
+        if schema.QIDX not in table.column_names or not table.num_rows:
+            return self._work(table)
+        with self._teller.call(table.column(schema.QIDX)[0].as_py(), table.num_rows):
+            return self._work(table)
+
+    def _work(self, table: pa.Table) -> pa.Table:
         began = time.perf_counter()
         side: list[str | None] = [None] * table.num_rows
         if schema.SIDE in table.column_names:
@@ -295,7 +360,7 @@ class _Actor:
             table = table.drop_columns([schema.SIDE])
         if schema.REJECT in self._output.names:
             with self._deaths.counted(table):
-                output = run_isolated(self._stage, table, self._name, self._output)
+                output = run_isolated(self._attempt, table, self._name, self._output)
         else:
             output = schema.check(self._stage(table), self._output, f"stage {self._name}")
         if output.num_rows != table.num_rows:
@@ -306,6 +371,12 @@ class _Actor:
             note = {"seconds": {self._name: time.perf_counter() - began}, **asdict(drain())}
             side[0] = json.dumps([*json.loads(side[0] or "[]"), note])
         return output.append_column(schema.SIDE, pa.array(side, pa.string()))
+
+    def _attempt(self, table: pa.Table) -> pa.Table:
+        """The stage once, of a batch that may have been begun before."""
+        progress.forget()
+        result: pa.Table = self._stage(table)
+        return result
 
 
 class _Deaths:
@@ -447,8 +518,10 @@ def _commit_block(
     commit = writer.write(start, stop, results, rejects, totals, seconds, counts, scores)
     return pa.table(
         {
+            "start": pa.array([start], pa.int64()),
             "queries": pa.array([stop - start], pa.int64()),
             "rejected_rows": pa.array([sum(commit.reject_reasons.values())], pa.int64()),
+            "sums": pa.array([json.dumps(commit.sums)], pa.string()),
         }
     )
 
@@ -528,6 +601,13 @@ def _without_stderr(active: bool) -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nothing)
+
+
+def _job_page(dashboard: str | None) -> str | None:
+    """Where the dashboard shows this job; None without one, as in an installation of Ray alone."""
+    if not dashboard:
+        return None
+    return f"http://{dashboard}/#/jobs/{ray.get_runtime_context().get_job_id()}"
 
 
 @contextmanager

@@ -5,6 +5,7 @@ machine the reservations must fit together or nothing ever starts. Here they alw
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rerank_batch.config import ComputeConfig, PoolSize
@@ -47,8 +48,13 @@ class Pools:
     callers: Pool
 
 
-def plan_pools(compute: ComputeConfig, cpus: float, gpus: float) -> Pools:
+def plan_pools(
+    compute: ComputeConfig, cpus: float, gpus: float, searches: Sequence[int] = (1,)
+) -> Pools:
     """Pools for a cluster with that many logical CPUs and GPUs.
+
+    ``searches`` are the searches of the job, each with the number of its groups: these have actors
+    of their own, see `of_group`.
 
     Scoring is where the time goes: it gets everything but half a CPU. On CPUs that is one actor
     for every two cores; with GPUs one actor each.
@@ -62,7 +68,8 @@ def plan_pools(compute: ComputeConfig, cpus: float, gpus: float) -> Pools:
     retrievers = _size(compute.retrievers, max(1, int(cpus) // 16))
     assemblers = max(1, int(cpus) // 16)
     tasks = 2 * tasks_at_once(cpus) * LIGHT_CPUS  # those that read and those that write
-    light = (encoders + retrievers + assemblers + _CALLERS) * LIGHT_CPUS + tasks
+    searching = sum(groups * _share(retrievers, groups) for groups in searches)
+    light = (encoders + searching + assemblers + _CALLERS) * LIGHT_CPUS + tasks
     reserved = min(max(_RESERVED, light), cpus / 2)
     shrink = min(1.0, (reserved - tasks) / (light - tasks))
     spare = cpus - reserved
@@ -93,6 +100,11 @@ def shared(pool: Pool, stages: int) -> Pool:
     )
 
 
+def of_group(pool: Pool, groups: int) -> Pool:
+    """The pool of each of so many groups of shards: each does its part of what one pool would."""
+    return replace(pool, size=_share(pool.size, groups))
+
+
 def tasks_at_once(cpus: float) -> int:
     """How many blocks are read, and how many written, at the same time."""
     return max(1, int(cpus) // 4)
@@ -107,6 +119,10 @@ def plan_encoding(compute: ComputeConfig, cpus: float, gpus: float) -> Pool:
         cpus,
         gpus,
     ).scorers
+
+
+def _share(actors: int, groups: int) -> int:
+    return math.ceil(actors / groups)
 
 
 def _size(wanted: PoolSize, auto: int) -> int:

@@ -65,7 +65,8 @@ _FOUND = pa.struct(
     ]
 )
 SEARCHED = ENCODED.append(pa.field(RETRIEVALS, pa.list_(_FOUND)))
-"""Of a comparison: what each of its retrievals found so far. The vector stays for the next one."""
+"""What each retrieval of a comparison, or each source in the groups of shards before, found so far.
+The vector stays for the next one."""
 
 COMPARED = pa.schema([field for field in SEARCHED if field.name != VECTOR]).append(
     pa.field(SYSTEM_SCORES, pa.list_(pa.list_(pa.list_(pa.float32()))))

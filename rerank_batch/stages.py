@@ -24,12 +24,14 @@ from rerank_batch.errors import RerankBatchError, StorageError
 from rerank_batch.models import ModelName, model_folder
 from rerank_batch.paid_scorer import PaidScorer, PaidUse
 from rerank_batch.pools import Pool
+from rerank_batch.progress import pairs as progress
 from rerank_batch.qrels import Qrels, merge_grades
 from rerank_batch.rerankers.base import PairScorer, ScorerOptions
-from rerank_batch.retrieval.fusion import Fusion
+from rerank_batch.retrieval.fusion import Found, Fusion
 from rerank_batch.retrieval.gate import Gate
 from rerank_batch.retrieval.index import Index
 from rerank_batch.retrieval.options import EncoderOptions
+from rerank_batch.retrieval.running import lists_of, merged, with_lists
 from rerank_batch.retrieval.sources import SourceUse, open_source
 from rerank_batch.scoring.modes import Choice
 from rerank_batch.storage import NodeCache, Root, Wanted
@@ -111,10 +113,68 @@ class EncodeQueries:
         ).append_column(schema.REJECT, pa.array(rejects, pa.string()))
 
 
+class _Sources:
+    """Open sources: what each finds in this index, or in this part of one."""
+
+    def __init__(self, index: Index, uses: Sequence[SourceUse], threads: int) -> None:
+        self._opened = [(open_source(use, index, threads), use) for use in uses]
+
+    def find(
+        self, asked: pa.Table, known: Sequence[Sequence[Found]] | None = None
+    ) -> list[tuple[Found, ...]]:
+        """Of every row a list from each source.
+
+        ``known`` is what other parts of the index gave to the sources that read shards, in order.
+        """
+        lists, place = [], 0
+        for source, use in self._opened:
+            found = source.find(asked, use.depth)
+            if known is not None and use.reads_shards:
+                before = [listed[place] for listed in known]
+                found = [merged(a, b, use.depth) for a, b in zip(before, found, strict=True)]
+                place += 1
+            lists.append(found)
+        return list(zip(*lists, strict=True))
+
+
+class SearchGroup:
+    """Adds what one group of shards holds, where the index is more than a node may hold.
+
+    ``index`` is that part of it. Of every source there is one list: a new one, or with ``goes_on``
+    the one that the group before made, which takes in what is found here.
+    """
+
+    def __init__(
+        self, index: Index, sources: tuple[SourceUse, ...], goes_on: bool, threads: int = 1
+    ) -> None:
+        self._sources = _Sources(index, sources, threads)
+        self._count = len(sources)
+        self._goes_on = goes_on
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """PLAN, ENCODED or SEARCHED in, SEARCHED out."""
+        table = with_vector(table)
+        alive = alive_rows(table)
+        lists = lists_of(table)
+        new = [Found(_NONE, np.empty(0, np.float32))] * self._count
+        found = {}
+        if len(alive):
+            known = [lists[row][-self._count :] for row in alive] if self._goes_on else None
+            listed = self._sources.find(table.take(pa.array(alive)), known)
+            found = dict(zip(alive.tolist(), listed, strict=True))
+        for row, before in enumerate(lists):
+            if not self._goes_on:
+                lists[row] = [*before, *found.get(row, new)]
+            elif row in found:
+                lists[row] = [*before[: -self._count], *found[row]]
+        return with_lists(table, lists)
+
+
 class SearchShards:
     """Adds the best documents and their scores, merged over all shards of the index.
 
     Of several sources the lists are fused. With a gate, queries are flagged that need no reranker.
+    Where ``index`` is the last group of its shards, the groups before it have left their lists.
     """
 
     def __init__(
@@ -129,27 +189,32 @@ class SearchShards:
         self._depth = depth
         self._gate = gate
         self._fusion = fusion
-        self._sources = [(open_source(use, index, threads), use.depth) for use in sources]
+        self._sources = _Sources(index, sources, threads)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """ENCODED in, or PLAN where no source reads vectors; RETRIEVED out."""
+        """ENCODED in, PLAN where no source reads vectors, SEARCHED after other groups of the
+        index; RETRIEVED out."""
         if schema.REJECT not in table.column_names:
             table = table.append_column(schema.REJECT_FIELD, pa.nulls(table.num_rows, pa.string()))
-        alive = _alive(table)
+        alive = alive_rows(table)
         documents: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * table.num_rows
         scores: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * table.num_rows
         flags = table.column(schema.FLAGS).to_pylist()
         if len(alive):
-            asked = table.take(pa.array(alive))
-            lists = [source.find(asked, depth) for source, depth in self._sources]
-            for row, found in zip(alive, zip(*lists, strict=True), strict=True):
+            known = None
+            if schema.RETRIEVALS in table.column_names:
+                lists = lists_of(table)
+                known = [lists[row] for row in alive]
+            each = self._sources.find(table.take(pa.array(alive)), known)
+            for row, found in zip(alive, each, strict=True):
                 best = self._fusion.fuse(found, self._depth) if self._fusion else found[0]
                 documents[row], scores[row] = best.documents, best.scores
                 if len(best.documents) < self._depth:
                     flags[row] = [*flags[row], FEW_CANDIDATES]
                 if self._gate is not None and self._gate.is_sure(scores[row]):
                     flags[row] = [*flags[row], GATED]
-        kept = table.select([name for name in table.column_names if name != schema.VECTOR])
+        gone = (schema.VECTOR, schema.RETRIEVALS)
+        kept = table.select([name for name in table.column_names if name not in gone])
         kept = replace_column(kept, schema.FLAGS, pa.array(flags, pa.list_(pa.string())))
         return kept.append_column(
             schema.DOCUMENTS, pa.array(documents, pa.list_(pa.int64()))
@@ -200,7 +265,8 @@ class Rerank:
             events.add(skipped_of(use.number), float(sum(map(len, skipped))))
             events.add(pairs_of(use.number), float(sum(map(len, chosen))))
             began = time.perf_counter()
-            scored = scorer.score(queries, texts)
+            with progress.reading(use.number, sum(map(len, chosen))):
+                scored = scorer.score(queries, texts)
             events.add(seconds_of(use.number), time.perf_counter() - began)
             for row, places in enumerate(chosen):
                 values = np.full(len(documents[row]), np.nan, dtype=np.float32)
@@ -373,16 +439,21 @@ class AssembleResults:
 
 @dataclass(frozen=True)
 class BuildTexts:
-    """The text store of an index that is being built: its files, and which documents they hold."""
+    """The text store of an index that is being built: its files and which rows they hold; ``rows``
+    is the file of the documents' rows, after an update."""
 
     root: Root
     cache: NodeCache
     files: tuple[Wanted, ...]
     bounds: tuple[tuple[int, int], ...]
+    rows: Wanted | None = None
 
     def open(self) -> TextStore:
         """The store, from local files."""
-        return TextStore(self.cache.fetch(self.root, self.files), self.bounds)
+        rows = None
+        if self.rows is not None:
+            rows = np.load(self.cache.fetch(self.root, [self.rows])[0], mmap_mode="r")
+        return TextStore(self.cache.fetch(self.root, self.files), self.bounds, rows)
 
 
 class EncodeDocuments:
@@ -474,7 +545,8 @@ def read_vectors(root: Root, build: str, start: int, stop: int) -> NDArray[np.fl
 _NONE = np.empty(0, dtype=np.int64)
 
 
-def _alive(table: pa.Table) -> NDArray[np.int64]:
+def alive_rows(table: pa.Table) -> NDArray[np.int64]:
+    """Numbers of the rows that nothing has rejected."""
     reasons = table.column(schema.REJECT).to_pylist()
     return np.array([row for row, reason in enumerate(reasons) if reason is None], dtype=np.int64)
 
@@ -507,6 +579,15 @@ def _with_stage_scores(table: pa.Table, scores: list[ranking.Scores]) -> pa.Tabl
 
 def _nullable(values: ranking.Scores) -> list[float | None]:
     return [None if np.isnan(value) else float(value) for value in values]
+
+
+def with_vector(table: pa.Table) -> pa.Table:
+    """The rows of a plan that no encoder has read, with the columns that it would have added."""
+    for name in (schema.VECTOR, schema.REJECT):
+        if name not in table.column_names:
+            field = schema.ENCODED.field(name)
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table
 
 
 def replace_column(table: pa.Table, name: str, column: pa.Array) -> pa.Table:

@@ -9,6 +9,7 @@ import pytest
 from rerank_batch import events
 from rerank_batch.cached_scorer import KNOWN, SCORED, CachedScorer, CacheUse
 from rerank_batch.errors import StorageError
+from rerank_batch.progress import pairs
 from rerank_batch.rerankers.base import PairScores
 from rerank_batch.score_cache import ScoreCache, Segment, text_keys
 from rerank_batch.storage import NodeCache, Root, open_root
@@ -87,6 +88,15 @@ def test_the_second_night_scores_what_is_new_and_gives_the_same(root, tmp_path):
         [*values, *truncated], [*expected.values, *expected.truncated], strict=True
     ):
         np.testing.assert_array_equal(one, other)
+
+
+def test_progress_tells_what_needs_no_scoring(root, tmp_path):
+    pairs.forget()
+    lists = [["a", "b", "changed"], ["a"], ["a"], ["new", "c"]]
+    night(root, tmp_path, "one", QUERIES, LISTS)
+    with pairs.reading(1, 7):
+        night(root, tmp_path, "two", QUERIES, lists)
+    assert pairs.counted() == {1: pairs.Pairs(asked=7, known=5, scored=2)}
 
 
 def test_scores_of_a_listwise_model_count_for_the_same_list_only(root, tmp_path):

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.sources import read_given
+from jobs.sources import Excluded, read_given
 from rerank_batch import schema
 from rerank_batch.compare_stages import FuseAlso, Fused, SearchAlso
 from rerank_batch.config import Bm25Config, FusionConfig, parse_config
@@ -30,9 +30,13 @@ SETTINGS = Bm25Config(stopwords="none")
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
-    folder = tmp_path_factory.mktemp("hybrid")
+    return make_index(tmp_path_factory.mktemp("hybrid"), SHARDS)
+
+
+def make_index(folder: Path, shards: int) -> Index:
+    """40 documents with random vectors and their words."""
     root, cache = open_root(str(folder)), NodeCache(folder / "cache", 10**9)
-    bounds = shard_bounds(DOCUMENTS, SHARDS)
+    bounds = shard_bounds(DOCUMENTS, shards)
     columns = {
         "doc_id": [f"d{n:02d}" for n in range(DOCUMENTS)],
         "title": [""] * DOCUMENTS,
@@ -57,11 +61,11 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
     )
     opened = BuildTexts(root, cache, tuple(file.wanted for file in texts), tuple(bounds))
     counted = CountWords(root, "b/bm25", opened, SETTINGS)(rows)
-    sum_words(root, "b/bm25", SHARDS)
+    sum_words(root, "b/bm25", shards)
     length = sum(counted.column("length").to_pylist())
     built = BuildPostings(root, "b/bm25", DOCUMENTS, length, SETTINGS)(rows).to_pylist()
     forget_counts(root, "b/bm25")
-    assert len(root.sizes("b/bm25/")) == SHARDS
+    assert len(root.sizes("b/bm25/")) == shards
     postings = [IndexFile(key=b["key"], bytes=b["bytes"], sha256=b["sha256"]) for b in built]
     manifest = Manifest(
         format=FORMAT, fingerprint="f", kind="Flat", metric="ip", dimension=DIMENSION,
@@ -134,7 +138,7 @@ def test_lists_that_are_given_are_a_source(index: Index, tmp_path: Path) -> None
     log = pa.table({"query_id": ["q000", "q001", "q003"], "doc_ids": lists})
     pq.write_table(log, tmp_path / "log.parquet")
     for file in ({"trec": str(run)}, {"parquet": str(tmp_path / "log.parquet")}):
-        given = read_given(configured(**file), index)
+        given = read_given(configured(**file), index, Excluded())
         assert given is not None
         use = SourceUse("given", 1, given=given.lists)
         out = SearchShards(index, 5, (use,))(planned())
@@ -142,11 +146,11 @@ def test_lists_that_are_given_are_a_source(index: Index, tmp_path: Path) -> None
 
     run.write_text("q000 Q0 d07 1 3.5 me\nq000 Q0 other 2 3.0 me\n")
     with pytest.raises(InputError, match=r"1 of the 2 documents .* not in the corpus, first other"):
-        read_given(configured(trec=str(run)), index)
+        read_given(configured(trec=str(run)), index, Excluded())
     twice = pa.table({"query_id": ["q0", "q0"], "doc_ids": [["d01"], ["d02"]]})
     pq.write_table(twice, tmp_path / "log.parquet")
     with pytest.raises(InputError, match="two different lists for query q0"):
-        read_given(configured(parquet=str(tmp_path / "log.parquet")), index)
+        read_given(configured(parquet=str(tmp_path / "log.parquet")), index, Excluded())
 
 
 def configured(**given: str) -> Any:

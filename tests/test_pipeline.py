@@ -10,7 +10,14 @@ from ray.exceptions import RayTaskError
 from rerank_batch import schema
 from rerank_batch.errors import RerankBatchError, StorageError
 from rerank_batch.events import count, drain
-from rerank_batch.pipeline import _Actor, _clear_errors, _commit_block, map_stage, sums_of
+from rerank_batch.pipeline import (
+    BlockDone,
+    _Actor,
+    _clear_errors,
+    _commit_block,
+    map_stage,
+    sums_of,
+)
 from rerank_batch.pools import Pool
 from rerank_batch.run import Run
 from rerank_batch.stages import StageSpec
@@ -151,8 +158,8 @@ def run(tmp_path):
 def test_a_block_is_committed_in_the_order_of_its_queries(run, keep):
     block = block_of(row(5, None, 1.0), row(3, None, 0.5), row(4, "non_finite_score", 0.0))
     done = _commit_block(block, writer=run.writer(), keep=keep)
-    assert done.to_pylist() == [{"queries": 3, "rejected_rows": 1}]
     (commit,) = run.commits()
+    assert BlockDone.of(done.to_pylist()[0]) == BlockDone(3, 1, start=3, sums=commit.sums)
     assert (commit.name.start, commit.name.stop, commit.name.epoch) == (3, 6, 1)
     assert commit.seconds == {"rerank": 2.0}
     assert commit.events == {"noted": 2}

@@ -7,7 +7,7 @@ import pytest
 
 from rerank_batch.config import ComputeConfig
 from rerank_batch.errors import ComputeError
-from rerank_batch.pools import LIGHT_CPUS, Pool, plan_encoding, plan_pools, shared
+from rerank_batch.pools import LIGHT_CPUS, Pool, of_group, plan_encoding, plan_pools, shared
 
 CPUS = (1, 1.5, 2, 4, 8, 64)
 GPUS = (0, 1, 2)
@@ -92,3 +92,19 @@ def test_stages_that_share_a_pool_take_no_more_than_it_has(stages: int) -> None:
 def test_less_than_a_cpu_is_refused() -> None:
     with pytest.raises(ComputeError, match=r"0\.5 CPUs"):
         plan_pools(ComputeConfig(), 0.5, 0)
+
+
+@pytest.mark.parametrize(("cpus", "retrievers"), product(CPUS, SIZES))
+@pytest.mark.parametrize("searches", [(5,), (100,), (3, 1, 7)])
+def test_the_actors_of_many_groups_fit_as_well(
+    cpus: float, retrievers: Any, searches: tuple[int, ...]
+) -> None:
+    """Groups of one search share what it has; none is without an actor."""
+    pools = plan_pools(ComputeConfig(retrievers=retrievers), cpus, 0, searches)
+    groups = [of_group(pools.retrievers, count) for count in searches for _ in range(count)]
+    others = (pools.encoders, pools.scorers, pools.assemblers, pools.callers)
+    assert cpus_of(*groups, *others) + READ_AND_WRITE <= cpus + ROUNDING
+    assert all(pool.size >= 1 and pool.num_cpus >= 1e-4 for pool in groups)
+    for count in searches:
+        size = of_group(pools.retrievers, count).size
+        assert (size - 1) * count < pools.retrievers.size <= size * count

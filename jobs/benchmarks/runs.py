@@ -6,7 +6,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from rich.table import Table
 
 from jobs.benchmarks.timing import timed
 from jobs.console import Console, facts_table
+from jobs.groups import divide
 from jobs.inputs import read_inputs
 from jobs.modes import modes_of
-from jobs.rerank import build_stages, scorer_uses
+from jobs.rerank import build_stages, scorer_uses, searches_of
 from rerank_batch.collection import located
 from rerank_batch.config import Config, Lossy, load_config
 from rerank_batch.errors import ComputeError, ConfigError
@@ -34,8 +35,8 @@ def resume(config_file: Path, overrides: list[str], done: float, console: Consol
     config = load_config(config_file, overrides)
     root = open_root(config.root)
     name = f"bench-{secrets.token_hex(3)}"
-    settings = _settings(overrides)
-    job = partial(_job, "rerank", str(config_file), *settings)
+    settings = as_options(overrides)
+    job = partial(run_job, "rerank", str(config_file), *settings)
     console.note("the whole run")
     full = timed(lambda: job("--run-id", f"{name}-full"))
     whole = Run.open(root, f"{name}-full")
@@ -72,15 +73,15 @@ def nightly(config_file: Path, overrides: list[str], new: float, console: Consol
     places = [f"{config.root.rstrip('/')}/{name}/{night}" for night in ("first", "second")]
     seconds, facts, contents = [], [], []
     for number, place in enumerate(places):
-        settings = _settings([*overrides, "cache.enabled=true", f"root={place}"])
+        settings = as_options([*overrides, "cache.enabled=true", f"root={place}"])
         if number:
             _copy_thinned(open_root(places[0]), open_root(place), new)
         console.note("a whole night" if not number else f"the night after: {new:.0%} new pairs")
-        job = partial(_job, "rerank", str(config_file), *settings, "--run-id", "night")
+        job = partial(run_job, "rerank", str(config_file), *settings, "--run-id", "night")
         seconds.append(timed(job))
         run = Run.open(open_root(place), "night")
         facts.append(run.finished())
-        contents.append(_content(run))
+        contents.append(content_of(run))
     same = contents[0].equals(contents[1])
     summary = {
         "config": str(config_file),
@@ -97,7 +98,7 @@ def nightly(config_file: Path, overrides: list[str], new: float, console: Consol
         "first night": f"{seconds[0]:.1f} s, {facts[0]['pairs']:,} pairs in {facts[0]['mode']}",
         "second night": f"{seconds[1]:.1f} s, {summary['scored_pairs']:,} of them scored",
         "share": f"{summary['share']:.1%} of the first night",
-        "results": _verdict(same),
+        "results": verdict(same),
     }
     console.result(summary, facts_table("Night after night", told))
 
@@ -107,15 +108,15 @@ def overhead(config_file: Path, overrides: list[str], console: Console) -> None:
     config = located(load_config(config_file, [*overrides, "cache.enabled=false"]))
     name = f"bench-{secrets.token_hex(3)}"
     place = f"{config.root.rstrip('/')}/{name}"
-    settings = _settings([*overrides, "cache.enabled=false", f"root={place}"])
+    settings = as_options([*overrides, "cache.enabled=false", f"root={place}"])
     console.note("the job")
-    job = partial(_job, "rerank", str(config_file), *settings, "--run-id", "job")
+    job = partial(run_job, "rerank", str(config_file), *settings, "--run-id", "job")
     whole = timed(job)
     run = Run.open(open_root(place), "job")
     console.note(f"took {whole:.1f} s; now the plain loop")
     found: list[pa.Table] = []
     plain = timed(lambda: found.extend(_plain_loop(config, run)))
-    content = _content(run)
+    content = content_of(run)
     same = content.equals(pa.concat_tables(found).select(content.column_names).combine_chunks())
     summary = {
         "config": str(config_file),
@@ -129,7 +130,7 @@ def overhead(config_file: Path, overrides: list[str], console: Console) -> None:
         "job": f"{whole:.1f} s from the command to its end, {summary['pairs']:,} pairs",
         "plain loop": f"{plain:.1f} s: the same stages, no Ray, no storage, no commits",
         "overhead": f"{summary['overhead']:.1%} of the job",
-        "results": _verdict(same),
+        "results": verdict(same),
     }
     console.result(summary, facts_table("Overhead", facts))
 
@@ -139,7 +140,11 @@ def _plain_loop(config: Config, run: Run) -> list[pa.Table]:
     cpus = os.cpu_count() or 1 if config.compute.cpus == "auto" else config.compute.cpus
     inputs = read_inputs(config)
     uses = scorer_uses(run, config, inputs, modes_of(run, inputs), [None] * len(inputs.scorers))
-    specs = build_stages(config, inputs, Cluster(cpus, 0), run.spec["block_rows"], uses)
+    here = Cluster(cpus, 0)
+    groups, _ = divide(
+        config.compute, searches_of(config, inputs), here, lambda cache: cache.room()
+    )
+    specs = build_stages(config, inputs, here, run.spec["block_rows"], uses, groups)
     stages = [spec.stage(**spec.kwargs, threads=spec.pool.threads) for spec in specs]
     done = []
     for number in range(len(run.blocks())):
@@ -169,7 +174,7 @@ def formats(
             f"root={root}",
             f"reranker.precision={number_format}",
         ]
-        summary = json.loads(_job("evaluate", str(config_file), *_settings(settings), "--json"))
+        summary = json.loads(run_job("evaluate", str(config_file), *as_options(settings), "--json"))
         run = Run.open(open_root(root), summary["run_id"])
         final = run.finished()
         found[number_format] = {
@@ -177,7 +182,7 @@ def formats(
             "metrics": summary["metrics"]["reranked"],
             "pairs_per_second": round(final["pairs"] / final["seconds"]["rerank"], 1),
         }
-        rows = _content(run).select(["query_id", "results"]).to_pylist()
+        rows = content_of(run).select(["query_id", "results"]).to_pylist()
         lists[number_format] = {
             row["query_id"]: [hit["doc_id"] for hit in row["results"]] for row in rows
         }
@@ -205,7 +210,8 @@ def formats(
     console.result({"config": str(config_file), "formats": found}, table)
 
 
-def _verdict(same: bool) -> str:
+def verdict(same: bool) -> str:
+    """Whether results are the same, in words."""
     return "the same to the last bit" if same else "NOT the same"
 
 
@@ -217,23 +223,23 @@ def _churn(before: dict[str, list[str]], after: dict[str, list[str]]) -> tuple[f
     return 1 - kept / max(listed, 1), other / max(len(before), 1)
 
 
-def _job(*arguments: str) -> bytes:
-    """Run a command of ours; what it printed."""
+def run_job(*arguments: str, env: Mapping[str, str] | None = None) -> bytes:
+    """Run a command of ours, in another environment if one is given; what it printed."""
     finished = subprocess.run(
-        [sys.executable, "-m", "jobs", *arguments], capture_output=True, check=False
+        [sys.executable, "-m", "jobs", *arguments], capture_output=True, check=False, env=env
     )
     if finished.returncode:
         raise ComputeError(f"the job failed: {finished.stderr.decode()[-2000:]}")
     return finished.stdout
 
 
-def _settings(overrides: Sequence[str]) -> list[str]:
+def as_options(overrides: Sequence[str]) -> list[str]:
     """As options; a measurement is guarded by nobody and nobody is told of it."""
     every = [*overrides, "guards={}", "notify={}"]
     return [part for override in every for part in ("--set", override)]
 
 
-def _content(run: Run) -> pa.Table:
+def content_of(run: Run) -> pa.Table:
     """Every result row of a run, in the order of the queries."""
     tables = [run.read_table(file) for file in run.finished()["results"]]
     return pa.concat_tables(tables).sort_by("qidx").combine_chunks()

@@ -5,8 +5,6 @@ answers and the answer: neither which system it is of nor the documents. What ca
 graded has no grade and is counted; no grade is ever guessed.
 """
 
-import json
-import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -15,18 +13,17 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from rerank_batch.answers.asking import Asked, Asker, Asking, Endpoint, Model
-from rerank_batch.answers.journal import Journal
 from rerank_batch.answers.prompts import (
-    HIGHEST,
     Name,
     answer_words,
     judge_words,
     load,
     version,
 )
+from rerank_batch.asking.asker import Asked, Asker, Asking, Endpoint, Model, told_at_the_cap
+from rerank_batch.asking.grades import read_grade
+from rerank_batch.asking.journal import Journal
 from rerank_batch.config import AnswerCheckConfig, PriceConfig
-from rerank_batch.errors import SpendCapReached
 from rerank_batch.outcomes import OUTCOMES
 from rerank_batch.rerankers.llm_answers import NotInForm
 from rerank_batch.services.address import address_of
@@ -144,7 +141,9 @@ def check_answers(
         settings.temperature,
         use.price or PriceConfig(),
     )
-    grader = Model(judge, version("judge"), _GRADE_TOKENS, 0.0, use.judge_price or PriceConfig())
+    grader = Model(
+        judge, version("judge"), _GRADE_TOKENS, 0.0, use.judge_price or PriceConfig(), whole=True
+    )
 
     most = settings.max_chars
     written = _ask(
@@ -188,31 +187,6 @@ def outcome_table(tasks: Sequence[AnswerTask], grades: AnswerGrades) -> pa.Table
     return pa.Table.from_pylist(rows, schema=OUTCOMES)
 
 
-def read_grade(text: str) -> int:
-    """The grade in a reply: one digit, or an object with nothing but a grade.
-
-    Raises:
-        NotInForm: it is anything else, however easily one could guess what it means.
-    """
-    if digit := _DIGIT.match(text):
-        return int(digit[1])
-    fenced = _FENCED.match(text)
-    try:
-        found = json.loads(fenced[1] if fenced else text)
-    except (ValueError, RecursionError):
-        raise NotInForm from None
-    if not isinstance(found, dict) or found.keys() != {"grade"}:
-        raise NotInForm
-    grade = found["grade"]
-    if isinstance(grade, bool) or not isinstance(grade, int) or not 0 <= grade <= HIGHEST:
-        raise NotInForm
-    return grade
-
-
-_DIGIT = re.compile(rf"\s*([0-{HIGHEST}])\s*\Z")
-_FENCED = re.compile(r"\s*```(?:json)?\s*(.*?)\s*```\s*\Z", re.DOTALL)
-
-
 def _read_answer(text: str) -> str:
     if not text.strip():
         raise NotInForm
@@ -238,14 +212,9 @@ def _asked(name: Name, words: dict[str, str], private: Sequence[str]) -> Asked:
 def _ask(
     asker: Asker[T], prompts: Sequence[Asked | None], what: str, watch: Progress, use: AnswerUse
 ) -> Asking[T]:
-    try:
+    how = f"evaluate CONFIG --run {use.run_id}"
+    with told_at_the_cap(lambda: (asker.done, asker.total), what, how):
         return asker.ask(prompts, partial(watch, what))
-    except SpendCapReached as error:
-        reached, _, _ = str(error).partition(" What was paid for")
-        raise SpendCapReached(
-            f"{reached} {asker.done:,} of {asker.total:,} {what} are there and kept; go on with "
-            f"evaluate CONFIG --run {use.run_id} and a higher --set cost.cap=…"
-        ) from None
 
 
 def _budget(use: AnswerUse, price: PriceConfig, journal: Journal) -> Budget:

@@ -56,7 +56,7 @@ def write_run(
         }
     )
     ids = [f"d{number:08d}" for number in range(documents)]
-    made_of = _write_index(folder / "index", ids, _texts(rng, documents, _DOCUMENT_WORDS))
+    made_of = _write_index(folder / "index", ids, texts(rng, documents))
     relevant = rng.integers(0, documents, queries)
     pq.write_table(
         pa.table(
@@ -72,7 +72,10 @@ def write_run(
     return config
 
 
-def _texts(rng: np.random.Generator, count: int, words: tuple[int, int]) -> list[str]:
+def texts(
+    rng: np.random.Generator, count: int, words: tuple[int, int] = _DOCUMENT_WORDS
+) -> list[str]:
+    """Texts of ``words`` words from so many up to so many, drawn by Zipf's law."""
     weights = 1 / np.arange(1, _VOCABULARY + 1)
     names = [f"w{number}" for number in range(_VOCABULARY)]
     lengths = rng.integers(*words, count)
@@ -89,14 +92,14 @@ def _query_ids(start: int, stop: int) -> list[str]:
     return [f"q{number:08d}" for number in range(start, stop)]
 
 
-def _write_index(folder: Path, ids: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
+def _write_index(folder: Path, ids: Sequence[str], contents: Sequence[str]) -> dict[str, Any]:
     """An index whose vectors nobody will read; what it is made of."""
     large = pa.large_string()
     table = pa.table(
         {
             "doc_id": pa.array(ids, large),
             "title": pa.array([""] * len(ids), large),
-            "text": pa.array(texts, large),
+            "text": pa.array(contents, large),
         }
     )
     bounds = shard_bounds(len(ids), _SHARDS)
@@ -203,7 +206,7 @@ def _rows(
             "qidx": pa.array(range(start, start + count), pa.int64()),
             "query_id": names,
             "query_ids": pa.array([[name] for name in names], pa.list_(pa.string())),
-            "query": _texts(rng, count, _QUERY_WORDS),
+            "query": texts(rng, count, _QUERY_WORDS),
             "weight": np.ones(count),
             "first_seen": pa.nulls(count, columns.field("first_seen").type),
             "last_seen": pa.nulls(count, columns.field("last_seen").type),

@@ -7,6 +7,7 @@ evenly spread vectors have none.
 import statistics
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,14 @@ import faiss as _typed_faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_batch.retrieval.shards import build_shard, open_shard, search_all, set_threads
+from rerank_batch.retrieval.shards import (
+    SearchOptions,
+    Shard,
+    build_shard,
+    open_shard,
+    search_all,
+    set_threads,
+)
 
 faiss: Any = _typed_faiss  # its stubs lag behind its library
 
@@ -65,13 +73,16 @@ def measure(
     bounds = np.linspace(0, len(documents), shards + 1).astype(int)
     systems: dict[str, Any] = {"plain FAISS, one Flat index": lambda: plain.search(queries, k)[1]}
     for kind in kinds:
-        opened = []
+        opened, slow = [], []
         for start, stop in pairwise(bounds.tolist()):
             file = folder / f"{kind}-{start}.faiss"
             build_shard(documents[start:stop], kind, file)
             opened.append(open_shard(file, start))
+            slow.append(open_shard(file, start, SearchOptions(by_lists=False)))
         name = f"ours, {kind} in {shards} shards"
-        systems[name] = lambda opened=opened: search_all(opened, queries, k).documents
+        if kind.startswith("IVF"):
+            systems[f"{name}, query by query"] = partial(_documents, slow, queries, k)
+        systems[name] = partial(_documents, opened, queries, k)
     rates: dict[str, list[float]] = {name: [] for name in systems}
     found: dict[str, NDArray[np.int64]] = {}
     for number in range(rounds + 1):
@@ -87,6 +98,10 @@ def measure(
         )
         for name, values in rates.items()
     ]
+
+
+def _documents(shards: list[Shard], queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    return search_all(shards, queries, k).documents
 
 
 def _recall(found: NDArray[np.int64], exact: NDArray[np.int64]) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rerank_batch.evaluation.markdown import escape
+from rerank_batch.labels.judge.agreement import in_words
 from rerank_batch.labels.rows import SPLITS
 
 _CHARS = 160
@@ -35,6 +36,7 @@ def markdown(card: Mapping[str, Any]) -> str:
         f"---\nlicense: {json.dumps(license)}\n---" if license else "",
         "# Training labels",
         _table(["", ""], _sources(card)),
+        *_judge(card["source"].get("judge")),
         "## Rows",
         _table(["split", "queries", "positives", "negatives"], _splits(card)),
         f"{card['queries']:,} queries in {card['groups']:,} groups. Rejected: "
@@ -93,6 +95,56 @@ def _sources(card: Mapping[str, Any]) -> list[list[str]]:
         ["label run", card["run"]],
         ["fingerprint", card["fingerprint"]],
         ["created", card["created"]],
+    ]
+
+
+def _judge(facts: Mapping[str, Any] | None) -> list[str]:
+    """What a language model graded, and how far that can be relied on."""
+    if facts is None:
+        return []
+    grades = [[f"grade {grade}", f"{count:,}"] for grade, count in facts["grades"].items()]
+    ungraded = [[f"no grade: {reason}", f"{n:,}"] for reason, n in facts["ungraded"].items()]
+    parts = [
+        "## The judge",
+        "Grades are a language model's and not people's: how far it agrees with itself and with "
+        "judgements says how far they can be relied on.",
+        _table(["", ""], _judge_facts(facts)),
+        _table(["pairs", f"{facts['pairs']:,}"], [*grades, *ungraded]),
+    ]
+    if (twice := facts["second_opinion"]) is not None:
+        parts += _agreement("Second opinion", twice, "first / second")
+    if (others := facts["judgements"]) is not None:
+        parts += _agreement("Judgements", others, "judge / judgements")
+    return parts
+
+
+def _judge_facts(facts: Mapping[str, Any]) -> list[list[str]]:
+    cost = f"{facts['cost']:,.4f} {facts['currency']}" if facts["priced"] else "no price given"
+    used = facts["used"]
+    lost = "".join(f", {reason} {count:,}" for reason, count in facts["no_second"].items())
+    return [
+        ["model", facts["model"]],
+        ["rubric", f"{facts['rubric']}, sha256 {facts['rubric_sha256']}"],
+        ["prompts", ", ".join(facts["prompts_used"])],
+        ["read of each text", f"{facts['max_chars']:,} characters; {facts['cut']:,} pairs cut"],
+        ["judged twice", f"{facts['double']:g} of the pairs, by a hash of their ids{lost}"],
+        [
+            "cost",
+            f"{cost}: {used['requests']:,} requests, {used['tokens']:,} tokens in, "
+            f"{used['output_tokens']:,} out",
+        ],
+    ]
+
+
+def _agreement(head: str, found: Mapping[str, Any], corner: str) -> list[str]:
+    rows = zip(found["grades"], found["table"], strict=True)
+    return [
+        f"### {head}",
+        f"{escape(in_words(found))}: {escape(found['how'])}.",
+        _table(
+            [corner, *found["grades"]],
+            [[grade, *(f"{count:,}" for count in counts)] for grade, counts in rows],
+        ),
     ]
 
 

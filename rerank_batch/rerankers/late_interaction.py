@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rerank_batch.progress import pairs as progress
 from rerank_batch.rerankers.base import PairScores, ScorerOptions, split
 from rerank_batch.rerankers.colbert import ColbertEncoder, is_colbert
 from rerank_batch.scoring.bi_encoder import load_bi_encoder, text_engine, unit
@@ -81,6 +82,7 @@ class LateInteractionScorer:
             for text, tokens in zip(numbers, vectors, strict=True):
                 mine = by_text[ends[text] : ends[text + 1]]
                 flat[mine] = [self._max_cosines(query_tokens[q], tokens) for q in query_of[mine]]
+            progress.scored(int((ends[numbers + 1] - ends[numbers]).sum()))
 
         document_cut = self._encoder.documents(list(texts), score_documents)
         return PairScores(

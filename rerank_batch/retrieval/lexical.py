@@ -182,11 +182,13 @@ def write_table(table: pa.Table, file: Path) -> None:
 class Bm25Shard:
     """The BM25 scores of documents ``start`` up to ``stop``, over a memory map.
 
+    No document of ``excluded`` comes back, by its number in the whole corpus.
+
     Raises:
         IndexMismatch: the file is no such shard.
     """
 
-    def __init__(self, file: Path, start: int, stop: int) -> None:
+    def __init__(self, file: Path, start: int, stop: int, excluded: Sequence[int] = ()) -> None:
         try:
             table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
         except (pa.ArrowException, OSError) as error:
@@ -194,6 +196,8 @@ class Bm25Shard:
         if table.schema != POSTINGS:
             raise IndexMismatch(f"{file} is no BM25 shard of this version; build it again")
         self._start = start
+        inside = [number - start for number in excluded if start <= number < stop]
+        self._excluded = np.array(inside, np.int64)
         self._words = table.column("word")
         self._model = bm25s.BM25(method="lucene", backend="numpy")
         self._model.nonoccurrence_array = None
@@ -216,6 +220,7 @@ class Bm25Shard:
             if not known:
                 continue
             summed: NDArray[np.float32] = self._model.get_scores_from_ids(known)
+            summed[self._excluded] = 0
             found = np.flatnonzero(summed)
             if len(found) > k:
                 least = np.partition(summed[found], len(found) - k)[len(found) - k]
@@ -232,7 +237,7 @@ class Bm25Shard:
 
 
 class Bm25Search:
-    """The BM25 shards of an index."""
+    """The BM25 shards of an index, or of a part of one, which may have none."""
 
     def __init__(self, shards: Sequence[Bm25Shard], settings: Bm25Config) -> None:
         self._shards = shards
@@ -240,6 +245,8 @@ class Bm25Search:
 
     def search(self, texts: Sequence[str], k: int) -> Hits:
         """The best ``k`` over all shards under the total order, for queries as they were asked."""
+        if not self._shards:
+            return Hits(np.empty((len(texts), 0), np.float32), np.empty((len(texts), 0), np.int64))
         ids, vocabulary = self._words.of(texts)
         queries = [[vocabulary[number] for number in each] for each in ids]
         hits = [shard.search(queries, k) for shard in self._shards]

@@ -22,7 +22,8 @@ from rerank_batch.retrieval.index import Index
 class SourceUse:
     """A source and how many documents it gives; of ``dense`` how hard the approximate kinds look.
 
-    ``given`` are the lists of the source of that name by query id.
+    ``given`` are the lists of the source of that name by query id. ``excluded`` are numbers of
+    documents that the others must not give; those of ``given`` are without them already.
     """
 
     source: Source
@@ -30,6 +31,12 @@ class SourceUse:
     nprobe: int | None = None
     ef_search: int | None = None
     given: Mapping[str, Found] | None = None
+    excluded: tuple[int, ...] = ()
+
+    @property
+    def reads_shards(self) -> bool:
+        """Whether each shard of the index has a part of what it finds."""
+        return self.source != "given"
 
 
 class Searcher(Protocol):
@@ -44,7 +51,7 @@ def open_source(use: SourceUse, index: Index, threads: int) -> Searcher:
     if use.source == "dense":
         return _Dense(index, use, threads)
     if use.source == "bm25":
-        return _Words(index)
+        return _Words(index, use.excluded)
     return _Given(use.given or {})
 
 
@@ -55,9 +62,14 @@ class _Dense:
         shards.set_threads(threads)
         options = shards.SearchOptions(use.nprobe, use.ef_search)
         self._search = shards.search_all
+        numbers, bounds = index.numbers(use.excluded), index.manifest.bounds
+        edges = [first - bounds[0][0] for first, _ in bounds[1:]]
+        each: Sequence[np.ndarray | None] = [None] * len(bounds)
+        if numbers is not None:
+            each = np.split(numbers, edges)
         self._shards = [
-            shards.open_shard(file, entry.start, options)
-            for file, entry in zip(index.vector_files(), index.manifest.shards, strict=True)
+            shards.open_shard(file, first, options, own)
+            for file, (first, _), own in zip(index.vector_files(), bounds, each, strict=True)
         ]
 
     def find(self, table: pa.Table, depth: int) -> list[Found]:
@@ -68,12 +80,12 @@ class _Dense:
 
 
 class _Words:
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, excluded: Sequence[int]) -> None:
         from rerank_batch.retrieval.lexical import Bm25Search, Bm25Shard
 
         shards = [
-            Bm25Shard(file, entry.start, entry.stop)
-            for file, entry in zip(index.posting_files(), index.manifest.shards, strict=True)
+            Bm25Shard(file, entry.start, entry.stop, excluded)
+            for file, entry in zip(index.posting_files(), index.manifest.word_shards(), strict=True)
         ]
         self._search = Bm25Search(shards, Bm25Config.model_validate(index.manifest.bm25))
 

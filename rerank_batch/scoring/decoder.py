@@ -6,7 +6,7 @@ behind it, so that the numbers are those of left padding and no positions have t
 vocabulary only the tokens that a family compares are ever multiplied with.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from rerank_batch.config import Format
 from rerank_batch.errors import ModelError
+from rerank_batch.progress import pairs as progress
 from rerank_batch.scoring.loading import loading
 from rerank_batch.scoring.packing import TokenBudget
 from rerank_batch.scoring.prompts import Prompt, PromptTokenizer
@@ -121,15 +122,24 @@ class DecoderEngine:
         prompts = self.tokenizer.prompts(queries, documents)
         sizes = [len(prompt.bodies) for prompt in prompts]
         starts = np.cumsum([0, *sizes])
+        told = _concatenate(
+            (np.bincount(p.which, minlength=len(p.bodies)) for p in prompts), np.int64
+        )
         places: list[IntArray] = []
         pending: list[Tensor] = []
+
+        def done(at: IntArray, found: Tensor) -> None:
+            places.append(at)
+            pending.append(found)
+            progress.scored(int(told[at].sum()))
+
         alone = np.flatnonzero(np.array(sizes, np.int64) == 1)
         whole = [self._tails(prompts[i], prompts[i].prefix)[0] for i in alone]
-        self._run(whole, starts[alone], None, places, pending)
+        self._run(whole, starts[alone], None, done)
         for prompt, start, size in zip(prompts, starts, sizes, strict=False):
             if size > 1:
                 at = start + np.arange(size)
-                self._run(self._tails(prompt), at, prompt.prefix, places, pending)
+                self._run(self._tails(prompt), at, prompt.prefix, done)
         scores = np.empty(starts[-1], np.float32)
         for place, found in zip(places, self.decoder.fetch(pending), strict=True):
             scores[place] = found
@@ -149,16 +159,14 @@ class DecoderEngine:
         rows: Sequence[IntArray],
         at: IntArray,
         prefix: IntArray | None,
-        places: list[IntArray],
-        pending: list[Tensor],
+        done: Callable[[IntArray, Tensor], None],
     ) -> None:
-        """Score the rows behind a prefix; they have their scores at ``at``."""
+        """Score the rows behind a prefix and hand over where of ``at`` they have their scores."""
         shared = None if prefix is None else self.decoder.read(prefix)
         length = 0 if prefix is None else len(prefix)
 
         def forward(which: IntArray) -> None:
-            pending.append(self.decoder.score([rows[i] for i in which], shared))
-            places.append(at[which])
+            done(at[which], self.decoder.score([rows[i] for i in which], shared))
 
         self.budget.each([length + len(row) for row in rows], forward)
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from rerank_batch.config import Format
 from rerank_batch.errors import ModelError
+from rerank_batch.progress import pairs as progress
 from rerank_batch.scoring.packing import TokenBudget
 from rerank_batch.scoring.runtime import FloatArray, Runtime
 from rerank_batch.scoring.tokens import PairTokenizer, Rows, TextTokenizer, TokenBatch
@@ -65,7 +66,7 @@ class PairEngine:
         """Logits of all pairs, query by query, and whether each pair was cut."""
         logits, truncated = [np.empty(0, np.float32)], [np.empty(0, np.bool_)]
         for window in self._windows(queries, documents):
-            logits.append(self._logits(window.rows)[window.which])
+            logits.append(self._logits(window)[window.which])
             truncated.append(window.rows.truncated[window.which])
         return np.concatenate(logits), np.concatenate(truncated)
 
@@ -106,9 +107,11 @@ class PairEngine:
         )
         return Window(rows, which)
 
-    def _logits(self, rows: Rows) -> FloatArray:
+    def _logits(self, window: Window) -> FloatArray:
+        rows = window.rows
         logits = np.empty(len(rows.lengths), np.float32)
-        for which, found in _run_all(self.runtime, self.budget, rows):
+        pairs = np.bincount(window.which, minlength=len(rows.lengths))
+        for which, found in _run_all(self.runtime, self.budget, rows, pairs):
             logits[which] = found
         return logits
 
@@ -150,15 +153,21 @@ class TextEngine:
 
 
 def _run_all(
-    runtime: Runtime, budget: TokenBudget, rows: Rows
+    runtime: Runtime, budget: TokenBudget, rows: Rows, pairs: IntArray | None = None
 ) -> Iterator[tuple[IntArray, FloatArray]]:
-    """Which rows, and what came out, of every micro-batch; a GPU is waited for at the end."""
+    """Which rows, and what came out, of every micro-batch; a GPU is waited for at the end.
+
+    ``pairs`` is how many each row stands for, to be told as they are scored: on a GPU, as they are
+    sent there.
+    """
     places: list[IntArray] = []
     pending: list[Any] = []
 
     def forward(which: IntArray) -> None:
         pending.append(runtime.run(rows.batch(which)))
         places.append(which)
+        if pairs is not None:
+            progress.scored(int(pairs[which].sum()))
 
     budget.each(rows.lengths, forward, runtime.even)
     return zip(places, runtime.fetch(pending), strict=True)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from sentence_transformers.util import batch_to_device
 
+from rerank_batch.progress import pairs as progress
 from rerank_batch.scoring.packing import TokenBudget
 
 
@@ -37,6 +38,7 @@ class Library:
 
         def forward(positions: NDArray[np.int64]) -> None:
             flat[positions] = self._logits([pairs[position] for position in positions])
+            progress.scored(len(positions))
 
         self.budget.each(np.minimum(lengths, longest), forward)
         return flat, lengths > longest

@@ -7,6 +7,7 @@ stale. A file that is thrown out while a process has it mapped stays readable fo
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -72,6 +73,15 @@ class NodeCache:
                 f"{root.uri} needs {sum(away.values()) / 1e9:.2f} GB of node cache, which may hold "
                 f"{self.max_bytes / 1e9:.2f} GB; raise storage.cache_gb"
             )
+
+    def room(self) -> int:
+        """How many bytes it may hold on this node: its limit, or what the disk has for it."""
+        there = next(each for each in (self.folder, *self.folder.parents) if each.exists())
+        held = 0
+        for file in self.folder.glob("??/*"):
+            with suppress(FileNotFoundError):  # another process may throw it out in this moment
+                held += file.stat().st_size
+        return min(self.max_bytes, shutil.disk_usage(there).free + held)
 
     def _file(self, wanted: Wanted) -> Path:
         return self.folder / wanted.sha256[:2] / wanted.sha256

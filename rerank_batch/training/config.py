@@ -60,19 +60,22 @@ class FinetuneConfig(Section):
     ``loss``: ``listnet`` learns the distribution softmax(label_weight * label + teacher_weight *
     teacher score), ``lambda`` the order of the labels by nDCG, ``bce`` each label by itself
     (divided by the highest), ``margin-mse`` teacher_weight times the teacher's margins. A teacher
-    score is a raw logit, and ``teacher_weight`` is by default 1 for margin-mse and else 0.
+    score is a raw logit, and ``teacher_weight`` is by default 1 for margin-mse and else 0. For
+    listnet a random negative that the teacher has not read has the lowest score of its query.
 
-    ``max_length`` is how many tokens the trained model reads; training itself reads no more than
-    ``train_length`` of them, by default as many.
+    ``max_length`` is how many tokens of query and document the model reads, in training and for
+    good: one that was trained on fewer than it then gets reads them badly.
 
     The learning rate rises over the first ``warmup`` of all steps (a share, or a number from 1 on)
     and then follows ``schedule``. ``clip`` bounds the norm of a step's gradient. ``precision`` bf16
     means autocast; auto takes it where a short measurement says that it pays.
+
+    At the end start and result are measured on ``final_queries`` of the dev and of the test split
+    at most, always the same; None: on all of them.
     """
 
     model: str
     max_length: int = Field(default=256, ge=8)
-    train_length: int | None = Field(default=None, ge=8)
     loss: Loss = "listnet"
     label_weight: float = Field(default=10.0, ge=0)
     teacher_weight: float | None = Field(default=None, ge=0)
@@ -91,6 +94,7 @@ class FinetuneConfig(Section):
     seed: int = Field(default=0, ge=0)
     dev: DevConfig = DevConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    final_queries: int | None = Field(default=1000, ge=1)
 
     @field_validator("model")
     @classmethod
@@ -110,10 +114,6 @@ class FinetuneConfig(Section):
             raise ValueError("teacher_weight: margin-mse learns the teacher's margins, so not 0")
         if self.loss in ("lambda", "bce") and self.teacher_weight:
             raise ValueError(f"teacher_weight: {self.loss} learns labels and reads no teacher")
-        if self.train_length is not None and self.train_length > self.max_length:
-            raise ValueError(
-                f"train_length ({self.train_length}) is larger than max_length ({self.max_length})"
-            )
         return self
 
     @property
@@ -132,3 +132,13 @@ class FinetuneConfig(Section):
     def needs_teacher(self) -> bool:
         """Whether a row can only be learned from if it has a teacher's score."""
         return self.teacher_scale > 0
+
+    @property
+    def random_is_lowest(self) -> bool:
+        """Whether a random negative can do without it: it counts as the lowest of its query."""
+        return self.needs_teacher and self.loss == "listnet"
+
+    @property
+    def draws_documents(self) -> bool:
+        """Whether documents of other queries can stand in for negatives that are not listed."""
+        return not self.needs_teacher or self.random_is_lowest

@@ -20,8 +20,8 @@ _ORDER, _DRAW = 0, 1
 class Group:
     """One query with a positive, which comes first, and negatives.
 
-    ``labels`` and ``teacher`` belong to ``documents``; of a random document that is no row of the
-    query the teacher's score is NaN.
+    ``labels`` and ``teacher`` belong to ``documents``. The teacher's score of a random document is
+    NaN where it was not read, or the lowest of the query; see `config.FinetuneConfig`.
     """
 
     query_id: str
@@ -62,10 +62,10 @@ class GroupPlan:
         wanted = self._config.documents_per_query - 1
         positive = rng.permutation(np.flatnonzero(query.positive))[:1]
         hard = rng.permutation(np.flatnonzero(query.hard))
-        easy = rng.permutation(np.flatnonzero(~query.hard & ~query.positive))
+        easy = rng.permutation(np.flatnonzero(query.easy))
         many = int(rng.binomial(wanted, self.hard_share(number)))
         drawn: list[int] = []
-        if not len(easy) and not self._config.needs_teacher:
+        if not len(easy) and self._config.draws_documents:
             drawn = self._drawn(rng, query, wanted - min(many, len(hard)))
             hard = hard[: wanted - len(drawn)]
         else:
@@ -76,6 +76,9 @@ class GroupPlan:
         if self._config.loss == "margin-mse" and len(listed) <= wanted:
             # This loss wants equally many everywhere, so negatives come again.
             listed = np.concatenate([listed[:1], np.resize(listed[1:], wanted)])
+        teacher = [*query.teacher[listed].tolist(), *[float("nan")] * len(drawn)]
+        if self._config.random_is_lowest:
+            teacher = np.nan_to_num(teacher, nan=float(np.nanmin(query.teacher))).tolist()
         unknown = np.where(query.positive, 1.0, 0.0)
         labels = np.where(np.isnan(query.labels), unknown, query.labels)[listed]
         return Group(
@@ -83,7 +86,7 @@ class GroupPlan:
             query.text,
             [self._texts[n] for n in [*query.documents[listed], *drawn]],
             [*labels.tolist(), *[0.0] * len(drawn)],
-            [*query.teacher[listed].tolist(), *[float("nan")] * len(drawn)],
+            teacher,
             len(hard),
         )
 

@@ -57,6 +57,11 @@ class LabelledQuery:
     positive: NDArray[np.bool_]
     hard: NDArray[np.bool_]
 
+    @property
+    def easy(self) -> NDArray[np.bool_]:
+        """The negatives of random origin."""
+        return ~self.hard & ~self.positive
+
     def grades(self) -> dict[str, int]:
         """Document -> grade for measures: the label of a positive, 1 where it has none; else 0."""
         return {
@@ -143,7 +148,8 @@ def trainable(labels: Labels, config: FinetuneConfig) -> tuple[list[LabelledQuer
     """The train queries that the loss can learn from, and what was left out by reason.
 
     A positive without a label has label 1, a negative without one 0. Rows without a teacher score
-    are left out where the loss needs it, queries where no positive or no negative is left.
+    are left out where the loss needs it (listnet does without those of random negatives), queries
+    where no positive or no negative is left.
 
     Raises:
         InputError: nothing is left.
@@ -153,10 +159,12 @@ def trainable(labels: Labels, config: FinetuneConfig) -> tuple[list[LabelledQuer
         usable = query
         if config.needs_teacher:
             known = ~np.isnan(query.teacher)
+            if config.random_is_lowest:
+                known |= query.easy
             left_out["rows without a teacher score"] += int((~known).sum())
             usable = query.only(known)
         # Negatives that are not listed are drawn from all documents, unless the teacher must know.
-        negatives = (~usable.positive).any() or not config.needs_teacher
+        negatives = (~usable.positive).any() or config.draws_documents
         if not usable.positive.any() or not negatives:
             reason = "positive" if not usable.positive.any() else "negative"
             left_out[f"queries without a {reason}"] += 1

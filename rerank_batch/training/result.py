@@ -4,7 +4,7 @@ Start and result are both scored as `rerank` would score them, from their folder
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,15 @@ def finish(
         shutil.rmtree(model)
     write_tuned(workspace.start, workspace.best_weights(best.step), config, model)
     measured = measure_models(
-        labels, config.dev.measure, workspace.start, model, ("dev", "test"), threads
+        {
+            split: Judged(
+                labels.splits[split], labels.texts, config.dev.measure, config.final_queries
+            )
+            for split in ("dev", "test")
+        },
+        workspace.start,
+        model,
+        threads,
     )
     summary = {
         "model": str(workspace.out),
@@ -76,12 +84,7 @@ def finish(
 
 
 def measure_models(
-    labels: Labels,
-    measure: str,
-    start: Path,
-    tuned: Path,
-    splits: Sequence[str],
-    threads: int,
+    splits: Mapping[str, Judged], start: Path, tuned: Path, threads: int
 ) -> list[Measured]:
     """Two models on those of the splits that have queries to measure on."""
     options = ScorerOptions(mode=Mode("torch", "fp32"), threads=threads)
@@ -89,11 +92,7 @@ def measure_models(
         name: load_scorer(ModelName("cross-encoder", str(folder)), options)
         for name, folder in (("start", start), ("tuned", tuned))
     }
-    return [
-        _measured(split, Judged(labels.splits[split], labels.texts, measure), scorers)
-        for split in splits
-        if any(query.positive.any() for query in labels.splits[split])
-    ]
+    return [_measured(split, judged, scorers) for split, judged in splits.items() if judged.queries]
 
 
 def _measured(split: str, judged: Judged, scorers: Mapping[str, PairScorer]) -> Measured:

@@ -69,13 +69,12 @@ def train(
     keeper = Keeper(workspace, config, limits, model)
     if checkpoint is not None and arguments.process_index == 0:
         workspace.cut_log(done)
-    model.max_seq_length = config.train_length or config.max_length
     trainer = GroupTrainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_dict({"number": range(len(plan))}),
         loss=LOSSES[config.loss],
-        evaluator=DevEvaluator(dev, config),
+        evaluator=DevEvaluator(dev),
         data_collator=GroupCollator(model.preprocess, plan=plan, config=config),
         callbacks=[keeper],
     )
@@ -179,10 +178,9 @@ class GroupTrainer(CrossEncoderTrainer):
 class DevEvaluator(BaseEvaluator):
     """The configured measure over the dev queries, with the model as it is in training."""
 
-    def __init__(self, dev: Judged, config: FinetuneConfig) -> None:
+    def __init__(self, dev: Judged) -> None:
         super().__init__()
         self._dev = dev
-        self._config = config
 
     def __call__(self, model: Any, *_: Any, **__: Any) -> dict[str, float]:
         """The measure, under a name that is the same for all."""
@@ -191,14 +189,12 @@ class DevEvaluator(BaseEvaluator):
     def _score(
         self, model: CrossEncoder, queries: Sequence[str], documents: Sequence[Sequence[str]]
     ) -> Scores:
-        was_training, length = model.training, model.max_seq_length
+        was_training = model.training
         model.eval()
-        model.max_seq_length = self._config.max_length
         try:
             flat, _ = Library(model, TokenBudget(None, model.device.type)).score(queries, documents)
         finally:
             model.train(was_training)
-            model.max_seq_length = length
         scores, start = [], 0
         for listed in documents:
             scores.append(flat[start : start + len(listed)])

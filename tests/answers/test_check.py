@@ -17,8 +17,8 @@ from rerank_batch.answers import (
     outcome_table,
     read_references,
 )
-from rerank_batch.answers.check import read_grade
 from rerank_batch.answers.prompts import FILES, answer_words, judge_words, load
+from rerank_batch.asking.grades import read_grade
 from rerank_batch.config import AnswerCheckConfig, PriceConfig
 from rerank_batch.errors import InputError, ServiceError, SpendCapReached, StorageError
 from rerank_batch.rerankers.llm_answers import NotInForm

@@ -1,5 +1,8 @@
 """Every benchmark runs and tells what it says it tells; what it finds is for quiet machines."""
 
+import json
+
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -45,6 +48,18 @@ def test_the_plain_loop_gives_what_the_job_gives(config):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("where", [[], ["--nodes"]], ids=["actors", "nodes"])
+def test_more_scorers_give_the_same_and_are_compared_round_by_round(config, where):
+    asked = ("--rounds", 1, "--set", "reranker.runtime=torch", "--set", "compute.block_rows=8")
+    found = run_json("benchmark", "scaling", config, *asked, *where)
+    assert found["same_results"]
+    assert (found["pairs"], found["blocks"], found["threads"]) == (800, 5, 1)
+    one, two = found["scorers"]
+    assert (one["actors"], two["actors"], one["ratio"]) == (1, 2, 1)
+    assert two["ratio"] == pytest.approx(two["median"] / one["median"], rel=0.05)
+
+
+@pytest.mark.slow
 def test_formats_are_compared_on_the_judged_queries(config):
     settings = ("--set", "reranker.runtime=openvino", "--allow", "int8")
     found = run_json("benchmark", "formats", config, *settings)["formats"]
@@ -64,6 +79,14 @@ def test_encoding_is_compared_with_sentence_transformers(config):
     assert all(each["lowest_cosine"] > 1 - 1e-5 for each in found[:3])
 
 
+@pytest.mark.slow
+def test_an_update_is_compared_with_a_full_build(config):
+    found = run_json("benchmark", "update", config, "--documents", 600, "--share", 0.03)
+    assert found["changes"] == {"added": 6, "updated": 6, "deleted": 6, "unchanged": 588}
+    assert 0 < found["update"]["encode"] < found["full"]["encode"]
+    assert found["ratio"] > 0
+
+
 def test_retrieval_is_exact_and_compared_with_plain_faiss():
     asked = ("--documents", 3000, "--dimension", 16, "--queries", 40, "--k", 5, "--rounds", 1)
     found = run_json("benchmark", "retrieval", *asked, "--kind", "Flat", "--kind", "HNSW")
@@ -71,3 +94,36 @@ def test_retrieval_is_exact_and_compared_with_plain_faiss():
     assert plain["recall"] == flat["recall"] == 1
     assert 0.5 < approximate["recall"] <= 1
     assert all(each["median"] > 0 for each in found["systems"])
+
+
+@pytest.mark.slow
+def test_every_judged_query_is_tested_once_by_a_model_that_has_not_seen_it(
+    config, tiny_cross_encoder, tmp_path
+):
+    run_json("rerank", config)
+    tuning = tmp_path / "finetune.yaml"
+    settings = {
+        "model": f"cross-encoder:{tiny_cross_encoder}",
+        "max_length": 48,
+        "steps": 4,
+        "queries_per_step": 4,
+        "documents_per_query": 3,
+        "dev": {"every": 2},
+    }
+    tuning.write_text(yaml.safe_dump(settings))
+    command = ("benchmark", "folds", config, "--finetune", tuning, "--folds", 2, "--unfiltered")
+    found = run_json(*command, "--keep", tmp_path / "folds")
+    scores = [
+        set(json.loads((tmp_path / "folds" / f"fold-{n}" / kind / "scores.json").read_text()))
+        for kind in ("filtered", "unfiltered")
+        for n in (1, 2)
+    ]
+    assert scores[:2] == scores[2:]
+    assert not scores[0] & scores[1]
+    assert len(scores[0] | scores[1]) == found["queries"]
+    for n, tested in enumerate(scores[:2], start=1):
+        trained = pq.read_table(tmp_path / f"folds/fold-{n}/filtered/labels/rows/train.parquet")
+        assert not tested & set(trained.column("query_id").to_pylist())
+    assert set(found["means"]) == {"retrieval", "start", "tuned", "tuned without filters"}
+    assert {(gain["system"], gain["over"]) for gain in found["gains"]} > {("tuned", "retrieval")}
+    assert run_json(*command, "--keep", tmp_path / "folds") == found

@@ -6,29 +6,29 @@ import pytest
 
 from tests.conftest import run_json
 
-TRAINING = {"finetune-sample"}
+TRAINING = {"finetune", "finetune-sample", "finetune-sample-hard"}
 """Configurations of other commands, which have tests of their own."""
 
 CONFIGS = sorted(c for c in Path("configs").glob("*.yaml") if c.stem not in TRAINING)
-COMMAND = {"quickstart": "rerank", "eval": "evaluate", "compare": "evaluate", "nightly": "rerank"}
+COMMAND = {
+    "quickstart": "rerank",
+    "eval": "evaluate",
+    "compare": "evaluate",
+    "nightly": "rerank",
+    "labels-sample": "rerank",
+}
 OPTIONS = {"nightly": ("--date", "2026-01-03")}
+JOB = {
+    "corpus.path": "sample/corpus.parquet",
+    "queries.path": "sample/query_log",
+    "qrels.path": "sample/qrels.parquet",
+}
 PARTS = {
-    "quickstart": {
-        "corpus.path": "sample/corpus.parquet",
-        "queries.path": "sample/query_log",
-        "qrels.path": "sample/qrels.parquet",
-    },
-    "nightly": {
-        "corpus.path": "sample/corpus.parquet",
-        "queries.path": "sample/query_log/date={yesterday}",
-        "qrels.path": "sample/qrels.parquet",
-    },
+    "quickstart": JOB,
+    "nightly": {**JOB, "queries.path": "sample/query_log/date={yesterday}"},
     "eval": {"collection": "sample"},
-    "compare": {
-        "corpus.path": "sample/corpus.parquet",
-        "queries.path": "sample/query_log",
-        "qrels.path": "sample/qrels.parquet",
-    },
+    "compare": JOB,
+    "labels-sample": JOB,
 }
 
 

@@ -11,8 +11,7 @@ import pytest
 from jobs import make_labels as job
 from jobs.console import Console
 from jobs.rerank import Start
-from rerank_batch import open_results, schema
-from rerank_batch.benchmarks.labels import write_run
+from rerank_batch import open_results
 from rerank_batch.config import Config, LabelsConfig
 from rerank_batch.errors import (
     ConfigError,
@@ -28,55 +27,14 @@ from rerank_batch.labels.formats import FORMATS
 from rerank_batch.labels.mining import order_key
 from rerank_batch.labels.rows import LABELS, label_rows
 from rerank_batch.labels.splits import split_queries
-from rerank_batch.pipeline import BlockDone, Cluster, _commit_block
-from rerank_batch.pools import Pool
-from rerank_batch.run import Run, read_block, verify_run
+from rerank_batch.run import Run, verify_run
 from rerank_batch.storage import open_root
 from tests.helpers import overwrite
 
 QUERIES = 60
 
 
-@pytest.fixture
-def made_up(tmp_path) -> Config:
-    """60 queries of 12 candidates over 300 documents, in files of 20."""
-    config = write_run(tmp_path, 300, QUERIES, 12, block_rows=20)
-    labels = LabelsConfig(formats=("pairs", "margin-mse"), license="cc-by-4.0")
-    compute = config.compute.model_copy(update={"block_rows": 12})
-    return config.model_copy(update={"labels": labels, "compute": compute})
-
-
-@pytest.fixture(autouse=True)
-def plain_loop(monkeypatch):
-    """What the cluster does, block by block; says which blocks it did."""
-    done: list[int] = []
-
-    class Local:
-        def __init__(self, *_):
-            pass
-
-        def __enter__(self):
-            return Cluster(1, 0)
-
-        def __exit__(self, *_):
-            pass
-
-    def run_queries(blocks, stages, writer, keep_texts, plan, sums):
-        (spec,) = stages
-        assert isinstance(spec.pool, Pool)
-        stage = spec.stage(**spec.kwargs)
-        for number in blocks:
-            table = stage(read_block(writer.root, writer.run_id, number, plan))
-            table = schema.check(table, spec.output, "mine")
-            notes = ["[]", *[None] * (table.num_rows - 1)]
-            side = table.append_column(schema.SIDE, [notes])
-            (row,) = _commit_block(side, writer, keep_texts, sums).to_pylist()
-            done.append(number)
-            yield BlockDone(row["queries"], row["rejected_rows"])
-
-    monkeypatch.setattr(job, "cluster", Local)
-    monkeypatch.setattr(job, "run_queries", run_queries)
-    return done
+pytestmark = pytest.mark.usefixtures("plain_loop")
 
 
 def make(config, out, *, run="latest", **start):

@@ -21,6 +21,7 @@ from safetensors.numpy import save_file
 from rerank_batch.errors import ModelError, ServiceError
 from rerank_batch.models import ModelName
 from rerank_batch.paid_scorer import PaidScorer, PaidUse
+from rerank_batch.progress import pairs
 from rerank_batch.rerankers import FAMILIES, is_listwise, load_scorer, open_service
 from rerank_batch.rerankers.base import PairScorer, ScorerOptions
 from rerank_batch.scoring.modes import Mode
@@ -88,6 +89,19 @@ def test_one_score_for_each_document_in_the_order_given(scorer):
     assert max(np.ptp(values) for values in scored.values if len(values)) > 0
     assert all(values.dtype == np.float32 for values in scored.values)
     assert not scored.fell_back
+
+
+def test_every_pair_is_told_once_as_it_is_scored(load, monkeypatch):
+    """Also where a text stands twice, which is scored once."""
+    queries = [*QUERIES, "river", QUERIES[3]]
+    lists = [*LISTS, [LISTS[0][0], LISTS[0][1], LISTS[0][0]], LISTS[3]]
+    scorer = load()
+    scored, known = [], []
+    monkeypatch.setattr(pairs, "scored", scored.append)
+    monkeypatch.setattr(pairs, "known", known.append)
+    scorer.score(queries, lists)
+    assert sum(scored) + sum(known) == sum(map(len, lists))
+    assert sum(scored) >= sum(map(len, LISTS)), "nothing was known before"
 
 
 def test_turning_the_documents_round_turns_the_scores_round(scorer, model):

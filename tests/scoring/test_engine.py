@@ -8,6 +8,7 @@ import torch
 from sentence_transformers import CrossEncoder
 
 from rerank_batch.errors import ModelError
+from rerank_batch.progress import pairs
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.rerankers.cross_encoder import CrossEncoderScorer
 from rerank_batch.scoring import engine as engine_module
@@ -157,7 +158,9 @@ def test_only_second_keeps_the_query_whole(tmp_path):
     np.testing.assert_allclose(a.values[0], b.values[0], atol=1e-5)
 
 
-def test_a_model_of_an_unknown_shape_is_scored_by_sentence_transformers(tmp_path, caplog):
+def test_a_model_of_an_unknown_shape_is_scored_by_sentence_transformers(
+    tmp_path, caplog, monkeypatch
+):
     from transformers import ElectraConfig, ElectraForSequenceClassification
 
     from tests.conftest import bert_config, build_tokenizer
@@ -172,7 +175,11 @@ def test_a_model_of_an_unknown_shape_is_scored_by_sentence_transformers(tmp_path
         ours = scorer(tmp_path)
     assert isinstance(ours.runtime, Library)
     assert "ElectraForSequenceClassification is none of" in caplog.text
-    np.testing.assert_allclose(scores(ours), predicted(tmp_path), atol=1e-4)
+    told: list[int] = []
+    monkeypatch.setattr(pairs, "scored", told.append)
+    found = scores(ours)
+    np.testing.assert_allclose(found, predicted(tmp_path), atol=1e-4)
+    assert sum(told) == len(found)
     with pytest.raises(ModelError, match="our engine knows"):
         scorer(tmp_path, Mode("openvino", "int8"))
 

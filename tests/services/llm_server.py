@@ -80,8 +80,10 @@ class PretendLlm:
         tokens = self._judgement(system, line)
         if fault in OTHER_TEXTS:
             tokens = _tokens(OTHER_TEXTS[fault]("".join(token for token, _ in tokens)))
+        is_cut = len(tokens) > body["max_tokens"]
         tokens = tokens[: body["max_tokens"]]
         choice = _choice(tokens, body.get("top_logprobs", 0))
+        choice["finish_reason"] = "length" if is_cut else "stop"
         if fault in OTHER_CHOICES:
             choice |= OTHER_CHOICES[fault]
         used = Usage(requests=1, tokens=self.tokens(body), output_tokens=len(tokens))

@@ -2,10 +2,12 @@
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -49,6 +51,18 @@ def test_files_of_a_folder_are_used_where_they_are(tmp_path: Path, cache: NodeCa
     small = NodeCache(cache.folder, 1)
     assert small.fetch(root, [put(root, 1)]) == [tmp_path / "index" / "shards" / "1.faiss"]
     assert not cache.folder.exists()
+
+
+def test_its_room_is_its_limit_or_what_the_disk_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it holds already counts as room: it would be thrown out for something else."""
+    usage = SimpleNamespace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda there: usage if there.exists() else None)
+    assert NodeCache(tmp_path / "not" / "there", 5).room() == 5
+    (tmp_path / "ab").mkdir()
+    (tmp_path / "ab" / ("ab" * 32)).write_bytes(bytes(234))
+    assert NodeCache(tmp_path, 1 << 60).room() == 1234
 
 
 def test_objects_come_as_files_in_the_order_asked(bucket: Root, cache: NodeCache) -> None:

@@ -44,7 +44,6 @@ def settings(model: Path, **changed: Any) -> FinetuneConfig:
     plain: dict[str, Any] = {
         "model": f"cross-encoder:{model}",
         "max_length": 48,
-        "train_length": 10,
         "steps": 12,
         "queries_per_step": 4,
         "documents_per_query": 3,
@@ -310,10 +309,19 @@ def test_what_is_missing_is_named(
         run(config, labels, tmp_path / "model")
 
 
-def test_the_configuration_of_the_sample_is_one_that_can_be_trained(labels: str) -> None:
-    config = load_section(FinetuneConfig, Path("configs/finetune-sample.yaml"))
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [("finetune-sample", "fresh"), ("finetune-sample-hard", "its own"), ("finetune", "its own")],
+)
+def test_the_configurations_can_be_trained(
+    name: str, head: str, labels: str, tiny_cross_encoder: Path
+) -> None:
+    """The second part of the sample goes on from what the first made, which is not here."""
+    config = load_section(FinetuneConfig, Path(f"configs/{name}.yaml"))
+    if name == "finetune-sample-hard":
+        config = config.model_copy(update={"model": f"cross-encoder:{tiny_cross_encoder}"})
     plan = dry_run(config, labels, Work())
-    assert plan["head"] == "fresh"
+    assert plan["head"] == head
     assert plan["pairs_per_step"] == 60
     assert plan["train_queries"] == 18
     assert (plan["dev_queries"], plan["dev_pairs"]) == (6, 42)

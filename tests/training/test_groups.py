@@ -96,6 +96,25 @@ def test_a_group_is_a_positive_and_distinct_negatives(
         assert set(group.documents) <= own
 
 
+def test_a_random_negative_that_the_teacher_has_not_read_is_its_lowest(
+    tmp_path: Path,
+) -> None:
+    """For listnet; a regression on the teacher's margins can not do with a guess."""
+    rows = label_rows()
+    for row in rows:
+        if row["origin"] == "random":
+            row["teacher_score"] = None
+    labels = read_labels(str(write_labels(tmp_path, rows)))
+    settings = config(loss="listnet", teacher_weight=1, documents_per_query=9, hard_share=(0, 0))
+    plan = plan_of(labels, settings)
+    for number in range(6):
+        group = plan.group(number)
+        # Its own three random rows are listed, hard rows fill up: 4 the positive, 1 the hard ones.
+        assert group.teacher == [4.0, *[1.0] * 6]
+    queries, left_out = trainable(labels, config(loss="margin-mse"))
+    assert left_out == {"rows without a teacher score": 3 * len(queries)}
+
+
 def group(labels: list[float], teacher: list[float]) -> Group:
     return Group("q", "asked", [f"d{n}" for n in range(len(labels))], labels, teacher, 0)
 
@@ -132,7 +151,6 @@ def test_margins_need_equally_many_negatives(labels: Labels) -> None:
         ("loss: bce\nteacher_weight: 1", "reads no teacher"),
         ("loss: margin-mse\nteacher_weight: 0", "so not 0"),
         ("label_weight: 0", "nothing to learn"),
-        ("train_length: 300", "larger than max_length"),
         ("checkpoint: {minutes: null}", "nothing could be resumed"),
         ("dev: {evry: 3}", "did you mean 'every'"),
     ],

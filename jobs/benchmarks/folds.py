@@ -1,0 +1,249 @@
+"""What training on judgements of one's own gains: every judged query is tested by a model that was
+trained on the others.
+
+The judged queries of a finished run are dealt into folds. For each fold labels are made from the
+judgements of all others, with this fold held out; a model is trained on them and reranks the
+candidates of the fold's queries. All folds together are one paired comparison over all queries.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from rich.table import Table
+
+from jobs.console import Console
+from jobs.finetune import Work, finetune, math_threads
+from jobs.label_inputs import LabelInputs, read_label_inputs
+from jobs.make_labels import make_labels
+from rerank_batch import ranking
+from rerank_batch.config import Config, LabelFiltersConfig, QrelsConfig
+from rerank_batch.errors import ConfigError
+from rerank_batch.evaluation.measures import parse_measures, per_query
+from rerank_batch.evaluation.significance import PairedTest, paired_tests
+from rerank_batch.labels.candidates import CandidateReader
+from rerank_batch.models import ModelName, model_folder
+from rerank_batch.rerankers import load_scorer
+from rerank_batch.rerankers.base import ScorerOptions
+from rerank_batch.scoring.modes import Mode
+from rerank_batch.training.config import FinetuneConfig
+from rerank_batch.training.model import has_head
+
+RETRIEVAL, START, TUNED, UNFILTERED = "retrieval", "start", "tuned", "tuned without filters"
+
+_NO_FILTERS = LabelFiltersConfig(share=None, exact_duplicate=False, near_duplicate=None)
+
+
+@dataclass(frozen=True)
+class _Query:
+    """A judged query with the run's candidates for it, in the order of retrieval."""
+
+    query_id: str
+    ids: tuple[str, ...]
+    text: str
+    grades: dict[str, int]
+    candidates: list[str]
+    numbers: NDArray[np.int64]
+    documents: list[str]
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What every fold shares."""
+
+    config: Config
+    tuning: FinetuneConfig
+    run: str
+    folder: Path
+    console: Console
+
+
+def folds(
+    config: Config,
+    tuning: FinetuneConfig,
+    run: str,
+    count: int,
+    unfiltered: bool,
+    folder: Path,
+    console: Console,
+) -> None:
+    """Train and test every fold, print means and gains.
+
+    ``folder`` keeps models and scores: what is there already is not made again.
+
+    Raises:
+        ConfigError: there are fewer judged queries than folds.
+    """
+    inputs = read_label_inputs(config, run, console)
+    queries = _queries(inputs)
+    if len(queries) < count:
+        raise ConfigError(f"{len(queries)} judged queries do not make {count} folds")
+    bench = _Bench(config, tuning, inputs.told["run"], folder, console)
+    systems: dict[str, dict[str, list[float]]] = {TUNED: {}}
+    if has_head(start := model_folder(tuning.location)):
+        systems[START] = _scores(bench, start, queries, folder / "start.json")
+    if unfiltered:
+        systems[UNFILTERED] = {}
+    for number, fold in enumerate(_dealt(queries, count), start=1):
+        console.note(f"fold {number} of {count}: {len(fold)} queries are tested")
+        place = folder / f"fold-{number}"
+        systems[TUNED] |= _fold(bench, config, fold, place / "filtered")
+        if unfiltered:
+            labels = config.labels.model_copy(update={"filters": _NO_FILTERS})
+            without = config.model_copy(update={"labels": labels})
+            systems[UNFILTERED] |= _fold(bench, without, fold, place / "unfiltered")
+    _show(_summary(config, queries, systems), console)
+
+
+def _queries(inputs: LabelInputs) -> list[_Query]:
+    texts, reader = inputs.index.texts(), CandidateReader(inputs.mining.source)
+    rows = inputs.plan.queries.to_pylist()
+    found = reader.of([row["query_id"] for row in rows])
+    queries = []
+    for row, candidates in zip(rows, found, strict=True):
+        numbers = texts.numbers(candidates.doc_ids)
+        queries.append(
+            _Query(
+                row["query_id"],
+                tuple(row["query_ids"]),
+                row["query"],
+                {each["doc_id"]: int(each["grade"]) for each in row["judged"]},
+                candidates.doc_ids,
+                numbers,
+                texts.contents(numbers),
+            )
+        )
+    return queries
+
+
+def _dealt(queries: Sequence[_Query], count: int) -> list[list[_Query]]:
+    """Folds of nearly equal size, by the hashes of query ids."""
+    order = sorted(queries, key=lambda q: hashlib.blake2b(q.query_id.encode()).digest())
+    return [order[number::count] for number in range(count)]
+
+
+def _fold(
+    bench: _Bench, config: Config, fold: Sequence[_Query], place: Path
+) -> dict[str, list[float]]:
+    """Labels without the fold, a model trained on them, its scores for the fold."""
+    labels, model, scores = place / "labels", place / "model", place / "scores.json"
+    if not scores.is_file():
+        place.mkdir(parents=True, exist_ok=True)
+        make_labels(_without(config, fold, place), bench.console, str(labels), bench.run)
+        if not model.exists():
+            finetune(bench.tuning, str(labels), model, Work(), bench.console)
+    return _scores(bench, model, fold, scores)
+
+
+def _without(config: Config, fold: Sequence[_Query], place: Path) -> Config:
+    """The configuration that keeps the fold, and what is near to it, out of training."""
+    rows = [
+        {"query_id": query_id, "doc_id": doc_id, "relevance": grade}
+        for query in fold
+        for query_id in query.ids
+        for doc_id, grade in query.grades.items()
+    ]
+    held_out = place / "held-out.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), held_out)
+    split = config.labels.split.model_copy(
+        update={"test": 0.0, "held_out": QrelsConfig(path=str(held_out))}
+    )
+    return config.model_copy(update={"labels": config.labels.model_copy(update={"split": split})})
+
+
+def _scores(
+    bench: _Bench, model: Path, queries: Sequence[_Query], file: Path
+) -> dict[str, list[float]]:
+    """Query id -> the model's scores of its candidates, from the file if it is there."""
+    if not file.is_file():
+        bench.console.note(f"scoring {sum(len(query.candidates) for query in queries):,} pairs")
+        threads = math_threads()
+        options = ScorerOptions(
+            max_length=bench.tuning.max_length, mode=Mode("torch", "fp32"), threads=threads
+        )
+        scorer = load_scorer(ModelName("cross-encoder", str(model)), options)
+        found = scorer.score([q.text for q in queries], [q.documents for q in queries]).values
+        listed = {q.query_id: each.tolist() for q, each in zip(queries, found, strict=True)}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(listed), encoding="utf-8")
+    read: dict[str, list[float]] = json.loads(file.read_text(encoding="utf-8"))
+    return read
+
+
+def _summary(
+    config: Config, queries: Sequence[_Query], systems: Mapping[str, Mapping[str, list[float]]]
+) -> dict[str, Any]:
+    names = list(config.evaluation.measures)
+    measures = parse_measures(names)
+    qrels = {query.query_id: query.grades for query in queries}
+    rankings = {RETRIEVAL: {query.query_id: query.candidates for query in queries}}
+    for system, scores in systems.items():
+        rankings[system] = {q.query_id: _reranked(q, scores[q.query_id]) for q in queries}
+    values = {system: per_query(measures, names, qrels, each) for system, each in rankings.items()}
+    family = {
+        (system, over, name): [
+            values[system][query][name] - values[over][query][name] for query in sorted(qrels)
+        ]
+        for system, over in _questions(list(systems))
+        for name in names
+    }
+    means = {
+        system: {name: float(np.mean([found[query][name] for query in found])) for name in names}
+        for system, found in values.items()
+    }
+    return {"queries": len(queries), "means": means, "gains": paired_tests(family)}
+
+
+def _reranked(query: _Query, scores: Sequence[float]) -> list[str]:
+    best = ranking.order(np.array(scores, dtype=np.float32), query.numbers)
+    return [query.candidates[position] for position in best]
+
+
+def _questions(systems: Sequence[str]) -> list[tuple[str, str]]:
+    """Which system is compared with which."""
+    asked = [(TUNED, RETRIEVAL)]
+    if START in systems:
+        asked += [(TUNED, START), (START, RETRIEVAL)]
+    if UNFILTERED in systems:
+        asked += [(TUNED, UNFILTERED), (UNFILTERED, RETRIEVAL)]
+    return asked
+
+
+def _show(summary: dict[str, Any], console: Console) -> None:
+    gains: dict[tuple[str, str, str], PairedTest] = summary["gains"]
+    title = f"{summary['queries']:,} queries, each tested by a model that has not seen it"
+    means = Table(title=title, title_justify="left", pad_edge=False)
+    names = list(next(iter(summary["means"].values())))
+    means.add_column("system")
+    for name in names:
+        means.add_column(name, justify="right")
+    for system, found in summary["means"].items():
+        means.add_row(system, *(f"{found[name]:.4f}" for name in names))
+    table = Table(title="Gains", title_justify="left", pad_edge=False)
+    for column in ("system", "over", "measure"):
+        table.add_column(column)
+    for column in ("gain", "95 % interval", "p", "result"):
+        table.add_column(column, justify="right")
+    for (system, over, name), gain in gains.items():
+        interval = gain.interval
+        table.add_row(
+            system,
+            over,
+            name,
+            f"{gain.difference:+.4f}",
+            "–" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}",
+            f"{gain.corrected_p_value:.3f}",
+            gain.outcome,
+        )
+    listed = [
+        {"system": system, "over": over, "measure": name, **asdict(gain), "outcome": gain.outcome}
+        for (system, over, name), gain in gains.items()
+    ]
+    console.result({**summary, "gains": listed}, means, table)

@@ -1,0 +1,70 @@
+"""How many pairs the rerankers of this process have scored of what they were asked for.
+
+Whoever scores says so batch by batch, and another thread reads it while that goes on. Where nobody
+has said that a reranker begins, as while a model is tried out, nothing is counted.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+
+@dataclass
+class Pairs:
+    """Of the pairs ``asked`` for, how many were ``known`` before and how many are ``scored``."""
+
+    asked: int = 0
+    known: int = 0
+    scored: int = 0
+
+    @property
+    def share(self) -> float:
+        """How much is scored of what had to be; 1 where nothing had to."""
+        wanted = self.asked - self.known
+        return min(1.0, self.scored / wanted) if wanted > 0 else 1.0
+
+    def __add__(self, other: "Pairs") -> "Pairs":
+        return Pairs(self.asked + other.asked, self.known + other.known, self.scored + other.scored)
+
+
+_pairs: dict[int, Pairs] = {}
+_now: Pairs | None = None
+
+
+@contextmanager
+def reading(reranker: int, pairs: int) -> Iterator[None]:
+    """While it lasts, the reranker of that number scores so many pairs more.
+
+    When it ends without an error all of them are scored, whether or not each was told.
+    """
+    global _now
+    mine = _pairs.setdefault(reranker, Pairs())
+    mine.asked += pairs
+    _now = mine
+    try:
+        yield
+        mine.scored = mine.asked - mine.known
+    finally:
+        _now = None
+
+
+def scored(pairs: int) -> None:
+    """So many pairs more are scored; to be called for a batch, never for a pair."""
+    if _now is not None:
+        _now.scored += pairs
+
+
+def known(pairs: int) -> None:
+    """So many pairs need no scoring."""
+    if _now is not None:
+        _now.known += pairs
+
+
+def counted() -> dict[int, Pairs]:
+    """What is counted since `forget`, by the reranker's number."""
+    return {reranker: replace(pairs) for reranker, pairs in list(_pairs.items())}
+
+
+def forget() -> None:
+    """Begin anew: the work is other work, or the same once more."""
+    _pairs.clear()

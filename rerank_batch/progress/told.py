@@ -1,0 +1,105 @@
+"""What a worker tells of its calls: one message, about once a second, that replaces the one before.
+
+A thread of its own tells, so that work never waits for whoever listens. A message holds the call
+that is going on and the last ones that ended: a reader that missed some learns of them from the
+next, or from their commit.
+"""
+
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rerank_batch.progress import pairs as counts
+from rerank_batch.progress.pairs import Pairs
+
+EVERY_SECONDS = 1.0
+
+_ENDED = 64
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a stage has made, ``seconds`` after it began, of so many queries from number ``start``.
+
+    ``pairs`` are those of each reranker that has begun, by its number.
+    """
+
+    start: int
+    queries: int
+    done: bool
+    seconds: float
+    pairs: Mapping[int, Pairs]
+
+
+class Teller:
+    """Tells of the calls that one process works on, one after the other.
+
+    ``put`` takes a message and may take long; it must not raise.
+    """
+
+    def __init__(self, put: Callable[[bytes], None]) -> None:
+        self._put = put
+        self._ended: deque[Part] = deque(maxlen=_ENDED)
+        self._now: tuple[int, int, float] | None = None
+        self._told = b""
+
+    def start(self) -> None:
+        """Tell from now on, for as long as the process lives."""
+        threading.Thread(target=self._tell_always, name="progress", daemon=True).start()
+
+    @contextmanager
+    def call(self, start: int, queries: int) -> Iterator[None]:
+        """A call about so many queries, the first of them number ``start``."""
+        counts.forget()
+        began = time.monotonic()
+        self._now = (start, queries, began)
+        try:
+            yield
+            took = time.monotonic() - began
+            self._ended.append(Part(start, queries, True, took, counts.counted()))
+        finally:
+            self._now = None
+
+    def tell(self) -> None:
+        """Put a message, unless it would say what the last one said."""
+        parts = list(self._ended)
+        if (now := self._now) is not None:
+            start, queries, began = now
+            took = time.monotonic() - began
+            parts.append(Part(start, queries, False, took, counts.counted()))
+        message = write(parts)
+        if parts and message != self._told:
+            self._put(message)
+            self._told = message
+
+    def _tell_always(self) -> None:
+        while True:
+            time.sleep(EVERY_SECONDS)
+            self.tell()
+
+
+def write(parts: Iterable[Part]) -> bytes:
+    """The message of some parts."""
+    rows = [
+        [
+            part.start,
+            part.queries,
+            part.done,
+            round(part.seconds, 2),
+            {number: [p.asked, p.known, p.scored] for number, p in part.pairs.items()},
+        ]
+        for part in parts
+    ]
+    return json.dumps(rows, separators=(",", ":")).encode()
+
+
+def read(message: bytes) -> list[Part]:
+    """The parts of a message."""
+    return [
+        Part(start, queries, done, seconds, {int(n): Pairs(*p) for n, p in pairs.items()})
+        for start, queries, done, seconds, pairs in json.loads(message)
+    ]

@@ -1,0 +1,68 @@
+"""The lists that travel with a block from one group of shards to the next.
+
+They stand in the column ``retrievals`` (see `schema.SEARCHED`): of every query one list for each
+search, best first.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from rerank_batch import ranking, schema
+from rerank_batch.retrieval.fusion import Found
+
+
+def merged(one: Found, other: Found, depth: int) -> Found:
+    """The best ``depth`` of two lists without common documents, under the total order."""
+    documents = np.concatenate([one.documents, other.documents])
+    scores = np.concatenate([one.scores, other.scores])
+    best = ranking.order(scores, documents)[:depth]
+    return Found(documents[best], scores[best])
+
+
+def lists_of(table: pa.Table) -> list[list[Found]]:
+    """Of every row the lists so far; none where no search was made yet."""
+    if schema.RETRIEVALS not in table.column_names:
+        return [[] for _ in range(table.num_rows)]
+    column = table.column(schema.RETRIEVALS).combine_chunks()
+    each = column.flatten()
+    documents = _split(each.field(schema.DOCUMENTS), np.int64)
+    scores = _split(each.field(schema.RETRIEVAL_SCORES), np.float32)
+    found = [Found(d, s) for d, s in zip(documents, scores, strict=True)]
+    ends = np.cumsum(column.value_lengths().to_numpy(zero_copy_only=False))
+    starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
+    return [found[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+
+
+def with_lists(table: pa.Table, lists: Sequence[Sequence[Found]]) -> pa.Table:
+    """The table with these lists in the place of those that it had."""
+    every = [found for row in lists for found in row]
+    columns = [
+        _joined([found.documents for found in every], np.int64),
+        _joined([found.scores for found in every], np.float32),
+    ]
+    each = pa.StructArray.from_arrays(columns, [schema.DOCUMENTS, schema.RETRIEVAL_SCORES])
+    column = pa.ListArray.from_arrays(_offsets([len(row) for row in lists]), each)
+    column = column.cast(schema.SEARCHED.field(schema.RETRIEVALS).type)
+    if schema.RETRIEVALS in table.column_names:
+        place = table.column_names.index(schema.RETRIEVALS)
+        return table.set_column(place, schema.RETRIEVALS, column)
+    return table.append_column(schema.RETRIEVALS, column)
+
+
+def _split(column: pa.ListArray, kind: type) -> list[NDArray[Any]]:
+    flat = column.flatten().to_numpy(zero_copy_only=False).astype(kind, copy=False)
+    ends = np.cumsum(column.value_lengths().to_numpy(zero_copy_only=False))
+    return list(np.split(flat, ends[:-1])) if len(ends) else []
+
+
+def _joined(parts: Sequence[NDArray[Any]], kind: type) -> pa.ListArray:
+    flat = np.concatenate([np.empty(0, kind), *parts])
+    return pa.ListArray.from_arrays(_offsets([len(part) for part in parts]), pa.array(flat))
+
+
+def _offsets(lengths: Sequence[int]) -> pa.Array:
+    return pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
