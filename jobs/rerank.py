@@ -37,6 +37,7 @@ from jobs.systems import ComparisonInputs, comparison_stages, read_comparison
 from rerank_batch import schema
 from rerank_batch.config import Config, digest
 from rerank_batch.errors import RerankBatchError, RunConflict
+from rerank_batch.events import CPU_SECONDS
 from rerank_batch.models import forward_flops
 from rerank_batch.paid_scorer import PaidUse
 from rerank_batch.pipeline import Cluster, cluster, on_every_node, run_queries, this_node
@@ -319,6 +320,7 @@ def _execute(
             run.spec["systems"] or schema.SYSTEMS,
         ),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "cpu_seconds": _by_stage(sums, CPU_SECONDS),
         "pairs_per_second": round(here / max(execute_seconds, 1e-9), 1),
         "peak_memory_gb": round(peak_bytes / 2**30, 2),
         "events": {name: int(count) for name, count in total(commits, "events").items()},
@@ -329,6 +331,12 @@ def _execute(
         "dashboard": dashboard,
         "cost": cost_book(run, config, inputs, sums, seconds, pools),
     }
+
+
+def _by_stage(sums: Mapping[str, float], what: str) -> dict[str, float]:
+    """The sums of that name by stage."""
+    named = ((name.partition("."), value) for name, value in sums.items())
+    return {stage: round(value, 2) for (name, _, stage), value in named if name == what}
 
 
 def _sums_so_far(run: Run, rejected: int) -> dict[str, float]:

@@ -43,10 +43,16 @@ class Corpus:
 
 
 def corpus_fingerprint(config: CorpusConfig) -> dict[str, object]:
-    """What identifies a corpus: the content of its files and how they are read."""
+    """What identifies a corpus: the content of its files and how they are read.
+
+    Columns count by the names that are read, whether they were given or found.
+
+    Raises:
+        InputError: nothing readable, or a column is not there.
+    """
     return {
         "files": fingerprint_files(config.path, SUFFIXES, "corpus"),
-        "columns": [config.id, config.title, config.text],
+        "columns": list(_json_keys(config) if _is_jsonl(config) else _columns(config)),
         "empty": config.empty,
     }
 
@@ -85,21 +91,12 @@ def read_corpus(config: CorpusConfig) -> Corpus:
 
 
 def _raw_batches(config: CorpusConfig) -> Iterator[tuple[pa.Array, pa.Array, pa.Array]]:
-    files = input_files(config.path, SUFFIXES, "corpus")
-    beir = config.format == "beir" or (
-        config.format == "auto" and not files[0].name.endswith(".parquet")
-    )
-    if beir:
-        keys = (config.id or "_id", config.title or "title", config.text or "text")
-        for file in files:
-            yield from _jsonl_batches(file, keys)
+    if _is_jsonl(config):
+        for file in input_files(config.path, SUFFIXES, "corpus"):
+            yield from _jsonl_batches(file, _json_keys(config))
         return
+    columns = dict(zip(_COLUMNS, _columns(config), strict=True))
     table = ParquetTable(config.path, "corpus")
-    columns = {
-        "doc_id": table.column(config.id, "doc_id", "_id"),
-        "title": table.column(config.title, "title", required=False),
-        "text": table.column(config.text, "text"),
-    }
     for batch in table.batches({name: source for name, source in columns.items() if source}):
         empty = pa.nulls(batch.num_rows, pa.string())
         yield (
@@ -107,6 +104,27 @@ def _raw_batches(config: CorpusConfig) -> Iterator[tuple[pa.Array, pa.Array, pa.
             batch.column("title") if columns["title"] else empty,
             batch.column("text"),
         )
+
+
+def _is_jsonl(config: CorpusConfig) -> bool:
+    files = input_files(config.path, SUFFIXES, "corpus")
+    return config.format == "beir" or (
+        config.format == "auto" and not files[0].name.endswith(".parquet")
+    )
+
+
+def _json_keys(config: CorpusConfig) -> tuple[str, str, str]:
+    return config.id or "_id", config.title or "title", config.text or "text"
+
+
+def _columns(config: CorpusConfig) -> tuple[str | None, str | None, str | None]:
+    """The Parquet columns of the id, the title, if there is one, and the text."""
+    table = ParquetTable(config.path, "corpus")
+    return (
+        table.column(config.id, "doc_id", "_id"),
+        table.column(config.title, "title", required=False),
+        table.column(config.text, "text"),
+    )
 
 
 def _jsonl_batches(

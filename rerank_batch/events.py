@@ -32,6 +32,9 @@ PADDED = "padding_tokens"
 SPENT = "spent"
 """With a dot and the number of a stage, a sum of the run: the money that its service billed."""
 
+CPU_SECONDS = "cpu_seconds"
+"""With a dot and the name of a stage, a sum of the run: how long cores worked for that stage."""
+
 _counts: Counter[str] = Counter()
 _sums: dict[str, float] = {}
 _scores: list[dict[str, Any]] = []

@@ -36,7 +36,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rerank_batch import errors, schema
 from rerank_batch.config import ComputeConfig
 from rerank_batch.errors import ComputeError, RerankBatchError
-from rerank_batch.events import drain
+from rerank_batch.events import CPU_SECONDS, add, drain
 from rerank_batch.isolation import run_isolated
 from rerank_batch.pools import LIGHT_CPUS, Pool, tasks_at_once
 from rerank_batch.progress import pairs as progress
@@ -331,8 +331,8 @@ def _map_blocks(dataset: Dataset, function: Callable[[pa.Table], pa.Table]) -> I
 class _Actor:
     """Runs a stage inside a Ray actor: checks the edges, times the work, isolates what fails.
 
-    Seconds and what was noted travel beside the rows, on the first one, so that they are summed
-    over committed blocks only.
+    Seconds on the clock and of cores, and what was noted, travel beside the rows, on the first one,
+    so that they are summed over committed blocks only.
     """
 
     def __init__(self, spec: StageSpec, kwargs: dict[str, Any]) -> None:
@@ -353,7 +353,7 @@ class _Actor:
             return self._work(table)
 
     def _work(self, table: pa.Table) -> pa.Table:
-        began = time.perf_counter()
+        began, cpu_before = time.perf_counter(), time.process_time()
         side: list[str | None] = [None] * table.num_rows
         if schema.SIDE in table.column_names:
             side = table.column(schema.SIDE).to_pylist()
@@ -368,6 +368,7 @@ class _Actor:
                 f"stage {self._name} made {output.num_rows} rows of {table.num_rows}"
             )
         if side:
+            add(f"{CPU_SECONDS}.{self._name}", time.process_time() - cpu_before)
             note = {"seconds": {self._name: time.perf_counter() - began}, **asdict(drain())}
             side[0] = json.dumps([*json.loads(side[0] or "[]"), note])
         return output.append_column(schema.SIDE, pa.array(side, pa.string()))

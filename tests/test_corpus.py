@@ -170,6 +170,15 @@ def test_the_fingerprint_sees_content_and_columns_but_not_the_place(tmp_path: Pa
     assert corpus_fingerprint(CorpusConfig(path=str(one), text="title")) != prints[0]
 
 
+def test_a_corpus_is_the_same_whether_its_columns_are_named_or_found(tmp_path: Path) -> None:
+    file = write_parquet(tmp_path / "c.parquet", DOCUMENTS)
+    named = CorpusConfig(path=str(file), id="doc_id", title="title", text="text")
+    assert corpus_fingerprint(named) == corpus_fingerprint(CorpusConfig(path=str(file)))
+    lines = write_beir(tmp_path / "c.jsonl", [{"_id": "a", "text": "b"}])
+    named = CorpusConfig(path=str(lines), id="_id", text="text")
+    assert corpus_fingerprint(named) == corpus_fingerprint(CorpusConfig(path=str(lines)))
+
+
 # --- shards and the text store ---------------------------------------------------------------
 
 

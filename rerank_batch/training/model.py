@@ -65,6 +65,10 @@ def load_start(folder: Path, config: FinetuneConfig) -> tuple[Any, Any]:
             device="cpu",
             model_kwargs={"dtype": torch.float32, "use_safetensors": True},
         )
+    if config.dropout is not None:
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = config.dropout
     tuner = None if config.lora is None else _add_lora(model.model, config.lora, config.seed)
     if config.freeze_embeddings:
         for name, parameter in model.model.base_model.named_parameters():

@@ -127,3 +127,28 @@ def test_every_judged_query_is_tested_once_by_a_model_that_has_not_seen_it(
     assert set(found["means"]) == {"retrieval", "start", "tuned", "tuned without filters"}
     assert {(gain["system"], gain["over"]) for gain in found["gains"]} > {("tuned", "retrieval")}
     assert run_json(*command, "--keep", tmp_path / "folds") == found
+
+
+@pytest.mark.slow
+def test_a_rehearsal_measures_four_sizes_and_checks_its_lines_on_two(config, tmp_path):
+    asked = (
+        "--documents",
+        6400,
+        "--queries",
+        640,
+        "--keep",
+        tmp_path,
+        "--set",
+        "cache.enabled=true",
+    )
+    found = run_json("benchmark", "rehearsal", config, *asked)
+    nights = found["nights"]
+    assert [night["documents"] for night in nights] == [100, 400, 1600, 6400]
+    assert [night["queries"] for night in nights] == [10, 40, 160, 640]
+    for night in nights:
+        reranked = night["queries"] - night["gated"]
+        assert night["pairs"] == reranked * found["depth"]
+        assert 0 < night["again_pairs"] < night["pairs"], "most was known from the night before"
+        assert {"encode", "retrieve", "rerank", "assemble"} <= night["cores"].keys()
+    assert [check["documents"] for check in found["checks"]] == [1600, 6400]
+    assert run_json("benchmark", "rehearsal", config, *asked) == found

@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import run_json
 
-TRAINING = {"finetune", "finetune-sample", "finetune-sample-hard"}
+TRAINING = {"finetune", "finetune-sample", "finetune-sample-long"}
 """Configurations of other commands, which have tests of their own."""
 
 CONFIGS = sorted(c for c in Path("configs").glob("*.yaml") if c.stem not in TRAINING)

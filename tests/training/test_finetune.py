@@ -311,14 +311,14 @@ def test_what_is_missing_is_named(
 
 @pytest.mark.parametrize(
     ("name", "head"),
-    [("finetune-sample", "fresh"), ("finetune-sample-hard", "its own"), ("finetune", "its own")],
+    [("finetune-sample", "fresh"), ("finetune-sample-long", "its own"), ("finetune", "its own")],
 )
 def test_the_configurations_can_be_trained(
     name: str, head: str, labels: str, tiny_cross_encoder: Path
 ) -> None:
     """The second part of the sample goes on from what the first made, which is not here."""
     config = load_section(FinetuneConfig, Path(f"configs/{name}.yaml"))
-    if name == "finetune-sample-hard":
+    if name == "finetune-sample-long":
         config = config.model_copy(update={"model": f"cross-encoder:{tiny_cross_encoder}"})
     plan = dry_run(config, labels, Work())
     assert plan["head"] == head
