@@ -33,7 +33,7 @@ _SHARES = (64, 16, 4, 1)
 _NEW_QUERIES = 0.2
 _CHANGED_EACH = 100
 _ROWS = 50_000
-_GATE = {"signal": "margin", "threshold": 0.05}
+_GATE = {"signal": "margin", "threshold": 0.004}
 _LARGE = ((1_000_000, 100_000), (10_000_000, 1_000_000), (100_000_000, 10_000_000))
 _LIGHT = "all but the models, which are light ones"
 
@@ -184,22 +184,19 @@ class _Stage:
 
     def _settings(self, place: Path) -> Path:
         """The configuration with this place's collection and the light models."""
-        raw = self._config.model_dump(mode="json")
-        raw |= {"root": str(place / "runs"), "job": "rehearsal", "collection": None}
-        raw |= {"qrels": None, "guards": None, "notify": None, "labels": None, "clicks": None}
+        given = self._config.model_dump(mode="json")
+        kept = ("index", "retrieval", "compute", "cache", "storage")
+        raw: dict[str, Any] = {section: given[section] for section in kept}
+        raw |= {"root": str(place / "runs"), "job": "rehearsal"}
         raw["corpus"] = {"path": str(place / "corpus.parquet")}
         raw["queries"] = {"path": str(place / "first.parquet")}
-        raw["index"] |= {
-            "path": str(place / "index"),
-            "encoder": f"sentence-transformers:{self._encoder}",
-        }
-        reranker = raw["reranker"]
+        raw["index"]["path"] = str(place / "index")
+        raw["index"]["encoder"] = f"sentence-transformers:{self._encoder}"
         raw["reranker"] = {
             "model": f"cross-encoder:{self._scorer}",
-            "top_k": reranker["top_k"],
-            "gate": reranker["gate"] or _GATE,
+            "top_k": given["reranker"]["top_k"],
+            "gate": given["reranker"]["gate"] or _GATE,
         }
-        raw["evaluation"] = {}
         raw["cache"]["enabled"] = True
         raw["storage"]["cache"] = str(place / "cache")
         file = place / "config.yaml"

@@ -130,19 +130,22 @@ def write_models(words: Sequence[str], folder: Path) -> tuple[Path, Path]:
     from sentence_transformers.models import Pooling, Transformer
     from transformers import BertForSequenceClassification, BertModel, BertTokenizerFast
 
+    from rerank_batch.scoring.loading import quiet
+
     known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
     vocabulary = {word: number for number, word in enumerate(known)}
     tokenizer = BertTokenizerFast(vocab=vocabulary, model_max_length=_MOST_TOKENS)
     torch.manual_seed(0)
     bert, encoder, scorer = (folder / name for name in ("bert", "encoder", "scorer"))
-    BertModel(_one_layer(_ENCODER_WIDTH, len(known))).save_pretrained(bert)
-    tokenizer.save_pretrained(bert)
-    transformer = Transformer(str(bert), max_seq_length=_MOST_TOKENS)
-    pooled = [transformer, Pooling(_ENCODER_WIDTH)]
-    SentenceTransformer(modules=pooled, device="cpu").save(str(encoder))
-    narrow = _one_layer(_SCORER_WIDTH, len(known), num_labels=1)
-    BertForSequenceClassification(narrow).save_pretrained(scorer)
-    tokenizer.save_pretrained(scorer)
+    with quiet():
+        BertModel(_one_layer(_ENCODER_WIDTH, len(known))).save_pretrained(bert)
+        tokenizer.save_pretrained(bert)
+        transformer = Transformer(str(bert), max_seq_length=_MOST_TOKENS)
+        pooled = [transformer, Pooling(_ENCODER_WIDTH)]
+        SentenceTransformer(modules=pooled, device="cpu").save(str(encoder))
+        narrow = _one_layer(_SCORER_WIDTH, len(known), num_labels=1)
+        BertForSequenceClassification(narrow).save_pretrained(scorer)
+        tokenizer.save_pretrained(scorer)
     return encoder, scorer
 
 

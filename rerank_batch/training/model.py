@@ -4,20 +4,17 @@ A checkpoint holds the weights that learn and nothing else; the rest is in the s
 is kept beside it as an ordinary cross-encoder.
 """
 
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder
-from transformers.utils import logging as theirs
 
 from rerank_batch.errors import ConfigError, ModelError
 from rerank_batch.models import model_settings
-from rerank_batch.scoring.loading import loading
+from rerank_batch.scoring.loading import loading, quiet
 from rerank_batch.training.config import FinetuneConfig, LoraConfig
 
 _HEAD = "ForSequenceClassification"
@@ -152,21 +149,3 @@ def _add_lora(network: Any, config: LoraConfig, seed: int) -> Any:
         if not name.startswith(prefix):
             parameter.requires_grad_(True)
     return tuner
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Model libraries report fresh heads and draw bars; what matters of it is in our own words."""
-    level, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
-    logger = logging.getLogger("sentence_transformers")
-    logger_level = logger.level
-    theirs.set_verbosity_error()
-    theirs.disable_progress_bar()
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        theirs.set_verbosity(level)
-        if bars:
-            theirs.enable_progress_bar()
-        logger.setLevel(logger_level)

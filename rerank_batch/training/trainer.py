@@ -23,13 +23,14 @@ from transformers import PrinterCallback, TrainerCallback
 from rerank_batch.errors import ModelError
 from rerank_batch.scoring.device import first_pass, pick_device
 from rerank_batch.scoring.library import Library
+from rerank_batch.scoring.loading import quiet
 from rerank_batch.scoring.packing import TokenBudget
 from rerank_batch.training.config import FinetuneConfig
 from rerank_batch.training.dev import Judged, Scores, average
 from rerank_batch.training.groups import GroupPlan
 from rerank_batch.training.labels import Labels, read_labels, trainable
 from rerank_batch.training.losses import LOSSES, GroupCollator
-from rerank_batch.training.model import load_start, load_trained, quiet, save_trained
+from rerank_batch.training.model import load_start, load_trained, save_trained
 from rerank_batch.training.workspace import WEIGHTS, Best, Ended, Workspace, step_of
 
 _MEASURE = "eval_measure"
