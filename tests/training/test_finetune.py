@@ -310,11 +310,15 @@ def test_what_is_missing_is_named(
 
 
 @pytest.mark.parametrize(
-    ("name", "head"),
-    [("finetune-sample", "fresh"), ("finetune-sample-long", "its own"), ("finetune", "its own")],
+    ("name", "head", "pairs"),
+    [
+        ("finetune-sample", "fresh", 60),
+        ("finetune-sample-long", "its own", 48),
+        ("finetune", "its own", 40),
+    ],
 )
 def test_the_configurations_can_be_trained(
-    name: str, head: str, labels: str, tiny_cross_encoder: Path
+    name: str, head: str, pairs: int, labels: str, tiny_cross_encoder: Path
 ) -> None:
     """The second part of the sample goes on from what the first made, which is not here."""
     config = load_section(FinetuneConfig, Path(f"configs/{name}.yaml"))
@@ -322,6 +326,6 @@ def test_the_configurations_can_be_trained(
         config = config.model_copy(update={"model": f"cross-encoder:{tiny_cross_encoder}"})
     plan = dry_run(config, labels, Work())
     assert plan["head"] == head
-    assert plan["pairs_per_step"] == 60
+    assert plan["pairs_per_step"] == pairs
     assert plan["train_queries"] == 18
     assert (plan["dev_queries"], plan["dev_pairs"]) == (6, 42)
