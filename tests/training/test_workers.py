@@ -21,7 +21,7 @@ queries_per_step: 4
 documents_per_query: 3
 learning_rate: 1.0e-3
 precision: fp32
-dropout: 0        # workers draw their own: without it their gradients add up to those of one process
+dropout: 0        # workers draw their own; without it their gradients add up to one process's
 dev: {{every: 5, patience: null}}
 checkpoint: {{steps: 4, minutes: null}}
 """
