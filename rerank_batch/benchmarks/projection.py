@@ -9,6 +9,7 @@ Work is taken to divide evenly among nodes.
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import compress
 from typing import Any
 
 RETRIEVE, RERANK = "retrieve", "rerank"
@@ -45,6 +46,11 @@ class Night:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
+
+    def cores_of(self, stage: str) -> float:
+        """Core seconds of a stage, of all its sources and groups (``retrieve-2``, …) together."""
+        parts = (name == stage or name.startswith(f"{stage}-") for name in self.cores)
+        return sum(compress(self.cores.values(), parts))
 
 
 @dataclass(frozen=True)
@@ -86,12 +92,12 @@ class Law:
     def through(cls, one: Night, other: Night) -> "Law":
         """The law of two nights of different sizes on the same machine, the smaller one first."""
         both = one, other
-        retrieve = [(n.documents, n.cores[RETRIEVE] / n.queries) for n in both]
+        retrieve = [(n.documents, n.cores_of(RETRIEVE) / n.queries) for n in both]
         return cls(
             cpus=other.cpus,
             build=Line.through(*((n.documents, n.build) for n in both)),
             retrieve=Line.through(*retrieve),
-            rerank=other.cores[RERANK] / other.pairs,
+            rerank=other.cores_of(RERANK) / other.pairs,
             rest=_rest(other) / other.queries,
             clock=Line.through(*((sum(n.cores.values()), n.run) for n in both)),
             index_bytes=Line.through(*((n.documents, n.index_bytes) for n in both)),
@@ -182,4 +188,4 @@ def project(
 
 
 def _rest(night: Night) -> float:
-    return sum(night.cores.values()) - night.cores[RETRIEVE] - night.cores[RERANK]
+    return sum(night.cores.values()) - night.cores_of(RETRIEVE) - night.cores_of(RERANK)
