@@ -97,6 +97,7 @@ def test_each_system_is_what_its_own_run_gives(compared, built_config) -> None:
         assert found == pytest.approx(alone["metrics"][column], abs=1e-12), name
 
 
+@pytest.mark.slow
 def test_a_system_that_is_added_later_scores_only_what_is_new(compared, built_config) -> None:
     """And lists of another run, and of a TREC file, are compared without being computed."""
     folder, systems = compared["folder"], compared["systems"]

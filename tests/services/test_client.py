@@ -485,6 +485,15 @@ def test_after_an_error_nothing_is_begun_and_what_is_under_way_is_yielded(serve)
     assert got == [1, 3]
 
 
+@pytest.fixture
+def interrupts():
+    """SIGINT as in a terminal; what a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupt_cancels_at_once_and_leaves_nothing_behind(serve):
     server = serve("cohere", faults={"slow": 1.0})
     server.slow_seconds = 30.0
