@@ -16,7 +16,7 @@ from jobs.index_steps import (
     IndexJob,
     build_files,
     encode,
-    generations_of_runs,
+    finish,
     publish_rows,
     summary_of,
 )
@@ -44,7 +44,6 @@ from rerank_batch.retrieval.index import (
     WordShard,
     index_fingerprint,
     new_build,
-    publish_manifest,
     read_manifest,
     verify_files,
 )
@@ -147,16 +146,8 @@ def _build(job: IndexJob, corpus: Corpus, digests: pa.Table) -> dict[str, Any]:
         bm25=made_of.get(BM25),
         words=words,
     )
-    manifest = publish_manifest(root, manifest, job.there, generations_of_runs(job))
-    seconds = {
-        "read": read_seconds,
-        "encode": encode_seconds,
-        "bm25": bm25_seconds,
-        "total": time.perf_counter() - job.began,
-    }
-    memory_gb = round(memory.bytes / 2**30, 2)
-    facts = {"built": True, "encoded": documents, "peak_memory_gb": memory_gb}
-    return summary_of(job, manifest, seconds, **facts)
+    seconds = {"read": read_seconds, "encode": encode_seconds, "bm25": bm25_seconds}
+    return finish(job, manifest, seconds, memory, encoded=documents)
 
 
 def _would_build(job: IndexJob, corpus: Corpus, shards: int, read_seconds: float) -> dict[str, Any]:
@@ -195,10 +186,7 @@ def _add_postings(job: IndexJob, current: Index) -> dict[str, Any]:
             "words": words,
         }
     )
-    manifest = publish_manifest(job.root, manifest, job.there, generations_of_runs(job))
-    seconds = {"total": time.perf_counter() - job.began}
-    memory_gb = round(memory.bytes / 2**30, 2)
-    return summary_of(job, manifest, seconds, built=True, encoded=0, peak_memory_gb=memory_gb)
+    return finish(job, manifest, {}, memory, encoded=0)
 
 
 def show(summary: dict[str, Any], console: Console) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.build_postings import FILE_FIELDS, SHARD_FIELDS
-from jobs.console import Console
+from jobs.console import Console, PeakMemory
 from jobs.inputs import graphs
 from jobs.modes import encoder_mode
 from rerank_batch.config import Config
@@ -21,7 +21,7 @@ from rerank_batch.errors import RunConflict, StorageError
 from rerank_batch.models import ModelName
 from rerank_batch.pipeline import Cluster, build_shards, encode_documents
 from rerank_batch.pools import LIGHT_CPUS, Pool, plan_encoding
-from rerank_batch.retrieval.index import IndexFile, Manifest
+from rerank_batch.retrieval.index import IndexFile, Manifest, publish_manifest
 from rerank_batch.retrieval.options import EncoderOptions
 from rerank_batch.run import Run, block_bounds, list_runs
 from rerank_batch.scoring.modes import Choice
@@ -147,6 +147,25 @@ def generations_of_runs(job: IndexJob) -> Callable[[], set[str] | None]:
         return found - {""}
 
     return named
+
+
+def finish(
+    job: IndexJob,
+    manifest: Manifest,
+    seconds: Mapping[str, float],
+    memory: PeakMemory,
+    **facts: Any,
+) -> dict[str, Any]:
+    """Publish what was built and return the summary; the total comes to ``seconds`` here."""
+    manifest = publish_manifest(job.root, manifest, job.there, generations_of_runs(job))
+    return summary_of(
+        job,
+        manifest,
+        {**seconds, "total": time.perf_counter() - job.began},
+        built=True,
+        peak_memory_gb=round(memory.bytes / 2**30, 2),
+        **facts,
+    )
 
 
 def summary_of(

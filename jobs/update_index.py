@@ -21,7 +21,7 @@ from jobs.index_steps import (
     IndexJob,
     build_files,
     encode,
-    generations_of_runs,
+    finish,
     publish_array,
     publish_rows,
     summary_of,
@@ -38,7 +38,6 @@ from rerank_batch.retrieval.index import (
     ShardEntry,
     WordShard,
     new_build,
-    publish_manifest,
 )
 from rerank_batch.retrieval.updates import (
     Changes,
@@ -101,7 +100,7 @@ def plan_update(job: IndexJob, current: Index, corpus: Corpus, digests: pa.Table
 
 def update_index(job: IndexJob, current: Index, update: Update) -> dict[str, Any]:
     """Write the new generation; returns the summary."""
-    config, root = job.config, job.root
+    config = job.config
     read_seconds = time.perf_counter() - job.began
     if job.dry_run:
         after = current.manifest.model_copy(
@@ -153,16 +152,8 @@ def update_index(job: IndexJob, current: Index, update: Update) -> dict[str, Any
             )
             manifest = manifest.model_copy(update={"words": postings})
             bm25_seconds = time.perf_counter() - began
-    manifest = publish_manifest(root, manifest, job.there, generations_of_runs(job))
-    seconds = {
-        "read": read_seconds,
-        "encode": encode_seconds,
-        "bm25": bm25_seconds,
-        "total": time.perf_counter() - job.began,
-    }
-    memory_gb = round(memory.bytes / 2**30, 2)
-    facts = {**update.facts(), "built": True, "peak_memory_gb": memory_gb}
-    return summary_of(job, manifest, seconds, **facts)
+    seconds = {"read": read_seconds, "encode": encode_seconds, "bm25": bm25_seconds}
+    return finish(job, manifest, seconds, memory, **update.facts())
 
 
 def texts_of(job: IndexJob, manifest: Manifest) -> BuildTexts:

@@ -50,9 +50,10 @@ def corpus_fingerprint(config: CorpusConfig) -> dict[str, object]:
     Raises:
         InputError: nothing readable, or a column is not there.
     """
+    columns = _json_keys(config) if _is_jsonl(config) else _columns(_table(config), config)
     return {
         "files": fingerprint_files(config.path, SUFFIXES, "corpus"),
-        "columns": list(_json_keys(config) if _is_jsonl(config) else _columns(config)),
+        "columns": list(columns),
         "empty": config.empty,
     }
 
@@ -95,8 +96,8 @@ def _raw_batches(config: CorpusConfig) -> Iterator[tuple[pa.Array, pa.Array, pa.
         for file in input_files(config.path, SUFFIXES, "corpus"):
             yield from _jsonl_batches(file, _json_keys(config))
         return
-    columns = dict(zip(_COLUMNS, _columns(config), strict=True))
-    table = ParquetTable(config.path, "corpus")
+    table = _table(config)
+    columns = dict(zip(_COLUMNS, _columns(table, config), strict=True))
     for batch in table.batches({name: source for name, source in columns.items() if source}):
         empty = pa.nulls(batch.num_rows, pa.string())
         yield (
@@ -117,9 +118,14 @@ def _json_keys(config: CorpusConfig) -> tuple[str, str, str]:
     return config.id or "_id", config.title or "title", config.text or "text"
 
 
-def _columns(config: CorpusConfig) -> tuple[str | None, str | None, str | None]:
-    """The Parquet columns of the id, the title, if there is one, and the text."""
-    table = ParquetTable(config.path, "corpus")
+def _table(config: CorpusConfig) -> ParquetTable:
+    return ParquetTable(config.path, "corpus")
+
+
+def _columns(
+    table: ParquetTable, config: CorpusConfig
+) -> tuple[str | None, str | None, str | None]:
+    """The columns of the id, the title, if there is one, and the text."""
     return (
         table.column(config.id, "doc_id", "_id"),
         table.column(config.title, "title", required=False),

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-import jobs.update_index
+import jobs.index_steps
 from jobs.inputs import open_index, read_inputs
 from jobs.sources import read_excluded, read_given
 from rerank_batch.config import Config
@@ -327,10 +327,10 @@ def test_kill_9_in_the_middle_of_an_update(config: Config, tmp_path: Path, model
 import os, signal, sys
 from pathlib import Path
 import pytest
-import jobs.update_index
+import jobs.index_steps
 from tests.index_in_process import build, configured, without_ray
 without_ray(pytest.MonkeyPatch())
-jobs.update_index.publish_manifest = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+jobs.index_steps.publish_manifest = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 build(configured(Path({str(tmp_path)!r}), Path({str(model)!r}), shards=3))
 """
     done = subprocess.run([sys.executable, "-c", script], check=False, timeout=120)
@@ -495,14 +495,14 @@ def test_of_two_builds_at_a_time_one_is_refused_and_the_index_is_whole(
 ) -> None:
     """The other one is begun and done while the first writes its shards."""
     write_corpus(tmp_path, edited())
-    slow = jobs.update_index.publish_manifest
+    slow = jobs.index_steps.publish_manifest
 
     def overtaken(*arguments: Any) -> Any:
-        monkeypatch.setattr(jobs.update_index, "publish_manifest", slow)
+        monkeypatch.setattr(jobs.index_steps, "publish_manifest", slow)
         build(config)
         return slow(*arguments)
 
-    monkeypatch.setattr(jobs.update_index, "publish_manifest", overtaken)
+    monkeypatch.setattr(jobs.index_steps, "publish_manifest", overtaken)
     with pytest.raises(IndexMismatch, match=r"another build at .* was finished meanwhile"):
         build(config)
     verify_files(opened(config))
