@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jobs.console import Console
@@ -124,8 +124,9 @@ def _open(config: Config, source_run: str) -> _Opened:
 
 def _planned(config: Config, opened: _Opened, truth: "TruthRead") -> LabelInputs:
     labels, source, others = config.labels, opened.source, opened.others
-    index, mining, held_out = opened.index, opened.mining, opened.held_out
-    plan = plan_labels(mining.source, truth.truth, labels, held_out)
+    index, held_out = opened.index, opened.held_out
+    plan = plan_labels(opened.mining.source, truth.truth, labels, held_out)
+    mining = replace(opened.mining, withheld=plan.withheld)
     made_of = {
         **_made_of(config, opened),
         "truth": truth.made_of,

@@ -767,8 +767,9 @@ class LabelSplitConfig(Section):
 
     Queries whose words have a Jaccard similarity of ``similarity`` or more stay together.
     ``shared``: those that share a relevant document do as well (together), or such a document is
-    left out where a stricter split has it (drop). ``held_out`` are judgements of queries that are
-    of the test split in any case, such as those that `evaluate` will read.
+    left out of the looser splits, as a positive and as a negative (drop). ``held_out`` are
+    judgements of queries that are of the test split in any case, such as those that `evaluate`
+    will read.
     """
 
     dev: float = Field(default=0.1, ge=0, lt=1)

@@ -17,7 +17,7 @@ _CHARS = 160
 _RULES = {
     "judged_relevant": "judged relevant",
     "judged_partly": "judged, but below the grade of a positive",
-    "held_out": "a positive of a stricter split (left out of the positives)",
+    "held_out": "relevant to a query of a stricter split",
     "not_in_corpus": "not in the corpus",
     "share": "teacher score above the share of the positive's",
     "margin": "teacher score within the margin of the positive's",

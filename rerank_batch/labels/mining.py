@@ -7,7 +7,7 @@ generator's version, no order of blocks, no number of workers. Knows nothing of 
 import hashlib
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ from rerank_batch.labels.rows import (
     NO_POSITIVE,
     POSITIVE,
     RULES,
+    SPLITS,
 )
 from rerank_batch.labels.rules import Candidate, Known, Rules, Text
 from rerank_batch.retrieval.index import Index
@@ -53,6 +54,7 @@ class Mining:
     """What a query's labels are made of; see `config.LabelsConfig`.
 
     ``graded``: grades are those of a source of truth, else labels stay null (teacher).
+    ``withheld``: see `splits.Splits`.
     """
 
     source: Source
@@ -63,6 +65,7 @@ class Mining:
     graded: bool
     rules: Rules
     seed: int
+    withheld: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def wants_negatives(self) -> bool:
@@ -92,11 +95,15 @@ class _Pool:
 
 @dataclass(frozen=True)
 class _Query:
-    """A planned query with everything that is looked at for it."""
+    """A planned query with everything that is looked at for it.
+
+    ``held_out``: relevant to it and to a query of a stricter split; ``withheld``: only to that.
+    """
 
     query_id: str
     grades: dict[str, float]
     held_out: set[str]
+    withheld: set[str]
     positives: list[str]
     scores: dict[str, tuple[int, float | None]]
     pools: list[_Pool]
@@ -132,10 +139,16 @@ class MineLabels:
         found = self._source.of(ids)
         others = [reader.of(ids) for reader in self._others]
         judged = table.column("judged").to_pylist()
+        splits = table.column("split").to_pylist()
         random = self._random(ids)
         return [
             self._query(
-                query_id, judged[row], found[row], [each[row] for each in others], random[row]
+                query_id,
+                SPLITS.index(splits[row]),
+                judged[row],
+                found[row],
+                [each[row] for each in others],
+                random[row],
             )
             for row, query_id in enumerate(ids)
         ]
@@ -143,6 +156,7 @@ class MineLabels:
     def _query(
         self,
         query_id: str,
+        split: int,
         judged: Sequence[Mapping[str, Any]],
         found: Candidates,
         others: Sequence[Candidates],
@@ -169,7 +183,13 @@ class MineLabels:
             known = {*grades, *scores, *(hit.doc_id for pool in pools for hit in pool.hits)}
             hits = self._unknown(query_id, random, known)
             pools.append(_Pool(ORIGIN_RANDOM, hits, self._mining.random))
-        return _Query(query_id, grades, held_out, chosen, scores, pools)
+        withheld = {
+            hit.doc_id
+            for pool in pools
+            for hit in pool.hits
+            if self._mining.withheld.get(hit.doc_id, 0) > split and hit.doc_id not in grades
+        }
+        return _Query(query_id, grades, held_out, withheld, chosen, scores, pools)
 
     def _pools(
         self,
@@ -247,7 +267,7 @@ class MineLabels:
         positives = [doc_id for doc_id in query.positives if doc_id in texts]
         known = Known(
             query.grades,
-            query.held_out,
+            query.held_out | query.withheld,
             [texts[doc_id] for doc_id in positives],
             [query.scores.get(doc_id, _UNSEEN)[1] for doc_id in positives],
         )

@@ -4,7 +4,7 @@ Every one of them gets its group, its split and its judgements here, where all q
 documents are read later, block by block.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,12 +31,13 @@ class Truth:
 
 @dataclass(frozen=True)
 class LabelPlan:
-    """The planned queries, `rows.PLAN`, in the order of their ids; how many groups they make, and
-    how many queries of the run the source of truth does not know."""
+    """The planned queries, `rows.PLAN`, in the order of their ids; how many groups they make, how
+    many queries of the run the source of truth does not know, and what `Splits.withheld` says."""
 
     queries: pa.Table
     groups: int
     unknown: int
+    withheld: Mapping[str, int]
 
 
 def plan_labels(source: Source, truth: Truth, labels: LabelsConfig, held_out: HeldOut) -> LabelPlan:
@@ -91,7 +92,8 @@ def plan_labels(source: Source, truth: Truth, labels: LabelsConfig, held_out: He
         )
     ]
     groups = len({row["group"] for row in planned})
-    return LabelPlan(pa.Table.from_pylist(planned, schema=PLAN), groups, seen - len(rows))
+    table = pa.Table.from_pylist(planned, schema=PLAN)
+    return LabelPlan(table, groups, seen - len(rows), splits.withheld)
 
 
 def _judged(

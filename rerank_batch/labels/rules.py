@@ -65,7 +65,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a query: grades by document, which of them are another split's, and its
+    """What is known of a query: grades by document, which documents are another split's, and its
     positives with their raw scores, None where the teacher did not read one."""
 
     grades: Mapping[str, float]

@@ -44,11 +44,13 @@ class HeldOut:
 @dataclass(frozen=True)
 class Splits:
     """Per query its group and split; ``strictest`` has of every relevant document the number in
-    `SPLITS` of the strictest split that has it as a positive."""
+    `SPLITS` of the strictest split that has it as a positive. ``withheld`` is the same of documents
+    that are to be no negatives in looser splits either, with ``shared: drop``."""
 
     groups: list[str]
     splits: list[str]
     strictest: Mapping[str, int]
+    withheld: Mapping[str, int]
 
     def is_held_out(self, document: str, split: str) -> bool:
         """Whether a stricter split than this one has the document as a positive."""
@@ -64,7 +66,8 @@ def split_queries(
     """Group the queries and give each group its split.
 
     With ``shared: together`` queries that share a relevant document are of one group. With ``drop``
-    they are not, and a document that is relevant in a stricter split is to be left out of others.
+    they are not, and a document that is relevant in a stricter split is to be left out of others:
+    as a positive it would leak, and as a negative alone a model would learn to rank it last.
 
     Raises:
         InputError: a split that was asked for got no query; the message says why.
@@ -91,7 +94,13 @@ def split_queries(
     for query, split in zip(queries, splits, strict=True):
         for document in query.positives:
             strictest[document] = max(strictest.get(document, 0), SPLITS.index(split))
-    return Splits([names[member] for member in members], splits, strictest)
+    withheld = {document: number for document, number in strictest.items() if number}
+    return Splits(
+        [names[member] for member in members],
+        splits,
+        strictest,
+        withheld if config.shared == "drop" else {},
+    )
 
 
 def _components(queries: Sequence[Query], config: LabelSplitConfig, held_out: HeldOut) -> list[int]:

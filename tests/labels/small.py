@@ -1,7 +1,7 @@
 """A corpus, a finished run and a label plan small enough to be read."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +87,9 @@ def mined(
         rules=Rules(config.filters, config.positives.grade, is_logit),
         seed=config.seed,
     )
-    stage = MineLabels(texts, mining)  # type: ignore[arg-type]
-    rows: list[dict[str, Any]] = stage(plan(source, qrels, config, held_out).queries).to_pylist()
+    planned = plan(source, qrels, config, held_out)
+    stage = MineLabels(texts, replace(mining, withheld=planned.withheld))  # type: ignore[arg-type]
+    rows: list[dict[str, Any]] = stage(planned.queries).to_pylist()
     return rows
 
 

@@ -155,7 +155,7 @@ def test_a_query_that_cannot_be_labelled_is_rejected_with_the_reason(texts, sour
     assert [row["reject"] for row in positives_only] == [None], "none was asked for"
 
 
-def test_a_document_of_a_stricter_split_is_no_positive_and_still_a_negative(texts, source):
+def test_a_document_of_a_stricter_split_is_left_out_of_the_others(texts, source):
     config = labels_config(
         split={"dev": 0.0, "test": 0.0, "shared": "drop"}, filters={"share": None}
     )
@@ -167,9 +167,18 @@ def test_a_document_of_a_stricter_split_is_no_positive_and_still_a_negative(text
     found = [[d["doc_id"] for d in row["documents"] if d["role"] == "positive"] for row in rows]
     assert found == [["d00"], [], ["d06"], ["d09"]]
     assert [row["reject"] for row in rows] == [None, "no_positive", None, None]
-    assert [row["removed"]["held_out"] for row in rows] == [1, 1, 0, 0]
-    assert "d03" not in negatives(rows[0])
+    assert [row["removed"]["held_out"] for row in rows] == [2, 2, 0, 0]
+    assert not {"d03", "d09"} & set(negatives(rows[0])), "a negative would teach to rank it last"
     assert "d09" in negatives(rows[2]), "judged not relevant there, whatever it is elsewhere"
+
+
+def test_together_a_document_of_a_stricter_split_may_be_a_negative(texts, source):
+    config = labels_config(split={"dev": 0.0, "test": 0.0}, filters={"share": None})
+    qrels = {"q00": {"d00": 1}, "q03": {"d09": 1}}
+    held_out = HeldOut(query_ids={"q03"}, documents={"d09"})
+    first, _ = mined(texts, source, qrels, config, held_out=held_out)
+    assert first["split"] == "train"
+    assert "d09" in negatives(first)
 
 
 def test_the_teacher_can_be_the_source_of_truth(texts, source):
