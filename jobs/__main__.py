@@ -720,6 +720,10 @@ def benchmark_folds(
     unfiltered: Annotated[
         bool, typer.Option("--unfiltered", help="Train on labels without filters as well.")
     ] = False,
+    positives: Annotated[
+        int | None,
+        typer.Option(min=1, help="Relevant documents of a query known to training. [default: all]"),
+    ] = None,
     folder: Annotated[
         Path, typer.Option("--keep", metavar="FOLDER", help="Models and scores, made once.")
     ] = Path(".folds"),
@@ -732,7 +736,8 @@ def benchmark_folds(
         from rerank_batch.training.config import FinetuneConfig
 
         tuned = load_section(FinetuneConfig, tuning)
-        job.folds(_load(config, overrides), tuned, run, count, unfiltered, folder, console)
+        asked = job.Asked(count, unfiltered, positives)
+        job.folds(_load(config, overrides), tuned, run, asked, folder, console)
 
 
 @benchmark_app.command(

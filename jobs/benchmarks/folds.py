@@ -4,12 +4,16 @@ trained on the others.
 The judged queries of a finished run are dealt into folds. For each fold labels are made from the
 judgements of all others, with this fold held out; a model is trained on them and reranks the
 candidates of the fold's queries. All folds together are one paired comparison over all queries.
+
+Of judgements that know everything filters have nothing to keep out. With ``positives`` training
+knows only so many of a query's relevant documents, as a log does, and the others show how many of
+them are taken for negatives, and what that costs.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ from rerank_batch.errors import ConfigError
 from rerank_batch.evaluation.measures import parse_measures, per_query
 from rerank_batch.evaluation.significance import PairedTest, paired_tests
 from rerank_batch.labels.candidates import CandidateReader
+from rerank_batch.labels.rows import NEGATIVE
 from rerank_batch.models import ModelName, model_folder
 from rerank_batch.rerankers import load_scorer
 from rerank_batch.rerankers.base import ScorerOptions
@@ -37,6 +42,8 @@ from rerank_batch.training.config import FinetuneConfig
 from rerank_batch.training.model import has_head
 
 RETRIEVAL, START, TUNED, UNFILTERED = "retrieval", "start", "tuned", "tuned without filters"
+
+_PLACES = {TUNED: "filtered", UNFILTERED: "unfiltered"}
 
 _NO_FILTERS = LabelFiltersConfig(share=None, exact_duplicate=False, near_duplicate=None)
 
@@ -55,24 +62,39 @@ class _Query:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """How many folds, whether to train on labels without filters as well, and how many relevant
+    documents of a query training knows, the best graded ones; None: all."""
+
+    folds: int
+    unfiltered: bool
+    positives: int | None
+
+
+@dataclass(frozen=True)
 class _Bench:
     """What every fold shares."""
 
     config: Config
     tuning: FinetuneConfig
     run: str
-    folder: Path
+    queries: Sequence[_Query]
     console: Console
 
 
+@dataclass
+class _Tested:
+    """What all folds together say of one way to train: scores by query, and negatives in training,
+    of which so many are relevant by the judgements that training did not know."""
+
+    scores: dict[str, list[float]] = field(default_factory=dict)
+    trained: list[int] = field(default_factory=list)
+    negatives: int = 0
+    false: int = 0
+
+
 def folds(
-    config: Config,
-    tuning: FinetuneConfig,
-    run: str,
-    count: int,
-    unfiltered: bool,
-    folder: Path,
-    console: Console,
+    config: Config, tuning: FinetuneConfig, run: str, asked: Asked, folder: Path, console: Console
 ) -> None:
     """Train and test every fold, print means and gains.
 
@@ -83,23 +105,62 @@ def folds(
     """
     inputs = read_label_inputs(config, run, console)
     queries = _queries(inputs)
-    if len(queries) < count:
-        raise ConfigError(f"{len(queries)} judged queries do not make {count} folds")
-    bench = _Bench(config, tuning, inputs.told["run"], folder, console)
-    systems: dict[str, dict[str, list[float]]] = {TUNED: {}}
+    if len(queries) < asked.folds:
+        raise ConfigError(f"{len(queries)} judged queries do not make {asked.folds} folds")
+    trained_in = folder if asked.positives is None else folder / f"known-{asked.positives}"
+    known = _knowing(config, queries, asked.positives, trained_in)
+    bench = _Bench(known, tuning, inputs.told["run"], queries, console)
+    systems: dict[str, dict[str, list[float]]] = {}
     if has_head(start := model_folder(tuning.location)):
         systems[START] = _scores(bench, start, queries, folder / "start.json")
-    if unfiltered:
-        systems[UNFILTERED] = {}
-    for number, fold in enumerate(_dealt(queries, count), start=1):
-        console.note(f"fold {number} of {count}: {len(fold)} queries are tested")
-        place = folder / f"fold-{number}"
-        systems[TUNED] |= _fold(bench, config, fold, place / "filtered")
-        if unfiltered:
-            labels = config.labels.model_copy(update={"filters": _NO_FILTERS})
-            without = config.model_copy(update={"labels": labels})
-            systems[UNFILTERED] |= _fold(bench, without, fold, place / "unfiltered")
-    _show(_summary(config, queries, systems), console)
+    ways = {TUNED: known.labels.filters}
+    if asked.unfiltered:
+        ways[UNFILTERED] = _NO_FILTERS
+    tested = {way: _Tested() for way in ways}
+    for number, fold in enumerate(_dealt(queries, asked.folds), start=1):
+        console.note(f"fold {number} of {asked.folds}: {len(fold)} queries are tested")
+        for way, filters in ways.items():
+            place = trained_in / f"fold-{number}" / _PLACES[way]
+            _fold(bench, filters, fold, place, tested[way])
+        _warn_of_few(tested[TUNED].trained[-1], len(queries) - len(fold), known, console)
+    systems |= {way: each.scores for way, each in tested.items()}
+    _show({**_summary(config, queries, systems), "training": _training(tested)}, console)
+
+
+def _knowing(
+    config: Config, queries: Sequence[_Query], positives: int | None, folder: Path
+) -> Config:
+    """The configuration whose labels know only so many relevant documents of a query."""
+    if positives is None:
+        return config
+    rows = [
+        {"query_id": query_id, "doc_id": doc_id, "relevance": grade}
+        for query in queries
+        for query_id in query.ids
+        for doc_id, grade in _best(query.grades, positives)
+    ]
+    known = folder / "known.parquet"
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), known)
+    qrels = QrelsConfig(path=str(known))
+    return config.model_copy(update={"labels": config.labels.model_copy(update={"qrels": qrels})})
+
+
+def _best(grades: Mapping[str, int], count: int) -> list[tuple[str, int]]:
+    """The best graded documents; among equals the hashes of their ids decide."""
+    order = sorted(
+        grades, key=lambda each: (-grades[each], hashlib.blake2b(each.encode()).digest())
+    )
+    return [(doc_id, grades[doc_id]) for doc_id in order[:count]]
+
+
+def _warn_of_few(trained: int, others: int, config: Config, console: Console) -> None:
+    if config.labels.split.shared == "together" and trained < others / 2:
+        console.note(
+            f"of {others} queries of the other folds {trained} are trained on: those that share a "
+            "relevant document with this fold are kept out. labels.split.shared=drop trains on "
+            "them and leaves those documents out"
+        )
 
 
 def _queries(inputs: LabelInputs) -> list[_Query]:
@@ -130,19 +191,34 @@ def _dealt(queries: Sequence[_Query], count: int) -> list[list[_Query]]:
 
 
 def _fold(
-    bench: _Bench, config: Config, fold: Sequence[_Query], place: Path
-) -> dict[str, list[float]]:
+    bench: _Bench,
+    filters: LabelFiltersConfig,
+    fold: Sequence[_Query],
+    place: Path,
+    tested: _Tested,
+) -> None:
     """Labels without the fold, a model trained on them, its scores for the fold."""
     labels, model, scores = place / "labels", place / "model", place / "scores.json"
     if not scores.is_file():
         place.mkdir(parents=True, exist_ok=True)
-        make_labels(_without(config, fold, place), bench.console, str(labels), bench.run)
+        config = _without(bench.config, filters, fold, place)
+        make_labels(config, bench.console, str(labels), bench.run)
         if not model.exists():
             finetune(bench.tuning, str(labels), model, Work(), bench.console)
-    return _scores(bench, model, fold, scores)
+    tested.scores |= _scores(bench, model, fold, scores)
+    grades = {query.query_id: query.grades for query in bench.queries}
+    rows = pq.read_table(
+        labels / "rows" / "train.parquet", columns=["query_id", "doc_id", "role"]
+    ).to_pylist()
+    negatives = [row for row in rows if row["role"] == NEGATIVE]
+    tested.trained.append(len({row["query_id"] for row in rows}))
+    tested.negatives += len(negatives)
+    tested.false += sum(grades[row["query_id"]].get(row["doc_id"], 0) > 0 for row in negatives)
 
 
-def _without(config: Config, fold: Sequence[_Query], place: Path) -> Config:
+def _without(
+    config: Config, filters: LabelFiltersConfig, fold: Sequence[_Query], place: Path
+) -> Config:
     """The configuration that keeps the fold, and what is near to it, out of training."""
     rows = [
         {"query_id": query_id, "doc_id": doc_id, "relevance": grade}
@@ -155,7 +231,8 @@ def _without(config: Config, fold: Sequence[_Query], place: Path) -> Config:
     split = config.labels.split.model_copy(
         update={"test": 0.0, "held_out": QrelsConfig(path=str(held_out))}
     )
-    return config.model_copy(update={"labels": config.labels.model_copy(update={"split": split})})
+    labels = config.labels.model_copy(update={"split": split, "filters": filters})
+    return config.model_copy(update={"labels": labels})
 
 
 def _scores(
@@ -199,6 +276,15 @@ def _summary(
         for system, found in values.items()
     }
     return {"queries": len(queries), "means": means, "gains": paired_tests(family)}
+
+
+def _training(tested: Mapping[str, _Tested]) -> dict[str, dict[str, int]]:
+    """Of each way to train the queries of the smallest fold's training, the negatives of all folds
+    and how many of them are relevant."""
+    return {
+        way: {"queries": min(each.trained), "negatives": each.negatives, "relevant": each.false}
+        for way, each in tested.items()
+    }
 
 
 def _reranked(query: _Query, scores: Sequence[float]) -> list[str]:
@@ -246,4 +332,20 @@ def _show(summary: dict[str, Any], console: Console) -> None:
         {"system": system, "over": over, "measure": name, **asdict(gain), "outcome": gain.outcome}
         for (system, over, name), gain in gains.items()
     ]
-    console.result({**summary, "gains": listed}, means, table)
+    console.result({**summary, "gains": listed}, means, table, _negatives(summary["training"]))
+
+
+def _negatives(training: Mapping[str, Mapping[str, int]]) -> Table:
+    table = Table(title="Trained on", title_justify="left", pad_edge=False)
+    table.add_column("system")
+    for column in ("queries, at least", "negatives, all folds", "of them relevant"):
+        table.add_column(column, justify="right")
+    for way, each in training.items():
+        share = each["relevant"] / max(each["negatives"], 1)
+        table.add_row(
+            way,
+            f"{each['queries']:,}",
+            f"{each['negatives']:,}",
+            f"{each['relevant']:,} ({share:.1%})",
+        )
+    return table

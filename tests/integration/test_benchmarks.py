@@ -126,7 +126,14 @@ def test_every_judged_query_is_tested_once_by_a_model_that_has_not_seen_it(
         assert not tested & set(trained.column("query_id").to_pylist())
     assert set(found["means"]) == {"retrieval", "start", "tuned", "tuned without filters"}
     assert {(gain["system"], gain["over"]) for gain in found["gains"]} > {("tuned", "retrieval")}
+    assert {way: each["relevant"] for way, each in found["training"].items()} == {
+        "tuned": 0,
+        "tuned without filters": 0,
+    }
     assert run_json(*command, "--keep", tmp_path / "folds") == found
+    few = run_json(*command, "--keep", tmp_path / "folds", "--positives", 1)
+    assert few["means"]["retrieval"] == found["means"]["retrieval"], "tested on all judgements"
+    assert few["training"]["tuned without filters"]["relevant"] > 0
 
 
 @pytest.mark.slow
