@@ -23,6 +23,12 @@ GB = 1e9
 _SHARE = 0.5
 """Of the smallest node's memory, for the index; the rest is for models and what they compute."""
 
+_VISITED = {"Flat": 1.0, "IVF": 1 / 8}
+"""What share of its vectors a search compares, by the kind of index; of others next to none."""
+
+_LONG = 50_000_000
+"""Numbers compared for a query from which on a search is long: some 10 ms of a core."""
+
 
 @dataclass(frozen=True)
 class Search:
@@ -44,6 +50,12 @@ class Search:
         """Whether nodes keep copies of its files."""
         return self.index.root.local(self.index.manifest.shards[0].texts.key) is None
 
+    def is_long(self) -> bool:
+        """Whether a query's search may take a core as long as a fast reranker does."""
+        manifest = self.index.manifest
+        numbers = manifest.bounds[-1][1] * manifest.dimension * _VISITED.get(manifest.kind, 0)
+        return "dense" in self.sources and numbers >= _LONG
+
     def _size(self, part: Manifest) -> int:
         dense = sum(shard.vectors.bytes for shard in part.shards)
         words = sum(each.postings.bytes for each in part.word_shards())
@@ -52,6 +64,19 @@ class Search:
 
 Groups = Mapping[str, tuple[Group, ...]]
 """The groups of each search of a job, by the name of its stage."""
+
+
+def with_retrievers(
+    compute: ComputeConfig, searches: Mapping[str, Search], cpus: float
+) -> ComputeConfig:
+    """With so many retrievers as long searches need: one for every CPU, where it is left to us.
+
+    They reserve nearly nothing and wait while scoring is the slower one; where it is not, a few of
+    them would leave the other cores without work.
+    """
+    if compute.retrievers != "auto" or not any(each.is_long() for each in searches.values()):
+        return compute
+    return compute.model_copy(update={"retrievers": max(1, int(cpus))})
 
 
 def divide(

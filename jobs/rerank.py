@@ -26,6 +26,7 @@ from jobs.groups import (
     group_stages,
     groups_line,
     in_gb,
+    with_retrievers,
 )
 from jobs.inputs import Inputs, are_too_many, check_rejects, read_inputs, versions
 from jobs.modes import modes_of, query_encoder_options, scorer_modes, scorer_options
@@ -243,9 +244,12 @@ def _execute(
             scores = run_scores(run, config, inputs, modes, console)
             uses = scorer_uses(run, config, inputs, modes, scores)
             block_rows = run.spec["block_rows"]
+            searches = searches_of(config, inputs)
+            compute = with_retrievers(config.compute, searches, resources.cpus)
+            config = config.model_copy(update={"compute": compute})
             groups, remarks = divide(
-                config.compute,
-                searches_of(config, inputs),
+                compute,
+                searches,
                 resources,
                 lambda cache: min(on_every_node(cache.room)),
             )
@@ -424,10 +428,12 @@ def dry_run(config: Config, judged_only: bool = False, compare: bool = False) ->
     }
     # Another cluster than this machine is not asked: nodes like it, one for each group.
     alone = config.compute.address is None and "RAY_ADDRESS" not in os.environ
+    here = this_node(config.compute, 1 if alone else _MANY)
+    searches = searches_of(config, inputs)
     groups, remarks = divide(
-        config.compute,
-        searches_of(config, inputs),
-        this_node(config.compute, 1 if alone else _MANY),
+        with_retrievers(config.compute, searches, here.cpus),
+        searches,
+        here,
         lambda cache: cache.room() if alone else cache.max_bytes,
     )
     summary |= {"index_groups": in_gb(groups), "index_remarks": remarks}

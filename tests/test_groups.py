@@ -1,6 +1,7 @@
 """Indexes larger than a node: which groups a job makes of the shards, and when it refuses to."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,15 @@ from hypothesis import strategies as st
 
 import jobs.rerank
 import jobs.systems
-from jobs.groups import Search, divide, group_name, group_stages, groups_line, in_gb
+from jobs.groups import (
+    Search,
+    divide,
+    group_name,
+    group_stages,
+    groups_line,
+    in_gb,
+    with_retrievers,
+)
 from jobs.inputs import OpenedIndex
 from jobs.sources import Excluded
 from jobs.systems import ComparisonInputs, Retrieval
@@ -336,6 +345,21 @@ def test_a_cache_that_cannot_hold_the_texts_is_refused_before_anything_starts(in
     verify_files(Index(away, index.manifest, NodeCache(Path("/nowhere"), texts)))
     with pytest.raises(ConfigError, match=r"raise storage\.cache_gb"):
         verify_files(Index(away, index.manifest, NodeCache(Path("/nowhere"), texts - 1)))
+
+
+def test_a_long_search_gets_a_retriever_for_every_cpu(index):
+    def sized(retrievers: Any = "auto", sources: Any = ("dense",), **manifest: Any) -> Any:
+        changed = replace(index, manifest=index.manifest.model_copy(update=manifest))
+        compute, searches = ComputeConfig(retrievers=retrievers), {"it": Search(changed, sources)}
+        return with_retrievers(compute, searches, 8).retrievers
+
+    assert sized() == "auto", "40 documents are compared in no time"
+    assert sized(dimension=2_000_000) == 8
+    assert sized(dimension=2_000_000, kind="IVF") == "auto", "one list of eight is visited"
+    assert sized(dimension=20_000_000, kind="IVF") == 8
+    assert sized(dimension=20_000_000, kind="HNSW") == "auto"
+    assert sized(sources=("bm25",), dimension=2_000_000) == "auto", "no vectors are compared"
+    assert sized(3, dimension=2_000_000) == 3
 
 
 def test_what_a_run_tells(index):

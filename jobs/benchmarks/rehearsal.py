@@ -2,7 +2,8 @@
 
 The collection is made of the configuration's own by recombination and read by light models of
 random weights, so that everything but the models costs what it does in a real night. Four sizes are
-measured, each four times the one before: lines through the two smallest are checked on the others.
+measured, each four times the one before: lines through the two in the middle are checked on the
+smallest and on the largest.
 """
 
 import json
@@ -61,13 +62,13 @@ def rehearsal(config: Config, asked: Asked, kept: Path | None, console: Console)
         stage = _Stage(folder, located(config))
         sizes = [(asked.documents // share, asked.queries // share) for share in _SHARES]
         nights = [stage.night(*size, console) for size in sizes]
-    law = Law.through(nights[0], nights[1])
-    largest = nights[-1]
+    smallest, one, other, largest = nights
+    law = Law.through(one, other)
     summary = {
         "index": config.index.kind,
         "depth": config.retrieval.depth,
         "nights": [night.to_dict() for night in nights],
-        "checks": [_check(law, night) for night in nights[2:]],
+        "checks": [_check(law, night) for night in (smallest, largest)],
         "projections": {
             name: [
                 project(law, asked.nodes, *size, largest.pairs / largest.queries, models).to_dict()
@@ -270,7 +271,7 @@ def _measured(nights: list[Night], depth: int, kind: str) -> Table:
 
 def _checked(checks: list[dict[str, float]]) -> Table:
     table = Table(
-        title="Lines through the two smallest sizes, checked on the others", title_justify="left"
+        title="Lines through the two middle sizes, checked on the others", title_justify="left"
     )
     for column in ("documents", "queries", "what", "expected, s", "measured, s", "off by"):
         table.add_column(column, justify="right")
