@@ -125,6 +125,7 @@ def group_stages(
             },
             of_group(pools.retrievers, len(groups)),
             schema.SEARCHED,
+            alone=True,
         )
         for number, group in enumerate(groups[:-1], start=1)
     ]

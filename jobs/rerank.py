@@ -36,6 +36,7 @@ from jobs.scores import RunScores, run_scores, scores_line, together
 from jobs.sources import fusion_of, source_use
 from jobs.systems import ComparisonInputs, comparison_stages, read_comparison
 from rerank_batch import schema
+from rerank_batch.actors import share_actors
 from rerank_batch.config import Config, digest
 from rerank_batch.errors import RerankBatchError, RunConflict
 from rerank_batch.events import CPU_SECONDS
@@ -259,6 +260,7 @@ def _execute(
                 stages = comparison_stages(config, inputs, resources, block_rows, uses, groups)
             else:
                 stages = build_stages(config, inputs, resources, block_rows, uses, groups)
+            stages = share_actors(stages, resources.cpus, resources.gpus)
             pools = {stage.name: stage.pool for stage in stages}
             keep_texts = config.queries is not None and config.queries.keep_rejected_texts
             blocks = run_queries(to_do, stages, run.writer(), keep_texts)
@@ -527,6 +529,7 @@ def build_stages(
         },
         of_group(pools.retrievers, len(parts)),
         schema.RETRIEVED,
+        alone=len(parts) > 1,
     )
     assemble = StageSpec(
         "assemble",
@@ -560,6 +563,7 @@ def _rerank_stages(
             pools.callers if paid else shared(pools.scorers, here),
             schema.RERANKED,
             block_rows,
+            alone=paid,
         )
         for number, (paid, scorers) in enumerate(groups)
     ]

@@ -269,7 +269,8 @@ def comparison_stages(
         }
         pool = of_group(pools.retrievers, len(parts))
         last = group_name(name, len(parts), len(parts))
-        stages.append(StageSpec(last, SearchAlso, search, pool, schema.SEARCHED))
+        grouped = len(parts) > 1
+        stages.append(StageSpec(last, SearchAlso, search, pool, schema.SEARCHED, alone=grouped))
     if inputs.fused:
         fuse = {"fused": inputs.fused}
         stages.append(StageSpec("fuse", FuseAlso, fuse, pools.retrievers, schema.SEARCHED))
@@ -284,6 +285,7 @@ def comparison_stages(
                 pools.callers if paid else shared(pools.scorers, here),
                 schema.COMPARED,
                 block_rows,
+                alone=paid,
             )
         )
     measures = config.evaluation.measures

@@ -34,6 +34,7 @@ from ray.experimental import internal_kv
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rerank_batch import errors, schema
+from rerank_batch.actors import by_actor
 from rerank_batch.config import ComputeConfig
 from rerank_batch.errors import ComputeError, RerankBatchError
 from rerank_batch.events import CPU_SECONDS, add, drain
@@ -174,8 +175,8 @@ def run_queries(
     commit = partial(_commit_block, writer=writer, keep=keep_texts, sums=sums)
     with _clear_errors():
         dataset = _read([_ReadPlan(writer.root, writer.run_id, block, plan) for block in blocks])
-        for spec in stages:
-            dataset = map_stage(dataset, spec)
+        for specs in by_actor(stages):
+            dataset = map_stages(dataset, specs)
         try:
             for row in _map_blocks(dataset, commit):
                 yield BlockDone.of(row)
@@ -188,7 +189,7 @@ def encode_documents(
 ) -> Iterator[int]:
     """Encode document ranges and keep their vectors with the build; yields documents done."""
     with _clear_errors():
-        dataset = map_stage(_read([_Numbers(*block) for block in blocks]), stage)
+        dataset = map_stages(_read([_Numbers(*block) for block in blocks]), [stage])
         for row in _map_blocks(dataset, partial(_keep_vectors, root=root, build=build)):
             yield row["documents"]
 
@@ -197,7 +198,7 @@ def build_shards(shards: Sequence[tuple[int, int]], stage: StageSpec) -> list[di
     """Build every shard; ``key``, ``bytes`` and ``sha256`` of each file, in shard order."""
     with _clear_errors():
         rows = [_ShardRow(number, *bounds) for number, bounds in enumerate(shards)]
-        built = map_stage(_read(rows), stage).take_all()
+        built = map_stages(_read(rows), [stage]).take_all()
     return sorted(built, key=lambda row: int(row["shard"]))
 
 
@@ -295,17 +296,19 @@ def as_dataset(table: pa.Table) -> Dataset:
     return ray.data.from_arrow(table)
 
 
-def map_stage(dataset: Dataset, spec: StageSpec) -> Dataset:
-    """One stage as an actor pool: the only caller of map_batches with actors."""
-    pool = spec.pool
+def map_stages(dataset: Dataset, specs: Sequence[StageSpec]) -> Dataset:
+    """Stages that share an actor pool, or one with its own: the only caller of map_batches with
+    actors."""
+    first = specs[0]
+    pool = first.pool
     # Ray 2.60 says that it will rename how max_restarts is given, and knows no other way yet.
     warnings.filterwarnings("ignore", message=".*ray_remote_args.*is deprecated.*")
-    constructor = {"spec": spec, "kwargs": {name: _share(v) for name, v in spec.kwargs.items()}}
+    kwargs = [{name: _share(v) for name, v in spec.kwargs.items()} for spec in specs]
     return dataset.map_batches(
-        type(spec.name, (_Actor,), {}),
-        fn_constructor_kwargs=constructor,
+        type(first.actor or first.name, (_Actor,), {}),
+        fn_constructor_kwargs={"specs": tuple(specs), "kwargs": kwargs},
         compute=ActorPoolStrategy(size=pool.size, max_tasks_in_flight_per_actor=2),
-        batch_size=spec.batch_size if pool.num_gpus else None,
+        batch_size=first.batch_size if pool.num_gpus else None,
         batch_format="pyarrow",
         zero_copy_batch=True,
         num_cpus=pool.num_cpus,
@@ -329,7 +332,19 @@ def _map_blocks(dataset: Dataset, function: Callable[[pa.Table], pa.Table]) -> I
 
 
 class _Actor:
-    """Runs a stage inside a Ray actor: checks the edges, times the work, isolates what fails.
+    """Runs stages inside a Ray actor, each on what the one before it made."""
+
+    def __init__(self, specs: Sequence[StageSpec], kwargs: Sequence[dict[str, Any]]) -> None:
+        self._stages = [_Stage(*each) for each in zip(specs, kwargs, strict=True)]
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        for stage in self._stages:
+            table = stage(table)
+        return table
+
+
+class _Stage:
+    """A stage at work: checks the edges, times the work, isolates what fails.
 
     Seconds on the clock and of cores, and what was noted, travel beside the rows, on the first one,
     so that they are summed over committed blocks only.

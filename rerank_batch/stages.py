@@ -65,6 +65,8 @@ class StageSpec:
 
     ``batch_size`` None hands over whole blocks. Ray insists on a number for GPU pools: the block
     size, which cuts only the last block, the one that takes the remainder, always the same way.
+    ``actor`` names the actors that it shares with its neighbours, if it does; one that is ``alone``
+    never may: it is there once for the whole job, or opens as much as a node can hold.
     """
 
     name: str
@@ -73,6 +75,8 @@ class StageSpec:
     pool: Pool
     output: pa.Schema
     batch_size: int | None = None
+    alone: bool = False
+    actor: str | None = None
 
 
 def choose_scorer_mode(model: ModelName, options: ScorerOptions) -> Choice:

@@ -380,7 +380,7 @@ def run_through(specs: Any, table: pa.Table) -> pa.Table:
     """What the stages that come after encoding make of a table, each as its actor runs it."""
     for spec in specs:
         if spec.stage is not EncodeQueries:
-            table = _Actor(spec, dict(spec.kwargs))(table)
+            table = _Actor([spec], [dict(spec.kwargs)])(table)
     return table.drop_columns([schema.SIDE])
 
 

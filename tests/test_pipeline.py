@@ -15,7 +15,7 @@ from rerank_batch.pipeline import (
     _Actor,
     _clear_errors,
     _commit_block,
-    map_stage,
+    map_stages,
     sums_of,
 )
 from rerank_batch.pools import Pool
@@ -49,7 +49,7 @@ def spec(pool, output=None, batch_size=None):
 
 
 def test_a_cpu_pool_hands_over_whole_blocks():
-    asked = map_stage(Recorder(), spec(Pool(3, 1.5, threads=2), batch_size=64))
+    asked = map_stages(Recorder(), [spec(Pool(3, 1.5, threads=2), batch_size=64)])
     assert asked.function.__name__ == "rerank"
     assert asked.arguments["compute"].min_size == asked.arguments["compute"].max_size == 3
     assert asked.arguments["num_cpus"] == 1.5
@@ -58,19 +58,19 @@ def test_a_cpu_pool_hands_over_whole_blocks():
 
 
 def test_a_gpu_pool_names_the_block_size_because_ray_insists_on_one():
-    asked = map_stage(Recorder(), spec(Pool(2, 1, num_gpus=1), batch_size=64))
+    asked = map_stages(Recorder(), [spec(Pool(2, 1, num_gpus=1), batch_size=64)])
     assert (asked.arguments["num_gpus"], asked.arguments["batch_size"]) == (1, 64)
 
 
 def test_restarts_and_retries_are_bounded():
     """Ray Data's default is to retry for ever, also a batch that always runs out of memory."""
-    asked = map_stage(Recorder(), spec(Pool(1, 1)))
+    asked = map_stages(Recorder(), [spec(Pool(1, 1))])
     assert 0 < asked.arguments["max_restarts"] < 10
     assert 0 < asked.arguments["max_task_retries"] < 10
 
 
 def test_an_actor_times_its_stage_and_passes_earlier_times_on():
-    actor = _Actor(spec(Pool(1, 1, threads=7)), {"column": "y"})
+    actor = _Actor([spec(Pool(1, 1, threads=7))], [{"column": "y"}])
     before = {"seconds": {"encode": 0.5}, "counts": {"halved": 2}, "sums": {}, "scores": []}
     given = json.dumps([before])
     out = actor(pa.table({"x": [1, 2], "side": pa.array([given, None], pa.string())}))
@@ -85,7 +85,7 @@ def test_an_actor_times_its_stage_and_passes_earlier_times_on():
 
 def test_an_actor_hands_on_what_happened_once():
     drain()
-    actor = _Actor(spec(Pool(1, 1)), {"column": "y"})
+    actor = _Actor([spec(Pool(1, 1))], [{"column": "y"}])
     count("a batch was tried again")
     first, second = (
         json.loads(actor(pa.table({"x": [1, 2]})).column("side")[0].as_py()) for _ in range(2)
@@ -106,7 +106,7 @@ def test_an_actor_isolates_the_query_that_fails():
 
     output = pa.schema([("qidx", pa.int64()), ("reject", pa.string())])
     drain()
-    actor = _Actor(StageSpec("rerank", Fails, {}, Pool(1, 1), output), {})
+    actor = _Actor([StageSpec("rerank", Fails, {}, Pool(1, 1), output)], [{}])
     out = actor(pa.table({"qidx": [4, 5, 6], "reject": pa.nulls(3, pa.string())}))
     assert out.column("reject").to_pylist() == [None, "rerank_failed:ValueError", None]
     (told,) = json.loads(out.column("side")[0].as_py())
@@ -120,10 +120,10 @@ def test_a_stage_that_loses_rows_or_columns_is_caught_at_its_edge():
 
     losing = StageSpec("rerank", LoseARow, {}, Pool(1, 1), pa.schema([("x", pa.int64())]))
     with pytest.raises(RerankBatchError, match="made 1 rows of 2"):
-        _Actor(losing, {"column": "y"})(pa.table({"x": [1, 2]}))
+        _Actor([losing], [{"column": "y"}])(pa.table({"x": [1, 2]}))
     wrong = spec(Pool(1, 1), pa.schema([("x", pa.int64()), ("z", pa.int64())]))
     with pytest.raises(RerankBatchError, match="stage rerank: no column 'z'"):
-        _Actor(wrong, {"column": "y"})(pa.table({"x": [1, 2]}))
+        _Actor([wrong], [{"column": "y"}])(pa.table({"x": [1, 2]}))
 
 
 def test_sums_count_rejected_judged_queries_as_judged():

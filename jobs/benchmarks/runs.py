@@ -6,7 +6,9 @@ import secrets
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from jobs.groups import divide
 from jobs.inputs import read_inputs
 from jobs.modes import modes_of
 from jobs.rerank import build_stages, scorer_uses, searches_of
+from rerank_batch.actors import share_actors
 from rerank_batch.collection import located
 from rerank_batch.config import Config, Lossy, load_config
 from rerank_batch.errors import ComputeError, ConfigError
@@ -27,6 +30,7 @@ from rerank_batch.pipeline import Cluster
 from rerank_batch.run import Commit, CommitName, Run
 from rerank_batch.score_cache import ScoreCache
 from rerank_batch.score_cache.measure import thin
+from rerank_batch.stages import StageSpec
 from rerank_batch.storage import NodeCache, Root, open_root
 
 
@@ -104,39 +108,74 @@ def nightly(config_file: Path, overrides: list[str], new: float, console: Consol
 
 
 def overhead(config_file: Path, overrides: list[str], console: Console) -> None:
-    """The job, and then its stages in a plain loop in this process: what everything else costs."""
+    """The job, and then its stages in a plain loop in this process: what everything else costs.
+
+    The mode of the model is the one that the configured root has measured, if it has: that is done
+    once for a root, by the first job.
+    """
     config = located(load_config(config_file, [*overrides, "cache.enabled=false"]))
     name = f"bench-{secrets.token_hex(3)}"
     place = f"{config.root.rstrip('/')}/{name}"
     settings = as_options([*overrides, "cache.enabled=false", f"root={place}"])
+    _copy_modes(open_root(config.root), open_root(place))
     console.note("the job")
     job = partial(run_job, "rerank", str(config_file), *settings, "--run-id", "job")
     whole = timed(job)
     run = Run.open(open_root(place), "job")
     console.note(f"took {whole:.1f} s; now the plain loop")
-    found: list[pa.Table] = []
-    plain = timed(lambda: found.extend(_plain_loop(config, run)))
+    loop = _PlainLoop({}, [])
+    plain = timed(lambda: loop.run(config, run))
     content = content_of(run)
-    same = content.equals(pa.concat_tables(found).select(content.column_names).combine_chunks())
+    found = pa.concat_tables(loop.blocks).select(content.column_names).combine_chunks()
+    same = content.equals(found)
+    final = run.finished()
+    stages = {stage: (final["seconds"][stage], took) for stage, took in loop.seconds.items()}
     summary = {
         "config": str(config_file),
-        "pairs": run.finished()["pairs"],
+        "pairs": final["pairs"],
         "job_seconds": whole,
         "plain_seconds": plain,
         "overhead": 1 - plain / whole,
+        "stage_seconds": {
+            stage: {"job": in_job, "plain": alone} for stage, (in_job, alone) in stages.items()
+        },
         "same_results": same,
     }
+    told = [f"{name} {job:.1f} for {alone:.1f}" for name, (job, alone) in stages.items()]
     facts = {
         "job": f"{whole:.1f} s from the command to its end, {summary['pairs']:,} pairs",
         "plain loop": f"{plain:.1f} s: the same stages, no Ray, no storage, no commits",
         "overhead": f"{summary['overhead']:.1%} of the job",
+        "of it stages": f"{', '.join(told)} s",
         "results": verdict(same),
     }
     console.result(summary, facts_table("Overhead", facts))
 
 
-def _plain_loop(config: Config, run: Run) -> list[pa.Table]:
-    """What the run's stages make of its plan, block by block, in this process."""
+@dataclass(frozen=True)
+class _PlainLoop:
+    """The blocks that a run's stages made in this process, and the seconds of each stage."""
+
+    seconds: dict[str, float]
+    blocks: list[pa.Table]
+
+    def run(self, config: Config, run: Run) -> None:
+        """What the run's stages make of its plan, block by block."""
+        specs = _stages_here(config, run)
+        stages = [
+            (spec.name, spec.stage(**spec.kwargs, threads=spec.pool.threads)) for spec in specs
+        ]
+        for number in range(len(run.blocks())):
+            table = run.read_block(number)
+            for name, stage in stages:
+                began = time.perf_counter()
+                table = stage(table)
+                self.seconds[name] = self.seconds.get(name, 0) + time.perf_counter() - began
+            self.blocks.append(table)
+
+
+def _stages_here(config: Config, run: Run) -> list[StageSpec]:
+    """The run's stages, as they are planned for this machine."""
     cpus = os.cpu_count() or 1 if config.compute.cpus == "auto" else config.compute.cpus
     inputs = read_inputs(config)
     uses = scorer_uses(run, config, inputs, modes_of(run, inputs), [None] * len(inputs.scorers))
@@ -144,15 +183,8 @@ def _plain_loop(config: Config, run: Run) -> list[pa.Table]:
     groups, _ = divide(
         config.compute, searches_of(config, inputs), here, lambda cache: cache.room()
     )
-    specs = build_stages(config, inputs, here, run.spec["block_rows"], uses, groups)
-    stages = [spec.stage(**spec.kwargs, threads=spec.pool.threads) for spec in specs]
-    done = []
-    for number in range(len(run.blocks())):
-        table = run.read_block(number)
-        for stage in stages:
-            table = stage(table)
-        done.append(table)
-    return done
+    stages = build_stages(config, inputs, here, run.spec["block_rows"], uses, groups)
+    return share_actors(stages, here.cpus, here.gpus)
 
 
 def formats(
@@ -247,8 +279,7 @@ def content_of(run: Run) -> pa.Table:
 
 def _copy_thinned(before: Root, root: Root, missing: float) -> None:
     """The measured modes and cached scores of one root to another, but for a share of the pairs."""
-    for key in before.sizes("modes/"):
-        root.create_once(key, before.read(key) or b"")
+    _copy_modes(before, root)
     scopes = {key.split("/")[1] for key in before.sizes("scores/")}
     for scope in scopes:
         with tempfile.TemporaryDirectory() as folder:
@@ -258,6 +289,11 @@ def _copy_thinned(before: Root, root: Root, missing: float) -> None:
             for file, target in zip(files, thinned, strict=True):
                 thin(file, target, missing)
             ScoreCache(root, scope).add("night-before", thinned)
+
+
+def _copy_modes(before: Root, root: Root) -> None:
+    for key in before.sizes("modes/"):
+        root.create_once(key, before.read(key) or b"")
 
 
 def _copy_part(root: Root, whole: Run, run_id: str, kept: list[Commit]) -> None:

@@ -1,0 +1,44 @@
+"""Which stages share an actor: on a small machine nearly all of them do.
+
+Every actor is a process that loads its libraries, holds them in memory and wakes up a hundred times
+a second to look for work. On two cores, where scoring takes both, that costs more than it gains:
+encoding and searching a block beside scoring another one needs a core that is free.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+
+from rerank_batch.stages import StageSpec
+
+MANY_CPUS = 4
+"""From so many CPUs on every stage has actors of its own."""
+
+
+def share_actors(stages: Sequence[StageSpec], cpus: float, gpus: float) -> list[StageSpec]:
+    """The same stages; on a small machine, neighbours that may share actors have them in common.
+
+    They are those of the stage that reserves most, and are named after it. GPUs are not kept
+    waiting: where there is one, nothing is shared.
+    """
+    if cpus >= MANY_CPUS or gpus:
+        return list(stages)
+    heaviest = max((stage.pool.num_cpus for stage in stages if not stage.alone), default=0.0)
+    size = next((s.pool.size for s in stages if s.pool.num_cpus == heaviest), 0)
+
+    def may_share(stage: StageSpec) -> bool:
+        return not stage.alone and stage.pool.size in (1, size)
+
+    placed: list[StageSpec] = []
+    for share, neighbours in groupby(stages, may_share):
+        listed = list(neighbours)
+        if share and len(listed) > 1:
+            host = max(listed, key=lambda stage: stage.pool.num_cpus)
+            listed = [replace(stage, pool=host.pool, actor=host.name) for stage in listed]
+        placed += listed
+    return placed
+
+
+def by_actor(stages: Sequence[StageSpec]) -> list[tuple[StageSpec, ...]]:
+    """Neighbours that share actors, together."""
+    return [tuple(each) for _, each in groupby(stages, lambda stage: stage.actor or stage.name)]
