@@ -79,7 +79,7 @@ def _compare(
         systems[str(mode)], scorers[str(mode)] = system, scorer
     # Last: Ray's processes are still leaving when the next system begins.
     systems["B2 predict in Ray"] = partial(_predict_in_ray, model, work, threads)
-    timings, peaks = peers.measure(systems, rounds, note)
+    timings, peaks = peers.measure(systems, rounds, threads, note)
     return peers.Comparison(
         size=size,
         mix=mix,
@@ -94,10 +94,10 @@ def _compare(
                 size,
                 work.lengths,
                 t.median,
-                peaks.get(scorers[t.system].mode.format, peaks["fp32"]),
+                peaks[scorers[t.system].mode.format],
             )
             for t in timings
-            if t.system in scorers
+            if t.system in scorers and scorers[t.system].mode.format in peaks
         },
         timings=timings,
     )

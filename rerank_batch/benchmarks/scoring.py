@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +17,14 @@ import torch
 from numpy.typing import NDArray
 from sentence_transformers import CrossEncoder
 
+from rerank_batch.config import Format
 from rerank_batch.models import forward_flops
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.rerankers.cross_encoder import CrossEncoderScorer
 from rerank_batch.scoring.device import pick_device
 from rerank_batch.scoring.modes import Mode
+from rerank_batch.scoring.openvino_runtime import compiled_product
+from rerank_batch.scoring.runtime import Unavailable
 
 SIZES: dict[str, tuple[int, int]] = {
     "minilm-l6": (6, 384),
@@ -74,8 +77,8 @@ class Timing:
 class Comparison:
     """What was found for one model and one mix; rates in pairs per second, peaks in GFLOP/s.
 
-    ``peak_share`` is, for each system of ours, the operations of a whole forward pass over the peak
-    of its number format (of float32 for int8): the last layer that is not computed counts as if it
+    ``peak_share`` is, for each system of ours in fp32 or bf16, the operations of a whole forward
+    pass over the peak of its number format: the last layer that is not computed counts as if it
     were.
     """
 
@@ -221,7 +224,7 @@ def engine(
 
 
 def measure(
-    systems: Mapping[str, System], rounds: int, note: Callable[[str], None]
+    systems: Mapping[str, System], rounds: int, threads: int, note: Callable[[str], None]
 ) -> tuple[list[Timing], dict[str, float]]:
     """Each system in turn, ``rounds`` times, after a first round that is not counted.
 
@@ -232,8 +235,8 @@ def measure(
     scores: dict[str, NDArray[np.float32]] = {}
     peaks: dict[str, list[float]] = {name: [] for name in PEAKS}
     for number in range(rounds + 1):
-        for name, dtype in PEAKS.items():
-            peaks[name].append(gemm_peak(dtype))
+        for name in PEAKS:
+            peaks[name].append(gemm_peak(name, threads))
         for name, run in systems.items():
             scores[name], seconds = run()
             if number:
@@ -269,17 +272,43 @@ def _timings(
         )
 
 
-def gemm_peak(dtype: torch.dtype, seconds: float = 0.5) -> float:
-    """GFLOP/s of square products with torch's current threads, or on the GPU: the best of many."""
-    device = pick_device()
-    width = _GEMM if device == "cpu" else 8 * _GEMM
-    one, other = (torch.randn(width, width, device=device).to(dtype) for _ in range(2))
-    best, until = 0.0, time.perf_counter() + seconds
-    while time.perf_counter() < until:
-        began = time.perf_counter()
+def gemm_peak(number_format: str, threads: int, seconds: float = 0.5) -> float:
+    """GFLOP/s of square products in fp32 or bf16, the best of many; on CPUs also by whichever of
+    torch and OpenVINO is faster there: neither is on every CPU."""
+    if pick_device() == "cuda":
+        return _torch_peak(number_format, "cuda", 8 * _GEMM, seconds)
+    found = _torch_peak(number_format, "cpu", _GEMM, seconds)
+    try:
+        return max(found, _openvino_peak(number_format, threads, seconds))
+    except Unavailable:
+        return found
+
+
+def _torch_peak(number_format: str, device: str, width: int, seconds: float) -> float:
+    one, other = (
+        torch.randn(width, width, device=device).to(PEAKS[number_format]) for _ in range(2)
+    )
+
+    def product() -> None:
         torch.mm(one, other)
         if device == "cuda":
             torch.cuda.synchronize()
+
+    return _best_rate(product, width, seconds)
+
+
+def _openvino_peak(number_format: str, threads: int, seconds: float) -> float:
+    """As in a linear layer: the second factor is known when the graph is compiled."""
+    weights = np.random.default_rng(0).standard_normal((_GEMM, _GEMM), np.float32)
+    run = compiled_product(weights, cast("Format", number_format), threads)
+    return _best_rate(lambda: run(weights), _GEMM, seconds)
+
+
+def _best_rate(product: Callable[[], object], width: int, seconds: float) -> float:
+    best, until = 0.0, time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        began = time.perf_counter()
+        product()
         best = max(best, 2 * width**3 / (time.perf_counter() - began) / 1e9)
     return best
 

@@ -8,7 +8,7 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,31 +44,13 @@ class OpenVinoRuntime:
     def __init__(
         self, network: Network, format: Format, threads: int, graphs: Graphs | None
     ) -> None:
-        try:
-            import openvino
-        except ImportError:
-            raise Unavailable("openvino is not installed") from None
-        core = openvino.Core()
-        if format == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise Unavailable("this CPU has no bf16")
+        openvino, core = _opened(format)
         self._tokens = network.read == "tokens"
         self.even = True
         try:
             graph = _graph(openvino, core, network, graphs)
             group = _use_int8_weights(graph) if format == "int8" else 0
-            compiled = core.compile_model(
-                graph,
-                "CPU",
-                {
-                    "INFERENCE_PRECISION_HINT": _HINTS[format],
-                    "DYNAMIC_QUANTIZATION_GROUP_SIZE": group,
-                    "INFERENCE_NUM_THREADS": threads,
-                    "NUM_STREAMS": 1,
-                    "PERFORMANCE_HINT": "LATENCY",
-                    # Two actors on a node would both be pinned to its first cores.
-                    "ENABLE_CPU_PINNING": False,
-                },
-            )
+            compiled = _compiled(core, graph, format, threads, group)
         except RuntimeError as error:
             raise Unavailable(f"OpenVINO cannot run it: {error}") from None
         self._request = compiled.create_infer_request()
@@ -81,6 +63,49 @@ class OpenVinoRuntime:
     def fetch(self, pending: Sequence[FloatArray]) -> list[FloatArray]:
         """See `Runtime.fetch`."""
         return list(pending)
+
+
+def compiled_product(weights: FloatArray, format: Format, threads: int) -> Callable[[Any], Any]:
+    """What multiplies matrices with these weights, [n, in] by [in, out], as a network's layer is.
+
+    Raises:
+        Unavailable: see `OpenVinoRuntime`.
+    """
+    openvino, core = _opened(format)
+    from openvino import opset13 as op
+
+    given = op.parameter([-1, weights.shape[0]], np.float32)
+    graph = openvino.Model([op.matmul(given, op.constant(weights), False, False)], [given])
+    request = _compiled(core, graph, format, threads).create_infer_request()
+    return lambda rows: request.infer([rows])[0]
+
+
+def _opened(format: Format) -> tuple[Any, Any]:
+    """OpenVINO and its core, if they can compute in that format here."""
+    try:
+        import openvino
+    except ImportError:
+        raise Unavailable("openvino is not installed") from None
+    core = openvino.Core()
+    if format == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise Unavailable("this CPU has no bf16")
+    return openvino, core
+
+
+def _compiled(core: Any, graph: Any, format: Format, threads: int, group: int = 0) -> Any:
+    return core.compile_model(
+        graph,
+        "CPU",
+        {
+            "INFERENCE_PRECISION_HINT": _HINTS[format],
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": group,
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            # Two actors on a node would both be pinned to its first cores.
+            "ENABLE_CPU_PINNING": False,
+        },
+    )
 
 
 def _graph(openvino: Any, core: Any, network: Network, graphs: Graphs | None) -> Any:
