@@ -454,6 +454,25 @@ def benchmark_scoring(
         job.scoring(size, mix, pairs, rounds, threads, lossy, console)
 
 
+@benchmark_app.command(
+    "ablation", epilog="Example: rerank-batch benchmark ablation --mix long-tail"
+)
+def benchmark_ablation(
+    size: Annotated[str, typer.Option(help="minilm-l6, base or large.")] = "minilm-l6",
+    mix: Annotated[str, typer.Option(help="short, passages or long-tail.")] = "passages",
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs to score in each round.")] = 1000,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each is measured.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of every system.")] = 2,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """What each technique of the scoring engine is worth: all of them, and all but one."""
+    with _command(as_json, verbose) as console:
+        from jobs.benchmarks import scoring as job
+
+        job.ablation(size, mix, pairs, rounds, threads, console)
+
+
 @benchmark_app.command("protocol", epilog="Example: rerank-batch benchmark protocol /tmp/runs")
 def benchmark_protocol(
     root: RootUri,

@@ -50,7 +50,8 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Plan:
-    """Planned queries in the order of their ids, numbered by ``qidx`` from 0, and the rejects."""
+    """Planned queries, numbered by ``qidx`` from 0 in the order of their ids (of their texts where
+    equal ones are not merged), and the rejects."""
 
     queries: pa.Table  # schema.PLAN
     rejects: pa.Table  # schema.REJECTS
@@ -104,7 +105,7 @@ def make_plan(config: QueriesConfig, judged: Collection[str] | None = None) -> P
         reasons = "all left out by queries.head" if left_out.queries else reasons
         raise InputError(f"queries: none of {config.path} can be used ({reasons})")
     rejects = _reject_table(rejected, config.keep_rejected_texts)
-    return Plan(_number(queries), rejects, log_rows, left_out)
+    return Plan(_number(queries, config.dedupe), rejects, log_rows, left_out)
 
 
 def normalise(texts: pa.Array) -> pa.Array:
@@ -340,9 +341,12 @@ def _only_judged(queries: pl.DataFrame, judged: Collection[str]) -> pl.DataFrame
     return queries.filter(pl.col("query_id").is_in(hits["query_id"].implode()))
 
 
-def _number(queries: pl.DataFrame) -> pa.Table:
+def _number(queries: pl.DataFrame, dedupe: bool) -> pa.Table:
+    """The plan in the order of ids. Where equal texts stay several queries they stand side by side,
+    and so in one block, which scores them once."""
+    queries = queries.sort("query_id" if dedupe else ("query", "query_id"))
     flags = [[QUERY_CUT] if cut else [] for cut in queries["cut"]]
-    numbered = queries.sort("query_id").with_row_index(schema.QIDX)
+    numbered = queries.with_row_index(schema.QIDX)
     table = numbered.select(
         pl.col(schema.QIDX).cast(pl.Int64),
         "query_id",

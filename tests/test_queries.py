@@ -336,10 +336,19 @@ def test_an_id_with_two_texts_is_refused_by_name_or_the_first_kept(tmp_path: Pat
 
 def test_without_dedupe_every_id_is_a_query_and_may_stand_once(tmp_path: Path) -> None:
     made = plan(tmp_path, [row("2", "Sort"), row("1", "sort")], dedupe=False)
-    assert made.queries["query_ids"].to_pylist() == [["1"], ["2"]]
-    assert made.queries["query"].to_pylist() == ["sort", "Sort"]
+    assert made.queries["query_ids"].to_pylist() == [["2"], ["1"]]
+    assert made.queries["query"].to_pylist() == ["Sort", "sort"]
     with pytest.raises(InputError, match="more than once, first 1"):
         plan(tmp_path, [row("1", "sort"), row("1", "sort")], dedupe=False)
+
+
+def test_without_dedupe_equal_texts_stand_side_by_side(tmp_path: Path) -> None:
+    """A block scores a pair once, so that what is not merged costs no more than if it were."""
+    rows = [row("4", "sort"), row("3", "zip"), row("2", " sort "), row("1", "zip"), row("0", "map")]
+    made = plan(tmp_path, rows, dedupe=False)
+    assert made.queries["qidx"].to_pylist() == [0, 1, 2, 3, 4]
+    assert made.queries["query_id"].to_pylist() == ["0", "2", "4", "1", "3"]
+    assert made.queries["query"].to_pylist() == ["map", "sort", "sort", "zip", "zip"]
 
 
 def test_judged_only_keeps_queries_and_rejects_that_any_judgement_is_about(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Collection
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,51 @@ def scoring(
                 results.append(_compare(model, size, mix, work, rounds, threads, allow, note))
     tables = [_scoring_table(result) for result in results]
     console.result({"comparisons": [result.to_dict() for result in results]}, *tables)
+
+
+def ablation(
+    size: str, mix: str, pairs: int, rounds: int, threads: int, console: Console
+) -> None:
+    """The engine in float32, and without each of its techniques, alone."""
+    from rerank_batch.benchmarks import ablation as without
+    from rerank_batch.benchmarks import scoring as peers
+    from rerank_batch.scoring.device import pick_device
+
+    _among([size], peers.SIZES, "--size")
+    _among([mix], peers.MIXES, "--mix")
+    mode = modes_for("fp32", (), "auto", pick_device())[0]
+    with tempfile.TemporaryDirectory() as folder:
+        model = peers.write_model(Path(folder) / size, size)
+        work = peers.workload(mix, max(1, pairs // _DEPTH), _DEPTH)
+        note = partial(_note, console, f"{size}, {mix}")
+        systems = without.systems(model, work, mode, threads)
+        timings, _ = peers.measure(systems, rounds, threads, note)
+    table = Table(
+        title=f"{size}, {mix}, {mode}: {len(work.lengths):,} pairs of {work.lengths.mean():.0f} "
+        f"tokens, {threads} threads, {rounds} rounds",
+        title_justify="left",
+    )
+    table.add_column("without")
+    for column in ("pairs/s", "to all", "range", "largest difference"):
+        table.add_column(column, justify="right")
+    for timing in timings:
+        table.add_row(
+            "nothing" if timing.system == without.ALL else timing.system,
+            f"{timing.median:.1f}",
+            f"{timing.ratio:.2f}",
+            f"{timing.ratio_low:.2f}-{timing.ratio_high:.2f}",
+            f"{timing.largest_difference:.1e}",
+        )
+    summary = {
+        "size": size,
+        "mix": mix,
+        "mode": str(mode),
+        "pairs": len(work.lengths),
+        "rounds": rounds,
+        "threads": threads,
+        "systems": [asdict(timing) for timing in timings],
+    }
+    console.result(summary, table)
 
 
 def _compare(

@@ -161,7 +161,7 @@ def predict(folder: Path, work: Workload, batch_size: int, dtype: torch.dtype) -
         )
         return np.asarray(found, np.float32)
 
-    return _timed(scores)
+    return timed_system(scores)
 
 
 def plain_predict(folder: Path, work: Workload, threads: int) -> System:
@@ -220,7 +220,7 @@ def engine(
         Unavailable: there is no such mode here.
     """
     scorer = CrossEncoderScorer(folder, ScorerOptions(mode=mode, threads=threads))
-    return scorer, _timed(lambda: np.concatenate(scorer.score(work.queries, work.documents).values))
+    return scorer, timed_system(lambda: np.concatenate(scorer.score(work.queries, work.documents).values))
 
 
 def measure(
@@ -313,7 +313,9 @@ def _best_rate(product: Callable[[], object], width: int, seconds: float) -> flo
     return best
 
 
-def _timed(scores: Callable[[], NDArray[np.float32]]) -> System:
+def timed_system(scores: Callable[[], NDArray[np.float32]]) -> System:
+    """What gives the scores, with the seconds that took."""
+
     def run() -> tuple[NDArray[np.float32], float]:
         began = time.perf_counter()
         found = scores()

@@ -60,6 +60,22 @@ def test_more_scorers_give_the_same_and_are_compared_round_by_round(config, wher
 
 
 @pytest.mark.slow
+def test_without_any_technique_the_scores_stay_the_same():
+    found = run_json("benchmark", "ablation", "--mix", "short", "--pairs", 20, "--rounds", 1)
+    assert found["mode"].endswith("fp32")
+    assert [each["system"] for each in found["systems"]] == [
+        "all techniques",
+        "last layer for every token",
+        "windows of one query",
+        "one pair a batch",
+        "texts tokenised for every pair",
+        "torch instead of openvino",
+        "predict(32, float32)",
+    ]
+    assert all(each["largest_difference"] < 1e-4 for each in found["systems"])
+
+
+@pytest.mark.slow
 def test_formats_are_compared_on_the_judged_queries(config):
     settings = ("--set", "reranker.runtime=openvino", "--allow", "int8")
     found = run_json("benchmark", "formats", config, *settings)["formats"]
