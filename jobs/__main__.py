@@ -309,7 +309,12 @@ def make_labels(
     out: Annotated[str, typer.Option("--out", help="A folder or s3:// prefix for the dataset.")],
     overrides: Overrides = None,
     run: Annotated[
-        str, typer.Option("--run", help="The finished run to mine; 'latest' is the job's newest.")
+        str,
+        typer.Option(
+            "--run",
+            help="The finished run to mine: 'latest' is the job's newest, 'new' makes one first "
+            "of the configuration's log, index and reranker.",
+        ),
     ] = "latest",
     run_id: RunId = None,
     resume: Resume = None,

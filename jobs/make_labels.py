@@ -13,10 +13,10 @@ from jobs.inputs import versions
 from jobs.judging import judge_lines, plan_line
 from jobs.label_inputs import LabelInputs, plan_label_run, read_label_inputs
 from jobs.progress import RunProgress
-from jobs.rerank import Start, how_to_go_on, new_run_id, owned, rows_per_block
+from jobs.rerank import Start, how_to_go_on, new_run_id, owned, rerank, rows_per_block
 from rerank_batch import schema
 from rerank_batch.config import Config, digest
-from rerank_batch.errors import LabelsLeak, RunConflict
+from rerank_batch.errors import ConfigError, LabelsLeak, RunConflict
 from rerank_batch.labels.dataset import check_target, write_dataset
 from rerank_batch.labels.mining import MineLabels
 from rerank_batch.labels.rows import (
@@ -37,6 +37,7 @@ from rerank_batch.run import (
     Lease,
     Run,
     block_bounds,
+    is_begun,
     refuse_if_taken_over,
     total,
 )
@@ -47,6 +48,10 @@ COMMAND = "make-labels"
 JOB_SUFFIX = "-labels"
 """Label runs are of a job of their own, so that readers of results never meet them."""
 
+NEW = "new"
+"""In the place of a run: make one first, of the configuration's log, index and reranker."""
+
+_SOURCE_SUFFIX = "-source"
 _JOB_CHARS = 57
 
 
@@ -59,6 +64,9 @@ def make_labels(
 ) -> dict[str, Any]:
     """Mine a finished run ('latest': the job's newest) and write a dataset to ``out``.
 
+    With 'new' the run is made first, under the label run's id with `-source` behind it, and not
+    published; the same command with the same id goes on with whichever of the two was stopped.
+
     Returns the dataset card, with where things lie. Of a label run that is complete the dataset is
     written again.
 
@@ -67,9 +75,12 @@ def make_labels(
     """
     labels, target = config.labels, open_root(out)
     check_target(target)
+    start = start or Start()
     with PeakMemory() as memory:
         open_root(config.root).check_writes()
-        resume = start.resume if start is not None else None
+        if source_run == NEW:
+            start, source_run = _make_source(config, console, start)
+        resume = start.resume
         begun = Run.open(open_root(config.root), resume) if resume is not None else None
         inputs = read_label_inputs(config, source_run, console, begun)
         if labels.source == "qrels" and labels.qrels is None and labels.split.held_out is None:
@@ -78,11 +89,11 @@ def make_labels(
                 "them can be measured on their test split alone. To keep judgements apart, give "
                 "labels.qrels and labels.split.held_out"
             )
-        run = _begin(config, inputs, start or Start())
+        run = _begin(config, inputs, start)
         if run.state() == COMPLETE:
             console.note(f"run {run.run_id} is complete: nothing is left to mine")
         else:
-            mine(run, config, inputs, console, take_over=start is not None and start.take_over)
+            mine(run, config, inputs, console, take_over=start.take_over)
         run.publish()
         console.note(f"writing the dataset to {out}")
         card = write_dataset(run, target, labels.formats, labels.tuple_negatives, labels.license)
@@ -98,9 +109,34 @@ def make_labels(
     }
 
 
+def _make_source(config: Config, console: Console, start: Start) -> tuple[Start, str]:
+    """Make the run that is to be mined, or what is left of it; how the label run is begun, and that
+    run's id."""
+    run_id = start.resume or start.run_id or new_run_id(label_job(config))
+    source = run_id + _SOURCE_SUFFIX
+    rerank(config, console, Start(source, None, start.take_over, True), publish=False)
+    if is_begun(open_root(config.root), run_id):
+        return Start(resume=run_id, take_over=start.take_over), source
+    return Start(run_id=run_id, take_over=start.take_over), source
+
+
+def label_job(config: Config) -> str:
+    """The job that the configuration's label runs are of."""
+    return config.job[:_JOB_CHARS] + JOB_SUFFIX
+
+
 def dry_run(config: Config, out: str, source_run: str = "latest") -> dict[str, Any]:
-    """Check every input and say what would be done; nothing is written and nobody is asked."""
+    """Check every input and say what would be done; nothing is written and nobody is asked.
+
+    Raises:
+        ConfigError: the run is yet to be made, which a dry run of `rerank` tells of.
+    """
     check_target(open_root(out))
+    if source_run == NEW:
+        raise ConfigError(
+            "--dry-run cannot look into a run that is yet to be made: `rerank CONFIG --dry-run` "
+            "checks what it is made of"
+        )
     return {"dry_run": True, **plan_label_run(config, source_run), "out": out}
 
 
@@ -152,7 +188,7 @@ def _begin(config: Config, inputs: LabelInputs, start: Start) -> Run:
         return run
     planned = inputs.plan.queries.num_rows
     block_rows = rows_per_block(config, planned)
-    job = config.job[:_JOB_CHARS] + JOB_SUFFIX
+    job = label_job(config)
     return Run.create(
         root,
         start.run_id or new_run_id(job),

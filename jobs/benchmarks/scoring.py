@@ -53,9 +53,7 @@ def scoring(
     console.result({"comparisons": [result.to_dict() for result in results]}, *tables)
 
 
-def ablation(
-    size: str, mix: str, pairs: int, rounds: int, threads: int, console: Console
-) -> None:
+def ablation(size: str, mix: str, pairs: int, rounds: int, threads: int, console: Console) -> None:
     """The engine in float32, and without each of its techniques, alone."""
     from rerank_batch.benchmarks import ablation as without
     from rerank_batch.benchmarks import scoring as peers

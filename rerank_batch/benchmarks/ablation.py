@@ -1,4 +1,4 @@
-"""What each technique of the scoring engine is worth: everything, and everything but one of them."""
+"""What each technique of the scoring engine is worth: all of them, and all but one."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,7 +33,9 @@ def systems(folder: Path, work: Workload, mode: Mode, threads: int) -> dict[str,
     tokenizer, runtime = engine.tokenizer, engine.runtime
     found = {
         ALL: _scores(engine, work),
-        "last layer for every token": _scores(_whole_last_layer(folder, engine, mode, threads), work),
+        "last layer for every token": _scores(
+            _whole_last_layer(folder, engine, mode, threads), work
+        ),
         "windows of one query": _scores(engine, work, one_by_one=True),
         "one pair a batch": _scores(PairEngine(tokenizer, runtime, TokenBudget(1)), work),
         "texts tokenised for every pair": _scores(

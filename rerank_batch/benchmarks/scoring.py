@@ -220,7 +220,9 @@ def engine(
         Unavailable: there is no such mode here.
     """
     scorer = CrossEncoderScorer(folder, ScorerOptions(mode=mode, threads=threads))
-    return scorer, timed_system(lambda: np.concatenate(scorer.score(work.queries, work.documents).values))
+    return scorer, timed_system(
+        lambda: np.concatenate(scorer.score(work.queries, work.documents).values)
+    )
 
 
 def measure(
