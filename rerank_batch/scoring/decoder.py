@@ -38,7 +38,7 @@ class Decoder:
     weights, or the difference of two. That product is computed in float32.
     """
 
-    even = True
+    even, ahead = True, 1
 
     def __init__(self, transformer: Any, head: Tensor, device: str) -> None:
         self._transformer = transformer.to(device).eval()

@@ -4,6 +4,7 @@ Knows a loaded sentence-transformers model as a source of weights, tokenizer and
 held to what the model itself gives for a few samples before it is used.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -140,15 +141,24 @@ class TextEngine:
     ) -> NDArray[np.bool_]:
         """Hand ``take`` the numbers of texts, their batch and the vectors of all its tokens.
 
-        Returns which texts were cut. Of each micro-batch nothing is kept.
+        Returns which texts were cut. Nothing is kept but of the batches that are being worked on.
         """
         rows = self.tokenizer.rows(texts)
+        pending: deque[tuple[IntArray, TokenBatch, Any]] = deque()
+
+        def take_first() -> None:
+            which, batch, found = pending.popleft()
+            take(which, batch, self.runtime.fetch([found])[0])
 
         def forward(which: IntArray) -> None:
             batch = rows.batch(which)
-            take(which, batch, self.runtime.fetch([self.runtime.run(batch)])[0])
+            pending.append((which, batch, self.runtime.run(batch)))
+            if len(pending) > self.runtime.ahead:
+                take_first()
 
         self.budget.each(rows.lengths, forward, self.runtime.even)
+        while pending:
+            take_first()
         return rows.truncated
 
 

@@ -8,7 +8,9 @@ import json
 import math
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +34,11 @@ _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
 class OpenVinoRuntime:
-    """Runs the network on the CPU with that many threads.
+    """Runs the network on the CPU with that many threads, each at a batch of its own.
 
-    What it gives for a text does not depend, to the last bit, on how many others are in the batch.
+    Threads that share a batch wait for each other at every layer, so that whatever takes one core
+    for a moment stops them all. What it gives for a text does not depend, to the last bit, on how
+    many others are in the batch.
 
     Raises:
         Unavailable: OpenVINO is not installed, cannot express the network, or the CPU has no
@@ -47,22 +51,35 @@ class OpenVinoRuntime:
         openvino, core = _opened(format)
         self._tokens = network.read == "tokens"
         self.even = True
+        self.ahead = threads
         try:
             graph = _graph(openvino, core, network, graphs)
             group = _use_int8_weights(graph) if format == "int8" else 0
-            compiled = _compiled(core, graph, format, threads, group)
+            compiled = _compiled(core, graph, format, threads, threads, group)
         except RuntimeError as error:
             raise Unavailable(f"OpenVINO cannot run it: {error}") from None
-        self._request = compiled.create_infer_request()
+        self._compiled = compiled
+        self._of_thread = threading.local()
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="openvino")
+        self._room = threading.BoundedSemaphore(threads + 1)
 
-    def run(self, batch: TokenBatch) -> FloatArray:
-        """See `Runtime.run`."""
-        found: FloatArray = self._request.infer(list(batch.even()))[0]
-        return np.concatenate(found) if self._tokens else found.copy()
+    def run(self, batch: TokenBatch) -> "Future[FloatArray]":
+        """See `Runtime.run`: waits while every thread has a batch and one more is there."""
+        self._room.acquire()
+        return self._threads.submit(self._infer, batch)
 
-    def fetch(self, pending: Sequence[FloatArray]) -> list[FloatArray]:
+    def fetch(self, pending: Sequence["Future[FloatArray]"]) -> list[FloatArray]:
         """See `Runtime.fetch`."""
-        return list(pending)
+        return [each.result() for each in pending]
+
+    def _infer(self, batch: TokenBatch) -> FloatArray:
+        try:
+            if not hasattr(self._of_thread, "request"):
+                self._of_thread.request = self._compiled.create_infer_request()
+            found: FloatArray = self._of_thread.request.infer(list(batch.even()))[0]
+            return np.concatenate(found) if self._tokens else found.copy()
+        finally:
+            self._room.release()
 
 
 def compiled_product(weights: FloatArray, format: Format, threads: int) -> Callable[[Any], Any]:
@@ -76,7 +93,7 @@ def compiled_product(weights: FloatArray, format: Format, threads: int) -> Calla
 
     given = op.parameter([-1, weights.shape[0]], np.float32)
     graph = openvino.Model([op.matmul(given, op.constant(weights), False, False)], [given])
-    request = _compiled(core, graph, format, threads).create_infer_request()
+    request = _compiled(core, graph, format, threads, 1).create_infer_request()
     return lambda rows: request.infer([rows])[0]
 
 
@@ -92,7 +109,9 @@ def _opened(format: Format) -> tuple[Any, Any]:
     return openvino, core
 
 
-def _compiled(core: Any, graph: Any, format: Format, threads: int, group: int = 0) -> Any:
+def _compiled(
+    core: Any, graph: Any, format: Format, threads: int, streams: int, group: int = 0
+) -> Any:
     return core.compile_model(
         graph,
         "CPU",
@@ -100,8 +119,7 @@ def _compiled(core: Any, graph: Any, format: Format, threads: int, group: int = 
             "INFERENCE_PRECISION_HINT": _HINTS[format],
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": group,
             "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": streams,
             # Two actors on a node would both be pinned to its first cores.
             "ENABLE_CPU_PINNING": False,
         },

@@ -21,10 +21,12 @@ class Unavailable(ModelError):
 class Runtime(Protocol):
     """Runs batches; what it gives for one may still be on its way until it is fetched.
 
-    ``even``: the texts of a batch have to be of one length.
+    ``even``: the texts of a batch have to be of one length. ``ahead``: how many batches are worked
+    on at a time; who runs fewer before fetching leaves it idle.
     """
 
     even: bool
+    ahead: int
 
     def run(self, batch: TokenBatch) -> Any:
         """Start the batch."""

@@ -30,6 +30,7 @@ class TorchRuntime:
         self._network = network.to(device=device, dtype=_TYPES[format]).eval()
         self._device = torch.device(device)
         self._cuda = self._device.type == "cuda"
+        self.ahead = 1
         self.even = not (self._cuda and format == "bf16" if packed is None else packed)
 
     @torch.inference_mode()

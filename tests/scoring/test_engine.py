@@ -122,6 +122,36 @@ def test_by_openvino_a_score_does_not_depend_on_the_company(tmp_path, format):
         )
 
 
+@pytest.mark.parametrize("threads", [2, 5])
+def test_by_openvino_every_thread_gives_what_one_thread_gives(tmp_path, threads):
+    """To the last bit, and in order: threads work on batches of their own, which end as they do."""
+    folder = write_model(tmp_path, "bert")
+    alone = scores(scorer(folder, OPENVINO, threads=1, batch_tokens=64))
+    several = scorer(folder, OPENVINO, threads=threads, batch_tokens=64)
+    assert several.runtime.runtime.ahead == threads
+    for _ in range(5):
+        np.testing.assert_array_equal(scores(several), alone)
+
+
+def test_what_fails_in_a_thread_is_raised_and_leaves_room_for_the_next(tmp_path, monkeypatch):
+    made = scorer(write_model(tmp_path, "bert"), OPENVINO, threads=2, batch_tokens=64)
+    good = scores(made)
+    runtime = made.runtime.runtime
+    with monkeypatch.context() as patched:
+        patched.setattr(runtime, "_of_thread", Fails())
+        with pytest.raises(RuntimeError, match="no more"):
+            scores(made)
+    np.testing.assert_array_equal(scores(made), good)
+
+
+class Fails:
+    """In the place of a thread's own things: its network fails on every batch."""
+
+    @property
+    def request(self):
+        raise RuntimeError("no more")
+
+
 def test_windows_of_few_pairs_give_the_same(model, monkeypatch):
     ours = scorer(model)
     whole = scores(ours)
@@ -219,6 +249,8 @@ def test_auto_takes_no_lossy_format_that_is_not_allowed():
 
 class Sleeper:
     """A runtime that takes so long."""
+
+    ahead = 1
 
     def __init__(self, seconds):
         self.seconds = seconds
