@@ -36,8 +36,9 @@ class Asked:
 def scaling(config_file: Path, overrides: list[str], asked: Asked, console: Console) -> None:
     """Run a job with each number of scorers, round by round, each run a process of its own.
 
-    A first run that does not count decides the mode and warms caches. Rates are pairs over the
-    seconds from a started Ray to the last commit, in which every scorer loads its model.
+    A first run that does not count decides the mode and warms caches. Rates of the whole are pairs
+    over the seconds from a started Ray to the last commit, in which every scorer loads its model
+    and the last ones wait for each other; those of scoring are over the seconds that scorers score.
 
     Raises:
         ConfigError: nothing is scored, or the numbers cannot be compared.
@@ -47,6 +48,7 @@ def scaling(config_file: Path, overrides: list[str], asked: Asked, console: Cons
     place = f"{config.root.rstrip('/')}/bench-{secrets.token_hex(3)}"
     work = _Work(config_file, (*overrides, "cache.enabled=false", f"root={place}"), place)
     rates: dict[int, list[float]] = {actors: [] for actors in asked.actors}
+    scoring: dict[int, list[float]] = {actors: [] for actors in asked.actors}
     first: pa.Table | None = None
     same = True
     for number in range(asked.rounds + 1):
@@ -62,6 +64,7 @@ def scaling(config_file: Path, overrides: list[str], asked: Asked, console: Cons
             same = same and found.equals(first)
             if number:
                 rates[actors].append(rate)
+                scoring[actors].append(final["pairs"] * actors / _scoring_seconds(final))
     least = asked.actors[0]
     summary = {
         "config": str(config_file),
@@ -72,7 +75,13 @@ def scaling(config_file: Path, overrides: list[str], asked: Asked, console: Cons
         "nodes": asked.nodes,
         "rounds": asked.rounds,
         "same_results": same,
-        "scorers": [_compared(actors, rates[actors], rates[least]) for actors in asked.actors],
+        "scorers": [
+            {
+                **_compared(actors, rates[actors], rates[least]),
+                "scoring": _compared(actors, scoring[actors], scoring[least]),
+            }
+            for actors in asked.actors
+        ],
     }
     console.result(summary, _table(summary), f"results: {verdict(same)}")
 
@@ -126,6 +135,14 @@ def _cluster(config: Config, asked: Asked, actors: int) -> Iterator[dict[str, st
         yield {**own, "RAY_ADDRESS": address}
 
 
+def _scoring_seconds(final: Mapping[str, Any]) -> float:
+    """Seconds of all scorers together, of every stage that scores."""
+    seconds: float = sum(
+        took for name, took in final["seconds"].items() if name.startswith("rerank")
+    )
+    return max(seconds, 1e-9)
+
+
 def _compared(actors: int, rates: Sequence[float], least: Sequence[float]) -> dict[str, Any]:
     ratios = [rate / of_least for rate, of_least in zip(rates, least, strict=True)]
     return {
@@ -146,14 +163,18 @@ def _table(summary: dict[str, Any]) -> Table:
         f"{summary['threads']} threads each, {where}",
         title_justify="left",
     )
-    for column in ("scorers", "pairs/s", "range", "times the first", "range"):
+    table.add_column("scorers", justify="right")
+    table.add_column("of")
+    for column in ("pairs/s", "range", "times the first", "range"):
         table.add_column(column, justify="right")
-    for each in summary["scorers"]:
-        table.add_row(
-            str(each["actors"]),
-            f"{each['median']:,}",
-            f"{each['low']:,} to {each['high']:,}",
-            f"{each['ratio']:.2f}",
-            f"{each['ratio_low']:.2f} to {each['ratio_high']:.2f}",
-        )
+    for whole in summary["scorers"]:
+        for what, each in (("the whole", whole), ("scoring", whole["scoring"])):
+            table.add_row(
+                str(each["actors"]),
+                what,
+                f"{each['median']:,}",
+                f"{each['low']:,} to {each['high']:,}",
+                f"{each['ratio']:.2f}",
+                f"{each['ratio_low']:.2f} to {each['ratio_high']:.2f}",
+            )
     return table

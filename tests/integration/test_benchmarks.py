@@ -57,6 +57,8 @@ def test_more_scorers_give_the_same_and_are_compared_round_by_round(config, wher
     one, two = found["scorers"]
     assert (one["actors"], two["actors"], one["ratio"]) == (1, 2, 1)
     assert two["ratio"] == pytest.approx(two["median"] / one["median"], rel=0.05)
+    assert one["scoring"]["median"] > one["median"], "loading a model is not scoring"
+    assert two["scoring"]["ratio"] > 0
 
 
 @pytest.mark.slow
