@@ -20,7 +20,8 @@ def test_labels_straight_from_a_log_an_index_and_a_teacher(built_config, tmp_pat
     settings["root"] = str(tmp_path / "runs")
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(settings))
-    asked = ("--set", "labels.source=teacher", "--run-id", "mine")
+    split = ("--set", "labels.split.dev=0.4", "--set", "labels.split.test=0")
+    asked = ("--set", "labels.source=teacher", *split, "--run-id", "mine")
 
     card = run_json("make-labels", config, "--out", tmp_path / "new", "--run", "new", *asked)
     assert card["source"]["run"] == "mine-source"
@@ -29,7 +30,8 @@ def test_labels_straight_from_a_log_an_index_and_a_teacher(built_config, tmp_pat
     assert sum(card["rows"].values()) > 0
     root = open_root(settings["root"])
     assert verify_run(Run.open(root, "mine-source")).faults == []
-    assert not root.sizes("jobs/"), "a run that is made to be mined is not what readers get"
+    latest = list(root.sizes("jobs/"))
+    assert latest == ["jobs/test-labels/latest.json"], "a run to be mined is not what readers get"
 
     again = run_json("make-labels", config, "--out", tmp_path / "again", "--run", "new", *asked)
     assert again["run"] == card["run"]
