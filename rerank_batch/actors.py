@@ -21,22 +21,26 @@ def share_actors(stages: Sequence[StageSpec], cpus: float, gpus: float) -> list[
     They are those of the stage that reserves most, and are named after it. GPUs are not kept
     waiting: where there is one, nothing is shared.
     """
-    if cpus >= MANY_CPUS or gpus:
+    willing = [stage for stage in stages if not stage.alone]
+    if cpus >= MANY_CPUS or gpus or not willing:
         return list(stages)
-    heaviest = max((stage.pool.num_cpus for stage in stages if not stage.alone), default=0.0)
-    size = next((s.pool.size for s in stages if s.pool.num_cpus == heaviest), 0)
+    heaviest = max(willing, key=_reserved)
 
     def may_share(stage: StageSpec) -> bool:
-        return not stage.alone and stage.pool.size in (1, size)
+        return not stage.alone and stage.pool.size in (1, heaviest.pool.size)
 
     placed: list[StageSpec] = []
     for share, neighbours in groupby(stages, may_share):
         listed = list(neighbours)
         if share and len(listed) > 1:
-            host = max(listed, key=lambda stage: stage.pool.num_cpus)
+            host = max(listed, key=_reserved)
             listed = [replace(stage, pool=host.pool, actor=host.name) for stage in listed]
         placed += listed
     return placed
+
+
+def _reserved(stage: StageSpec) -> float:
+    return stage.pool.num_cpus
 
 
 def by_actor(stages: Sequence[StageSpec]) -> list[tuple[StageSpec, ...]]:

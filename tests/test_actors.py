@@ -12,23 +12,13 @@ from rerank_batch.events import drain
 from rerank_batch.pipeline import _Actor, map_stages
 from rerank_batch.pools import plan_pools
 from rerank_batch.stages import StageSpec
-from tests.test_pipeline import Recorder
-
-
-class Append:
-    """Adds a column that says how many threads it was given."""
-
-    def __init__(self, column, threads=1):
-        self.column, self.threads = column, threads
-
-    def __call__(self, table):
-        return table.append_column(self.column, pa.array([self.threads] * table.num_rows))
+from tests.test_pipeline import AddOne, Recorder
 
 
 def stage(name, pool, alone=False):
     columns = ("x", "encode", "retrieve", "rerank", "assemble")
     output = pa.schema([(c, pa.int64()) for c in columns[: columns.index(name) + 1]])
-    return StageSpec(name, Append, {"column": name}, pool, output, alone=alone)
+    return StageSpec(name, AddOne, {"column": name}, pool, output, alone=alone)
 
 
 def job(cpus, gpus=0, *, paid=False, **compute):
