@@ -131,7 +131,9 @@ class QueriesConfig(Section):
     which are personal data. In ``path`` and in the values of ``filter``, ``{date}`` stands for the
     day of the night, by default today in UTC, and ``{yesterday}`` for the day before it, written
     2026-01-02 or as strftime has it: ``{yesterday:%Y/%m/%d}``. ``date`` is that day, once it is
-    known. ``head`` leaves rare queries out.
+    known. ``head`` leaves rare queries out. Without ``dedupe`` every row is a query of its own;
+    equal texts stand side by side, so a block scores their pairs once, and two blocks do where the
+    border between them divides equal texts.
     """
 
     path: Location
