@@ -103,6 +103,9 @@ def _opened(format: Format) -> tuple[Any, Any]:
         import openvino
     except ImportError:
         raise Unavailable("openvino is not installed") from None
+    # Its binding looks numpy up when an array first crosses it. Of two threads that are first at
+    # once one holds the lock of that look-up, the other the interpreter's, for ever.
+    _ = openvino.Tensor(np.zeros(1, np.float32)).data
     core = openvino.Core()
     if format == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise Unavailable("this CPU has no bf16")

@@ -1,6 +1,8 @@
 """The engine gives what sentence-transformers gives, whatever the model's shape and the runtime."""
 
 import logging
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -18,11 +20,13 @@ from rerank_batch.scoring.engine import PairEngine
 from rerank_batch.scoring.library import Library
 from rerank_batch.scoring.modes import Graphs, Mode, modes_for
 from rerank_batch.scoring.network import pair_network
+from rerank_batch.scoring.openvino_runtime import OpenVinoRuntime
 from rerank_batch.scoring.packing import TokenBudget
 from rerank_batch.scoring.runtime import Unavailable
 from rerank_batch.scoring.tokens import PairTokenizer
 from rerank_batch.scoring.torch_runtime import TorchRuntime
 from tests.conftest import sentences
+from tests.scoring import first_arrays
 from tests.scoring.models import SHAPES, write_model
 
 TORCH, OPENVINO = Mode("torch", "fp32"), Mode("openvino", "fp32")
@@ -235,6 +239,15 @@ def test_an_exported_network_is_kept_under_the_models_fingerprint(tmp_path):
     (kept / "graph.xml").write_text("damaged")
     mended = scores(scorer(folder, OPENVINO, graphs=Graphs(tmp_path / "graphs", "print")))
     np.testing.assert_array_equal(mended, first)
+
+
+def test_threads_that_are_first_to_use_a_kept_network_do_not_wait_for_each_other(tmp_path):
+    """They did, now and then at a start, before the runtime made OpenVINO's binding look numpy up alone."""
+    folder, graphs = write_model(tmp_path / "model", "bert"), tmp_path / "graphs"
+    OpenVinoRuntime(first_arrays.read_network(folder), "fp32", 2, Graphs(graphs, "print"))
+    command = [sys.executable, "-m", "tests.scoring.first_arrays", str(folder), str(graphs)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["0"]
 
 
 def test_auto_takes_no_lossy_format_that_is_not_allowed():
