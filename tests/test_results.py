@@ -76,7 +76,7 @@ def test_only_finished_runs_can_be_opened(root: Root) -> None:
 
 def test_a_complete_run_that_is_not_published_is_opened_by_its_id_only(root: Root) -> None:
     complete_run(root)
-    with pytest.raises(RunConflict, match="'nightly' has no finished run .* runs list"):
+    with pytest.raises(RunConflict, match=r"'nightly' has no finished run .* runs list"):
         open_results(root.uri, "nightly")
     assert len(rows(open_results(root.uri, "nightly", "run-1"))) == 10
 

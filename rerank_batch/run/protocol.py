@@ -589,8 +589,8 @@ def latest_run(root: Root, job: str) -> Run:
     latest = read_latest(root, job)
     if latest is None:
         raise RunConflict(
-            f"job {job!r} has no finished run under {root.uri} that is its latest. Runs of evaluate "
-            f"and those that failed a guard are named by id: rerank-batch runs list {root.uri}"
+            f"job {job!r} has no finished run under {root.uri} that is its latest. Runs of "
+            f"evaluate and those that failed a guard are named by id: rerank-batch runs list {root.uri}"
         )
     return Run.open(root, latest["run_id"])
 

@@ -242,7 +242,7 @@ def test_an_exported_network_is_kept_under_the_models_fingerprint(tmp_path):
 
 
 def test_threads_that_are_first_to_use_a_kept_network_do_not_wait_for_each_other(tmp_path):
-    """They did, now and then at a start, before the runtime made OpenVINO's binding look numpy up alone."""
+    """They did, now and then, before one thread made OpenVINO's binding look numpy up."""
     folder, graphs = write_model(tmp_path / "model", "bert"), tmp_path / "graphs"
     OpenVinoRuntime(first_arrays.read_network(folder), "fp32", 2, Graphs(graphs, "print"))
     command = [sys.executable, "-m", "tests.scoring.first_arrays", str(folder), str(graphs)]
