@@ -590,7 +590,8 @@ def latest_run(root: Root, job: str) -> Run:
     if latest is None:
         raise RunConflict(
             f"job {job!r} has no finished run under {root.uri} that is its latest. Runs of "
-            f"evaluate and those that failed a guard are named by id: rerank-batch runs list {root.uri}"
+            "evaluate and those that failed a guard are named by id: "
+            f"rerank-batch runs list {root.uri}"
         )
     return Run.open(root, latest["run_id"])
 
