@@ -5,6 +5,7 @@ a second to look for work. On two cores, where scoring takes both, that costs mo
 encoding and searching a block beside scoring another one needs a core that is free.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -18,8 +19,8 @@ MANY_CPUS = 4
 def share_actors(stages: Sequence[StageSpec], cpus: float, gpus: float) -> list[StageSpec]:
     """The same stages; on a small machine, neighbours that may share actors have them in common.
 
-    They are those of the stage that reserves most, and are named after it. GPUs are not kept
-    waiting: where there is one, nothing is shared.
+    They are those of the stage that reserves most, and are named after it; each keeps its number of
+    threads. GPUs are not kept waiting: where there is one, nothing is shared.
     """
     willing = [stage for stage in stages if not stage.alone]
     if cpus >= MANY_CPUS or gpus or not willing:
@@ -34,9 +35,16 @@ def share_actors(stages: Sequence[StageSpec], cpus: float, gpus: float) -> list[
         listed = list(neighbours)
         if share and len(listed) > 1:
             host = max(listed, key=_reserved)
-            listed = [replace(stage, pool=host.pool, actor=host.name) for stage in listed]
+            listed = [_hosted(stage, host) for stage in listed]
         placed += listed
     return placed
+
+
+def _hosted(stage: StageSpec, host: StageSpec) -> StageSpec:
+    """With its own number of threads: torch's last digits depend on it, and no result on where a
+    stage runs."""
+    pool = replace(host.pool, threads=stage.pool.threads)
+    return replace(stage, pool=pool, actor=host.name)
 
 
 def _reserved(stage: StageSpec) -> float:
@@ -46,3 +54,9 @@ def _reserved(stage: StageSpec) -> float:
 def by_actor(stages: Sequence[StageSpec]) -> list[tuple[StageSpec, ...]]:
     """Neighbours that share actors, together."""
     return [tuple(each) for _, each in groupby(stages, lambda stage: stage.actor or stage.name)]
+
+
+def use_threads(threads: int) -> None:
+    """Torch has one number of threads for a process, and stages that share it have one each."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(threads)

@@ -34,7 +34,7 @@ from ray.experimental import internal_kv
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rerank_batch import errors, schema
-from rerank_batch.actors import by_actor
+from rerank_batch.actors import by_actor, use_threads
 from rerank_batch.config import ComputeConfig
 from rerank_batch.errors import ComputeError, RerankBatchError
 from rerank_batch.events import CPU_SECONDS, add, drain
@@ -313,8 +313,10 @@ def map_stages(dataset: Dataset, specs: Sequence[StageSpec]) -> Dataset:
         zero_copy_batch=True,
         num_cpus=pool.num_cpus,
         num_gpus=pool.num_gpus,
+        # What kills its actor again and again ends with the restarts. Retries are not counted: all
+        # of them fail at once while a node is dead and Ray does not know it yet, some 15 s.
         max_restarts=_RETRIES,
-        max_task_retries=_RETRIES,
+        max_task_retries=-1,
     )
 
 
@@ -339,6 +341,7 @@ class _Actor:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         for stage in self._stages:
+            use_threads(stage.threads)
             table = stage(table)
         return table
 
@@ -355,6 +358,7 @@ class _Stage:
             name: ray.get(value) if isinstance(value, ray.ObjectRef) else value
             for name, value in kwargs.items()
         }
+        self.threads = spec.pool.threads
         self._name = spec.name
         self._output = spec.output
         self._stage = spec.stage(**given, threads=spec.pool.threads)

@@ -4,13 +4,14 @@ import json
 
 import pyarrow as pa
 import pytest
+import torch
 
 from rerank_batch import schema
 from rerank_batch.actors import by_actor, share_actors
 from rerank_batch.config import ComputeConfig
 from rerank_batch.events import drain
 from rerank_batch.pipeline import _Actor, map_stages
-from rerank_batch.pools import plan_pools
+from rerank_batch.pools import Pool, plan_pools
 from rerank_batch.stages import StageSpec
 from tests.test_pipeline import AddOne, Recorder
 
@@ -40,10 +41,34 @@ def test_on_a_small_machine_one_process_does_a_whole_block(cpus):
     planned = job(cpus)
     stages = share_actors(planned, cpus, 0)
     assert names(stages) == [["encode", "retrieve", "rerank", "assemble"]]
-    assert {each.pool for each in stages} == {planned[2].pool}, "it reserves what scoring does"
+    host = planned[2].pool
+    assert {each.pool.num_cpus for each in stages} == {host.num_cpus}, "what scoring reserves"
+    assert [s.pool.threads for s in stages] == [s.pool.threads for s in planned], "and no other"
     asked = map_stages(Recorder(), stages)
     assert asked.function.__name__ == "rerank"
     assert asked.arguments["num_cpus"] == planned[2].pool.num_cpus
+
+
+def test_stages_that_share_a_process_compute_with_their_own_threads():
+    """torch has one number of threads for all of them, and its last digits depend on it."""
+    output = pa.schema([("threads", pa.int64())])
+    specs = [
+        StageSpec(name, Threads, {}, Pool(1, 2.0, threads=threads), output)
+        for name, threads in (("encode", 1), ("rerank", 2))
+    ]
+    actor = _Actor(specs, [{}, {}])
+    assert actor(pa.table({"threads": [0]})).column("threads").to_pylist() == [12]
+
+
+class Threads:
+    """Appends torch's number of threads to what other stages had, as another digit."""
+
+    def __init__(self, threads):
+        assert threads in (1, 2)
+
+    def __call__(self, table):
+        digits = [10 * each + torch.get_num_threads() for each in table["threads"].to_pylist()]
+        return pa.table({"threads": digits})
 
 
 def test_two_scorers_do_their_own_encoding():

@@ -22,7 +22,7 @@ from jobs.groups import divide
 from jobs.inputs import read_inputs
 from jobs.modes import modes_of
 from jobs.rerank import build_stages, scorer_uses, searches_of
-from rerank_batch.actors import share_actors
+from rerank_batch.actors import share_actors, use_threads
 from rerank_batch.collection import located
 from rerank_batch.config import Config, Lossy, load_config
 from rerank_batch.errors import ComputeError, ConfigError
@@ -162,15 +162,15 @@ class _PlainLoop:
     def run(self, config: Config, run: Run) -> None:
         """What the run's stages make of its plan, block by block."""
         specs = _stages_here(config, run)
-        stages = [
-            (spec.name, spec.stage(**spec.kwargs, threads=spec.pool.threads)) for spec in specs
-        ]
+        stages = [(spec, spec.stage(**spec.kwargs, threads=spec.pool.threads)) for spec in specs]
         for number in range(len(run.blocks())):
             table = run.read_block(number)
-            for name, stage in stages:
+            for spec, stage in stages:
+                use_threads(spec.pool.threads)
                 began = time.perf_counter()
                 table = stage(table)
-                self.seconds[name] = self.seconds.get(name, 0) + time.perf_counter() - began
+                took = time.perf_counter() - began
+                self.seconds[spec.name] = self.seconds.get(spec.name, 0) + took
             self.blocks.append(table)
 
 
