@@ -68,6 +68,8 @@ def write_project(folder: Path, base: Path, root: str, inputs: str, queries: int
     config["root"] = root
     config["job"] = "chaos"
     config["retrieval"] = {"depth": 20}
+    # Else every run but the first would find all its scores known, and nothing left to disturb.
+    config["cache"] = {"enabled": False}
     config["compute"] = {"block_rows": BLOCK_ROWS, "cpus": 2}
     config["storage"] = {"cache": str(folder / "cache"), "lease_seconds": LEASE_SECONDS}
     file = folder / "config.yaml"

@@ -204,7 +204,7 @@ def test_a_driver_that_is_told_to_end_says_how_to_go_on_and_gives_its_lease_back
 @pytest.mark.slow
 def test_poison_is_rejected_alone_and_everybody_else_gets_the_same_scores(project):
     """A query that raises, one that gives no number, and a model that runs out of memory."""
-    poison = sabotaged(project, "fail-on:winter,nan-on:summer,memory:500", local=True)
+    poison = sabotaged(project, "fail-on:winter,nan-on:summer,memory:90", local=True)
     done = succeed(
         poison.run("rerank", project.config, "--run-id", "poisoned", "-v", "--json",
                    "--set", "limits.max_rejects=0.9")
