@@ -716,7 +716,7 @@ def benchmark_labels(
 def benchmark_update(
     config: ConfigFile,
     overrides: Overrides = None,
-    documents: Annotated[int, typer.Option(min=100, help="Documents to make up.")] = 100_000,
+    documents: Annotated[int, typer.Option(min=100, help="Documents to make up.")] = 40_000,
     share: Annotated[float, typer.Option(min=0, max=0.3, help="Share of them to change.")] = 0.01,
     as_json: AsJson = False,
     verbose: Verbose = False,

@@ -37,6 +37,19 @@ def test_queries_are_distinct_and_a_longer_list_begins_with_a_shorter_one():
         SOURCE.distinct_queries(10_000)
 
 
+def test_queries_that_a_plan_would_merge_are_one():
+    source = Source.of(SOURCE.titles, [], ["sort rows", "Sort Rows", "read files", "READ files"])
+    found = [query.lower() for query in source.distinct_queries(4)]
+    assert sorted(found) == [
+        "read files files",
+        "read files rows",
+        "sort rows files",
+        "sort rows rows",
+    ]
+    with pytest.raises(ValueError, match="make only 4 others"):
+        source.distinct_queries(5)
+
+
 def test_every_query_is_in_the_log_and_some_are_there_often(tmp_path):
     queries = SOURCE.distinct_queries(12)
     assert write_log(queries, tmp_path / "log.parquet") == 18

@@ -73,21 +73,22 @@ class Source:
         return pa.table({"doc_id": ids, "title": titles, "text": texts})
 
     def distinct_queries(self, count: int) -> list[str]:
-        """So many different queries, each the beginning of one and the end of another.
+        """So many queries that no plan merges, each the beginning of one and the end of another.
 
-        The first of them are the same whatever ``count``.
+        They differ by more than case. The first of them are the same whatever ``count``.
 
         Raises:
             ValueError: there are not so many.
         """
         rng = np.random.default_rng([self.seed, _QUERIES])
-        found: dict[str, None] = {}
+        found: dict[str, str] = {}
         for _ in range(20):
             for one, other in rng.integers(0, len(self.queries), (2 * count + 100, 2)).tolist():
                 head, tail = self.queries[one].split(), self.queries[other].split()
-                found[" ".join([*head[: len(head) // 2 + 1], *tail[len(tail) // 2 :]])] = None
+                query = " ".join([*head[: len(head) // 2 + 1], *tail[len(tail) // 2 :]])
+                found.setdefault(query.lower(), query)
                 if len(found) == count:
-                    return list(found)
+                    return list(found.values())
         raise ValueError(f"{len(self.queries)} queries make only {len(found)} others, not {count}")
 
     def vocabulary(self) -> list[str]:
