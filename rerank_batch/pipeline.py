@@ -220,23 +220,28 @@ def commit_tables(files: Sequence[str], writer: BlockWriter) -> Iterator[BlockDo
 def on_worker(function: Callable[..., T], pool: Pool, *arguments: Any) -> T:
     """Call a function where an actor of the pool would run, and wait for what it returns."""
     with _clear_errors():
-        task = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(function)
-        result: T = ray.get(task.remote(*arguments))
+        task = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(_call)
+        result: T = ray.get(task.remote(function, *arguments))
         return result
 
 
 def on_every_node(function: Callable[..., T], *arguments: Any) -> list[T]:
     """Call a function on each node that actors may run on."""
     with _clear_errors():
-        here = ray.remote(num_cpus=LIGHT_CPUS)(function)
+        here = ray.remote(num_cpus=LIGHT_CPUS)(_call)
         tasks = [
             here.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
-            ).remote(*arguments)
+            ).remote(function, *arguments)
             for node in _working_nodes()
         ]
         results: list[T] = ray.get(tasks)
         return results
+
+
+def _call(function: Callable[..., T], *arguments: Any) -> T:
+    """What Ray takes as a task is a plain function; methods and partials travel as its argument."""
+    return function(*arguments)
 
 
 def _working_nodes() -> list[dict[str, Any]]:
@@ -598,6 +603,8 @@ def _read(reads: Sequence[Callable[[], Iterable[pa.Table]]]) -> Dataset:
 
 
 def _tasks() -> TaskPoolStrategy:
+    if not ray.is_initialized():  # a reader of results, who leaves that to Ray as with its own data
+        ray.init()
     return TaskPoolStrategy(size=tasks_at_once(ray.cluster_resources().get("CPU", 1)))
 
 

@@ -280,7 +280,6 @@ def bucket(project, tmp_path_factory):
         os.environ.update(saved)
 
 
-@pytest.mark.slow
 def test_a_job_with_every_path_in_a_bucket_makes_the_same_content(bucket, reference, tmp_path):
     """Corpus, log, judgements, index, results, report: nothing but the node cache is local."""
     place, _ = bucket
@@ -298,8 +297,9 @@ def test_a_job_with_every_path_in_a_bucket_makes_the_same_content(bucket, refere
         env={**place.environment, "RAY_ADDRESS": "local"},
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+    assert counted.returncode == 0, counted.stderr[-3000:]
     assert counted.stdout.split()[-1] == str(QUERIES)
     qrels = tmp_path / "qrels.parquet"
     judged = {"query_id": ["k0001"], "doc_id": ["d001"], "relevance": [1]}
