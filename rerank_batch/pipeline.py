@@ -293,6 +293,8 @@ def read_parquet(uris: Sequence[str]) -> Dataset:
 
     Each is opened by the worker that reads it: no file system travels, and no credentials with it.
     """
+    if not ray.is_initialized():  # readers of results leave that to Ray, as with its own data
+        ray.init()
     return _read([_ReadFile(uri) for uri in uris])
 
 
@@ -603,8 +605,6 @@ def _read(reads: Sequence[Callable[[], Iterable[pa.Table]]]) -> Dataset:
 
 
 def _tasks() -> TaskPoolStrategy:
-    if not ray.is_initialized():  # a reader of results, who leaves that to Ray as with its own data
-        ray.init()
     return TaskPoolStrategy(size=tasks_at_once(ray.cluster_resources().get("CPU", 1)))
 
 
