@@ -748,6 +748,9 @@ def benchmark_folds(
         int | None,
         typer.Option(min=1, help="Relevant documents of a query known to training. [default: all]"),
     ] = None,
+    trainings: Annotated[
+        int, typer.Option(min=1, help="Models of a kind for each fold, their measures averaged.")
+    ] = 1,
     folder: Annotated[
         Path, typer.Option("--keep", metavar="FOLDER", help="Models and scores, made once.")
     ] = Path(".folds"),
@@ -760,7 +763,7 @@ def benchmark_folds(
         from rerank_batch.training.config import FinetuneConfig
 
         tuned = load_section(FinetuneConfig, tuning)
-        asked = job.Asked(count, unfiltered, positives)
+        asked = job.Asked(count, unfiltered, positives, trainings)
         job.folds(_load(config, overrides), tuned, run, asked, folder, console)
 
 

@@ -220,15 +220,15 @@ def commit_tables(files: Sequence[str], writer: BlockWriter) -> Iterator[BlockDo
 def on_worker(function: Callable[..., T], pool: Pool, *arguments: Any) -> T:
     """Call a function where an actor of the pool would run, and wait for what it returns."""
     with _clear_errors():
-        task = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(_call)
-        result: T = ray.get(task.remote(function, *arguments))
+        task = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus, name=_name(function))
+        result: T = ray.get(task(_call).remote(function, *arguments))
         return result
 
 
 def on_every_node(function: Callable[..., T], *arguments: Any) -> list[T]:
     """Call a function on each node that actors may run on."""
     with _clear_errors():
-        here = ray.remote(num_cpus=LIGHT_CPUS)(_call)
+        here = ray.remote(num_cpus=LIGHT_CPUS, name=_name(function))(_call)
         tasks = [
             here.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
@@ -242,6 +242,13 @@ def on_every_node(function: Callable[..., T], *arguments: Any) -> list[T]:
 def _call(function: Callable[..., T], *arguments: Any) -> T:
     """What Ray takes as a task is a plain function; methods and partials travel as its argument."""
     return function(*arguments)
+
+
+def _name(function: Callable[..., Any]) -> str:
+    """What Ray's dashboard shows such a task as."""
+    while isinstance(function, partial):
+        function = function.func
+    return getattr(function, "__qualname__", type(function).__qualname__)
 
 
 def _working_nodes() -> list[dict[str, Any]]:

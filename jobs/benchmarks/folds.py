@@ -8,12 +8,15 @@ candidates of the fold's queries. All folds together are one paired comparison o
 Of judgements that know everything filters have nothing to keep out. With ``positives`` training
 knows only so many of a query's relevant documents, as a log does, and the others show how many of
 them are taken for negatives, and what that costs.
+
+Two models of the same labels differ by their seeds alone, by as much as a filter may gain. With
+``trainings`` each is trained so many times, and a query's measure is the mean over them.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +51,10 @@ _PLACES = {TUNED: "filtered", UNFILTERED: "unfiltered"}
 _NO_FILTERS = LabelFiltersConfig(share=None, exact_duplicate=False, near_duplicate=None)
 
 
+_Scores = dict[str, list[float]]
+"""Query id -> scores of its candidates."""
+
+
 @dataclass(frozen=True)
 class _Query:
     """A judged query with the run's candidates for it, in the order of retrieval."""
@@ -63,12 +70,14 @@ class _Query:
 
 @dataclass(frozen=True)
 class Asked:
-    """How many folds, whether to train on labels without filters as well, and how many relevant
-    documents of a query training knows, the best graded ones; None: all."""
+    """How many folds, whether to train on labels without filters as well, how many relevant
+    documents of a query training knows, the best graded ones (None: all), and how many models of a
+    kind are trained for each fold."""
 
     folds: int
     unfiltered: bool
     positives: int | None
+    trainings: int
 
 
 @dataclass(frozen=True)
@@ -81,13 +90,23 @@ class _Bench:
     queries: Sequence[_Query]
     console: Console
 
+    def seeded(self, training: int) -> "_Bench":
+        """The same with the seeds of one training, the configured ones for the first."""
+        labels = self.config.labels
+        labels = labels.model_copy(update={"seed": labels.seed + training})
+        return replace(
+            self,
+            config=self.config.model_copy(update={"labels": labels}),
+            tuning=self.tuning.model_copy(update={"seed": self.tuning.seed + training}),
+        )
+
 
 @dataclass
 class _Tested:
-    """What all folds together say of one way to train: scores by query, and negatives in training,
-    of which so many are relevant by the judgements that training did not know."""
+    """What all folds together say of one way to train: of each training scores by query, and
+    negatives in training, of which so many are relevant by the judgements that it did not know."""
 
-    scores: dict[str, list[float]] = field(default_factory=dict)
+    scores: list[_Scores] = field(default_factory=list)
     trained: list[int] = field(default_factory=list)
     negatives: int = 0
     false: int = 0
@@ -110,21 +129,27 @@ def folds(
     trained_in = folder if asked.positives is None else folder / f"known-{asked.positives}"
     known = _knowing(config, queries, asked.positives, trained_in)
     bench = _Bench(known, tuning, inputs.told["run"], queries, console)
-    systems: dict[str, dict[str, list[float]]] = {}
+    systems: dict[str, list[_Scores]] = {}
     if has_head(start := model_folder(tuning.location)):
-        systems[START] = _scores(bench, start, queries, folder / "start.json")
+        systems[START] = [_scores(bench, start, queries, folder / "start.json")]
     ways = {TUNED: known.labels.filters}
     if asked.unfiltered:
         ways[UNFILTERED] = _NO_FILTERS
-    tested = {way: _Tested() for way in ways}
+    tested = {way: _Tested([{} for _ in range(asked.trainings)]) for way in ways}
     for number, fold in enumerate(_dealt(queries, asked.folds), start=1):
         console.note(f"fold {number} of {asked.folds}: {len(fold)} queries are tested")
-        for way, filters in ways.items():
-            place = trained_in / f"fold-{number}" / _PLACES[way]
-            _fold(bench, filters, fold, place, tested[way])
+        for training in range(asked.trainings):
+            seeded = bench.seeded(training)
+            for way, filters in ways.items():
+                place = trained_in / f"fold-{number}" / _place(way, training)
+                tested[way].scores[training] |= _fold(seeded, filters, fold, place, tested[way])
         _warn_of_few(tested[TUNED].trained[-1], len(queries) - len(fold), known, console)
     systems |= {way: each.scores for way, each in tested.items()}
     _show({**_summary(config, queries, systems), "training": _training(tested)}, console)
+
+
+def _place(way: str, training: int) -> str:
+    return _PLACES[way] + (f"-{training + 1}" if training else "")
 
 
 def _knowing(
@@ -196,7 +221,7 @@ def _fold(
     fold: Sequence[_Query],
     place: Path,
     tested: _Tested,
-) -> None:
+) -> _Scores:
     """Labels without the fold, a model trained on them, its scores for the fold."""
     labels, model, scores = place / "labels", place / "model", place / "scores.json"
     if not scores.is_file():
@@ -205,7 +230,7 @@ def _fold(
         make_labels(config, bench.console, str(labels), bench.run)
         if not model.exists():
             finetune(bench.tuning, str(labels), model, Work(), bench.console)
-    tested.scores |= _scores(bench, model, fold, scores)
+    found = _scores(bench, model, fold, scores)
     grades = {query.query_id: query.grades for query in bench.queries}
     rows = pq.read_table(
         labels / "rows" / "train.parquet", columns=["query_id", "doc_id", "role"]
@@ -214,6 +239,7 @@ def _fold(
     tested.trained.append(len({row["query_id"] for row in rows}))
     tested.negatives += len(negatives)
     tested.false += sum(grades[row["query_id"]].get(row["doc_id"], 0) > 0 for row in negatives)
+    return found
 
 
 def _without(
@@ -235,10 +261,8 @@ def _without(
     return config.model_copy(update={"labels": labels})
 
 
-def _scores(
-    bench: _Bench, model: Path, queries: Sequence[_Query], file: Path
-) -> dict[str, list[float]]:
-    """Query id -> the model's scores of its candidates, from the file if it is there."""
+def _scores(bench: _Bench, model: Path, queries: Sequence[_Query], file: Path) -> _Scores:
+    """What the model gives every candidate, from the file if it is there."""
     if not file.is_file():
         bench.console.note(f"scoring {sum(len(query.candidates) for query in queries):,} pairs")
         threads = math_threads()
@@ -250,32 +274,49 @@ def _scores(
         listed = {q.query_id: each.tolist() for q, each in zip(queries, found, strict=True)}
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(listed), encoding="utf-8")
-    read: dict[str, list[float]] = json.loads(file.read_text(encoding="utf-8"))
+    read: _Scores = json.loads(file.read_text(encoding="utf-8"))
     return read
 
 
 def _summary(
-    config: Config, queries: Sequence[_Query], systems: Mapping[str, Mapping[str, list[float]]]
+    config: Config, queries: Sequence[_Query], systems: Mapping[str, Sequence[_Scores]]
 ) -> dict[str, Any]:
     names = list(config.evaluation.measures)
-    measures = parse_measures(names)
-    qrels = {query.query_id: query.grades for query in queries}
-    rankings = {RETRIEVAL: {query.query_id: query.candidates for query in queries}}
-    for system, scores in systems.items():
-        rankings[system] = {q.query_id: _reranked(q, scores[q.query_id]) for q in queries}
-    values = {system: per_query(measures, names, qrels, each) for system, each in rankings.items()}
-    family = {
-        (system, over, name): [
-            values[system][query][name] - values[over][query][name] for query in sorted(qrels)
+    rankings = {RETRIEVAL: [{query.query_id: query.candidates for query in queries}]}
+    for system, trainings in systems.items():
+        rankings[system] = [
+            {q.query_id: _reranked(q, scores[q.query_id]) for q in queries} for scores in trainings
         ]
-        for system, over in _questions(list(systems))
-        for name in names
-    }
+    values = {system: _measured(names, queries, each) for system, each in rankings.items()}
+    gains: dict[tuple[str, str, str], PairedTest] = {}
+    for question in _questions(list(systems)):
+        family = {
+            (system, over, name): [
+                values[system][query.query_id][name] - values[over][query.query_id][name]
+                for query in queries
+            ]
+            for system, over in question
+            for name in names
+        }
+        gains |= paired_tests(family)
     means = {
         system: {name: float(np.mean([found[query][name] for query in found])) for name in names}
         for system, found in values.items()
     }
-    return {"queries": len(queries), "means": means, "gains": paired_tests(family)}
+    return {"queries": len(queries), "means": means, "gains": gains}
+
+
+def _measured(
+    names: Sequence[str], queries: Sequence[_Query], rankings: Sequence[Mapping[str, list[str]]]
+) -> dict[str, dict[str, float]]:
+    """Query id -> its measures, each the mean over rankings."""
+    measures = parse_measures(names)
+    qrels = {query.query_id: query.grades for query in queries}
+    found = [per_query(measures, names, qrels, each) for each in rankings]
+    return {
+        query: {name: float(np.mean([each[query][name] for each in found])) for name in names}
+        for query in qrels
+    }
 
 
 def _training(tested: Mapping[str, _Tested]) -> dict[str, dict[str, int]]:
@@ -292,14 +333,13 @@ def _reranked(query: _Query, scores: Sequence[float]) -> list[str]:
     return [query.candidates[position] for position in best]
 
 
-def _questions(systems: Sequence[str]) -> list[tuple[str, str]]:
-    """Which system is compared with which."""
-    asked = [(TUNED, RETRIEVAL)]
+def _questions(systems: Sequence[str]) -> list[list[tuple[str, str]]]:
+    """Which system is compared with which to answer what: whether training pays, whether filters
+    do."""
+    training = [(TUNED, RETRIEVAL)]
     if START in systems:
-        asked += [(TUNED, START), (START, RETRIEVAL)]
-    if UNFILTERED in systems:
-        asked += [(TUNED, UNFILTERED), (UNFILTERED, RETRIEVAL)]
-    return asked
+        training += [(TUNED, START), (START, RETRIEVAL)]
+    return [training, [(TUNED, UNFILTERED)]] if UNFILTERED in systems else [training]
 
 
 def _show(summary: dict[str, Any], console: Console) -> None:
@@ -338,7 +378,7 @@ def _show(summary: dict[str, Any], console: Console) -> None:
 def _negatives(training: Mapping[str, Mapping[str, int]]) -> Table:
     table = Table(title="Trained on", title_justify="left", pad_edge=False)
     table.add_column("system")
-    for column in ("queries, at least", "negatives, all folds", "of them relevant"):
+    for column in ("queries, at least", "negatives, all told", "of them relevant"):
         table.add_column(column, justify="right")
     for way, each in training.items():
         share = each["relevant"] / max(each["negatives"], 1)

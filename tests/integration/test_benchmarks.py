@@ -153,6 +153,17 @@ def test_every_judged_query_is_tested_once_by_a_model_that_has_not_seen_it(
     assert few["means"]["retrieval"] == found["means"]["retrieval"], "tested on all judgements"
     assert few["training"]["tuned without filters"]["relevant"] > 0
 
+    tuning.write_text(yaml.safe_dump({**settings, "seed": 1}))
+    other = run_json(*command, "--keep", tmp_path / "other", "--set", "labels.seed=1")
+    tuning.write_text(yaml.safe_dump(settings))
+    both = run_json(*command, "--keep", tmp_path / "folds", "--trainings", 2)
+    for system in ("tuned", "tuned without filters"):
+        once, again = (each["means"][system]["nDCG@10"] for each in (found, other))
+        assert both["means"][system]["nDCG@10"] == pytest.approx((once + again) / 2)
+        trained = [each["training"][system]["negatives"] for each in (found, other)]
+        assert both["training"][system]["negatives"] == sum(trained)
+    assert found["means"]["tuned"] != other["means"]["tuned"]
+
 
 @pytest.mark.slow
 def test_a_rehearsal_measures_four_sizes_and_checks_its_lines_on_two(config, tmp_path):
