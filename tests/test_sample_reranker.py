@@ -46,7 +46,7 @@ def test_it_beats_retrieval_on_the_test_queries_of_the_sample(tmp_path: Path) ->
     found = run_json("evaluate", file)
     (gain,) = [
         each
-        for each in found["comparisons"]
+        for each in found["comparison"]
         if (each["system"], each["measure"]) == ("cross", "nDCG@10")
     ]
     assert gain["outcome"] == "better"
