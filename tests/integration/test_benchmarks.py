@@ -160,7 +160,7 @@ def test_every_judged_query_is_tested_once_by_a_model_that_has_not_seen_it(
     both = run_json(*command, "--keep", tmp_path / "folds", "--trainings", 2)
     for system, kind in (("tuned", "filtered"), ("tuned without filters", "unfiltered")):
         first, second, alone = (
-            json.loads((tmp_path / place / "scores.json").read_text())
+            pq.read_table(tmp_path / place / "labels/rows/train.parquet")
             for place in (f"folds/fold-1/{kind}", f"folds/fold-1/{kind}-2", f"other/fold-1/{kind}")
         )
         assert first != second == alone, "the second training is the one with the other seeds"
