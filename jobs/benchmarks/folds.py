@@ -9,8 +9,8 @@ Of judgements that know everything filters have nothing to keep out. With ``posi
 knows only so many of a query's relevant documents, as a log does, and the others show how many of
 them are taken for negatives, and what that costs.
 
-Two models of the same labels differ by their seeds alone, by as much as a filter may gain. With
-``trainings`` each is trained so many times, and a query's measure is the mean over them.
+Two trainings that differ in nothing but seeds, of labels and of training, differ by as much as a
+filter may gain. With ``trainings`` there are so many, and a query's measure is the mean over them.
 """
 
 import hashlib
@@ -49,7 +49,6 @@ RETRIEVAL, START, TUNED, UNFILTERED = "retrieval", "start", "tuned", "tuned with
 _PLACES = {TUNED: "filtered", UNFILTERED: "unfiltered"}
 
 _NO_FILTERS = LabelFiltersConfig(share=None, exact_duplicate=False, near_duplicate=None)
-
 
 _Scores = dict[str, list[float]]
 """Query id -> scores of its candidates."""
@@ -103,10 +102,10 @@ class _Bench:
 
 @dataclass
 class _Tested:
-    """What all folds together say of one way to train: of each training scores by query, and
-    negatives in training, of which so many are relevant by the judgements that it did not know."""
+    """What all folds together say of one training: scores by query, and negatives in training, of
+    which so many are relevant by the judgements that training did not know."""
 
-    scores: list[_Scores] = field(default_factory=list)
+    scores: _Scores = field(default_factory=dict)
     trained: list[int] = field(default_factory=list)
     negatives: int = 0
     false: int = 0
@@ -135,16 +134,16 @@ def folds(
     ways = {TUNED: known.labels.filters}
     if asked.unfiltered:
         ways[UNFILTERED] = _NO_FILTERS
-    tested = {way: _Tested([{} for _ in range(asked.trainings)]) for way in ways}
+    tested = {way: [_Tested() for _ in range(asked.trainings)] for way in ways}
     for number, fold in enumerate(_dealt(queries, asked.folds), start=1):
         console.note(f"fold {number} of {asked.folds}: {len(fold)} queries are tested")
         for training in range(asked.trainings):
             seeded = bench.seeded(training)
             for way, filters in ways.items():
                 place = trained_in / f"fold-{number}" / _place(way, training)
-                tested[way].scores[training] |= _fold(seeded, filters, fold, place, tested[way])
-        _warn_of_few(tested[TUNED].trained[-1], len(queries) - len(fold), known, console)
-    systems |= {way: each.scores for way, each in tested.items()}
+                _fold(seeded, filters, fold, place, tested[way][training])
+        _warn_of_few(tested[TUNED][-1].trained[-1], len(queries) - len(fold), known, console)
+    systems |= {way: [each.scores for each in trainings] for way, trainings in tested.items()}
     _show({**_summary(config, queries, systems), "training": _training(tested)}, console)
 
 
@@ -221,7 +220,7 @@ def _fold(
     fold: Sequence[_Query],
     place: Path,
     tested: _Tested,
-) -> _Scores:
+) -> None:
     """Labels without the fold, a model trained on them, its scores for the fold."""
     labels, model, scores = place / "labels", place / "model", place / "scores.json"
     if not scores.is_file():
@@ -230,7 +229,7 @@ def _fold(
         make_labels(config, bench.console, str(labels), bench.run)
         if not model.exists():
             finetune(bench.tuning, str(labels), model, Work(), bench.console)
-    found = _scores(bench, model, fold, scores)
+    tested.scores |= _scores(bench, model, fold, scores)
     grades = {query.query_id: query.grades for query in bench.queries}
     rows = pq.read_table(
         labels / "rows" / "train.parquet", columns=["query_id", "doc_id", "role"]
@@ -239,7 +238,6 @@ def _fold(
     tested.trained.append(len({row["query_id"] for row in rows}))
     tested.negatives += len(negatives)
     tested.false += sum(grades[row["query_id"]].get(row["doc_id"], 0) > 0 for row in negatives)
-    return found
 
 
 def _without(
@@ -319,12 +317,16 @@ def _measured(
     }
 
 
-def _training(tested: Mapping[str, _Tested]) -> dict[str, dict[str, int]]:
+def _training(tested: Mapping[str, Sequence[_Tested]]) -> dict[str, dict[str, int]]:
     """Of each way to train the queries of the smallest fold's training, the negatives of all folds
-    and how many of them are relevant."""
+    and trainings, and how many of them are relevant."""
     return {
-        way: {"queries": min(each.trained), "negatives": each.negatives, "relevant": each.false}
-        for way, each in tested.items()
+        way: {
+            "queries": min(min(each.trained) for each in trainings),
+            "negatives": sum(each.negatives for each in trainings),
+            "relevant": sum(each.false for each in trainings),
+        }
+        for way, trainings in tested.items()
     }
 
 
