@@ -31,7 +31,7 @@ from rerank_batch.corpus import (
     shard_bounds,
 )
 from rerank_batch.errors import IndexMismatch
-from rerank_batch.models import model_fingerprint, model_folder, parse_model
+from rerank_batch.models import parse_model, pin_model
 from rerank_batch.pipeline import cluster
 from rerank_batch.retrieval.index import (
     BM25,
@@ -69,15 +69,15 @@ def build_index(
     root = open_root(config.index.path)
     if not dry_run:
         root.check_writes()
-    encoder_print = model_fingerprint(model_folder(encoder.location))
-    made_of = index_fingerprint(config.index, corpus_fingerprint(config.corpus), encoder_print)
+    pin, _ = pin_model(encoder.location)
+    made_of = index_fingerprint(config.index, corpus_fingerprint(config.corpus), pin.fingerprint)
     if config.index.bm25 is not None:
         from rerank_batch.retrieval.lexical import check_words
 
         check_words(config.index.bm25)
     cache = node_cache(config.storage)
     there = root.read(MANIFEST)
-    job = IndexJob(config, console, root, cache, encoder, made_of, there, began, dry_run)
+    job = IndexJob(config, console, root, cache, encoder, pin, made_of, there, began, dry_run)
     current, why = (None, "--force asks for it") if force else _current(job)
     differs = [] if current is None else _differences(current, made_of)
     if current is not None and not differs:

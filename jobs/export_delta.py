@@ -6,7 +6,7 @@ from typing import Any
 from jobs.console import Console, facts_table
 from jobs.finetune import math_threads
 from rerank_batch.deltas import Kept, write_delta
-from rerank_batch.models import model_fingerprint, model_folder
+from rerank_batch.models import model_fingerprint, model_folder, pin_model
 from rerank_batch.training.labels import Labels, read_labels
 
 _MEASURE = "nDCG@10"
@@ -21,7 +21,8 @@ def export_delta(
     With labels, measure on their dev split what the delta loses.
     """
     labels = read_labels(labels_folder) if labels_folder else None
-    written = write_delta(model_folder(str(model)), model_folder(base), base, kept, out)
+    pin, base_folder = pin_model(base)  # of a hub model the delta names the commit
+    written = write_delta(model_folder(str(model)), base_folder, pin.location, kept, out)
     lost = None if labels is None else _lost(labels, model, out)
     return {
         "lost": lost,

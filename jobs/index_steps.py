@@ -18,7 +18,7 @@ from jobs.modes import encoder_mode
 from rerank_batch.config import Config
 from rerank_batch.corpus import write_texts
 from rerank_batch.errors import RunConflict, StorageError
-from rerank_batch.models import ModelName
+from rerank_batch.models import ModelName, ModelPin
 from rerank_batch.pipeline import Cluster, build_shards, encode_documents
 from rerank_batch.pools import LIGHT_CPUS, Pool, plan_encoding
 from rerank_batch.retrieval.index import IndexFile, Manifest, publish_manifest
@@ -39,14 +39,15 @@ Bounds = Sequence[tuple[int, int]]
 @dataclass(frozen=True)
 class IndexJob:
     """What the job was asked for: what the index is to be made of (`index_fingerprint`), and where
-    it lies. ``there`` is the manifest that was there when it began, at a time of
-    `time.perf_counter`."""
+    it lies. ``pin`` is the encoder's. ``there`` is the manifest that was there when it began, at a
+    time of `time.perf_counter`."""
 
     config: Config
     console: Console
     root: Root
     cache: NodeCache
     encoder: ModelName
+    pin: ModelPin
     made_of: dict[str, Any]
     there: bytes | None
     began: float
@@ -92,14 +93,13 @@ def encode(
         graphs=graphs(config.storage, fingerprint),
     )
     if before is None or config.index.runtime not in ("auto", before.mode.runtime):
-        where = job.encoder.location
-        before = encoder_mode(job.root, where, fingerprint, options, pool, job.console)
+        before = encoder_mode(job.root, job.pin, options, pool, job.console)
     began = time.perf_counter()
     spec = StageSpec(
         name="encode",
         stage=EncodeDocuments,
         kwargs={
-            "encoder": job.encoder.location,
+            "encoder": job.pin,
             "options": replace(options, mode=before.mode),
             "texts": texts,
         },

@@ -19,14 +19,14 @@ from rerank_batch.config import (
     digest,
 )
 from rerank_batch.corpus import corpus_fingerprint
-from rerank_batch.errors import ConfigError, InputError, TooManyRejects
+from rerank_batch.errors import ConfigError, InputError, ModelError, TooManyRejects
 from rerank_batch.evaluation.measures import parse_measures
 from rerank_batch.models import (
     ModelName,
-    model_fingerprint,
-    model_folder,
+    ModelPin,
     model_settings,
     parse_model,
+    pin_model,
 )
 from rerank_batch.qrels import Qrels
 from rerank_batch.queries import SUFFIXES as QUERY_SUFFIXES
@@ -65,7 +65,8 @@ class ScorerInput:
     """One model of the cascade, found and checked: its number there, and what it is made of.
 
     ``made_of`` is the fingerprint of its weights, or of what is known of a service: its name and
-    its prompt. ``sizes`` is the config.json of its weights, empty for a service.
+    its prompt. ``sizes`` is the config.json of its weights, empty for a service, which has no
+    ``pin``.
     """
 
     number: int
@@ -73,11 +74,18 @@ class ScorerInput:
     config: ScorerConfig
     made_of: str
     sizes: dict[str, Any]
+    pin: ModelPin | None = None
 
     @property
     def is_service(self) -> bool:
         """Whether it is called over HTTP."""
         return family_of(self.model).service
+
+    def weights(self) -> ModelPin:
+        """The pin of a model with weights."""
+        if self.pin is None:
+            raise ModelError(f"{self.model} is a service, which has no weights")
+        return self.pin
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ class OpenedIndex:
 
     index: Index
     config: IndexConfig
-    encoder: ModelName
+    encoder: ModelPin
     made_of: dict[str, Any]
 
 
@@ -100,7 +108,7 @@ class Inputs:
     plan: Plan
     qrels: Qrels | None
     index: Index
-    encoder: ModelName
+    encoder: ModelPin
     scorers: tuple[ScorerInput, ...]
     made_of: dict[str, Any]
     given: Given | None = None
@@ -221,11 +229,11 @@ def open_index(config: Config, generations: Mapping[str, str] | None = None) -> 
         RerankBatchError: it is not there, damaged, made of something else, or too small.
     """
     encoder = parse_model(config.index.encoder, ENCODER_FAMILIES, "index.encoder")
-    encoder_print = model_fingerprint(model_folder(encoder.location))
+    pin, _ = pin_model(encoder.location)
     index_root = open_root(config.index.path)
     index = Index(index_root, read_manifest(index_root), node_cache(config.storage))
     corpus_print = corpus_fingerprint(config.corpus)
-    made_of = index_fingerprint(config.index, corpus_print, encoder_print)
+    made_of = index_fingerprint(config.index, corpus_print, pin.fingerprint)
     began_on = (generations or {}).get(index_root.uri)
     if began_on:
         before = read_manifest(index_root, began_on)
@@ -243,7 +251,7 @@ def open_index(config: Config, generations: Mapping[str, str] | None = None) -> 
                 f"retrieval.{name} ({depth}) is larger than the corpus "
                 f"({documents} documents); lower it with --set retrieval.{name}=…"
             )
-    return OpenedIndex(index, config.index, encoder, made_of)
+    return OpenedIndex(index, config.index, pin, made_of)
 
 
 def scorer_names(config: Config) -> list[ModelName]:
@@ -274,9 +282,8 @@ def scorer_input(number: int, model: ModelName, settings: ScorerConfig) -> Score
         address_of(model.family)  # so that a missing key is told before anything is started
         made_of = digest([str(model), prompt_fingerprint(model, settings.method)])
         return ScorerInput(number, model, settings, made_of, {})
-    folder = model_folder(model.location)
-    sizes = model_settings(folder)
-    return ScorerInput(number, model, settings, model_fingerprint(folder), sizes)
+    pin, folder = pin_model(model.location)
+    return ScorerInput(number, model, settings, pin.fingerprint, model_settings(folder), pin)
 
 
 def check_gate(config: Config) -> None:

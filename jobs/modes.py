@@ -11,6 +11,7 @@ from dataclasses import replace
 from jobs.console import Console
 from jobs.inputs import Inputs, ScorerInput, graphs
 from rerank_batch.config import Config, digest
+from rerank_batch.models import ModelPin
 from rerank_batch.pipeline import Cluster, on_worker
 from rerank_batch.pools import Pool, plan_pools
 from rerank_batch.rerankers.base import ScorerOptions
@@ -80,7 +81,7 @@ def _decide(run: Run, config: Config, scorer: ScorerInput, pool: Pool, console: 
     options = replace(scorer_options(config, scorer), threads=pool.threads)
 
     def measure() -> Choice:
-        return on_worker(choose_scorer_mode, pool, scorer.model, options)
+        return on_worker(choose_scorer_mode, pool, scorer.model, scorer.weights(), options)
 
     modes = modes_for(options.precision, options.allow, options.runtime, "cpu")
     model = (scorer.model.family, scorer.made_of)
@@ -89,8 +90,7 @@ def _decide(run: Run, config: Config, scorer: ScorerInput, pool: Pool, console: 
 
 def encoder_mode(
     root: Root,
-    encoder: str,
-    fingerprint: str,
+    encoder: ModelPin,
     options: EncoderOptions,
     pool: Pool,
     console: Console,
@@ -101,7 +101,7 @@ def encoder_mode(
         return on_worker(choose_encoder_mode, pool, encoder, options)
 
     modes = modes_for(options.precision, (), options.runtime, "cpu")
-    return _kept(root, ("encoder", fingerprint), modes, measure, console)
+    return _kept(root, ("encoder", encoder.fingerprint), modes, measure, console)
 
 
 def _kept(

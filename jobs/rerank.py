@@ -467,6 +467,7 @@ def scorer_uses(
             ScorerUse(
                 number=scorer.number,
                 model=scorer.model,
+                pin=scorer.pin,
                 options=replace(options, mode=choice.mode if choice else None),
                 depth=scorer.config.depth,
                 cache=known.use() if known else None,
@@ -503,7 +504,7 @@ def build_stages(
         "encode",
         EncodeQueries,
         {
-            "encoder": inputs.encoder.location,
+            "encoder": inputs.encoder,
             "options": query_encoder_options(config, inputs.index),
         },
         pools.encoders,

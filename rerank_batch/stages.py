@@ -21,7 +21,7 @@ from rerank_batch import events, ranking, schema
 from rerank_batch.cached_scorer import CachedScorer, CacheUse
 from rerank_batch.corpus import TextStore
 from rerank_batch.errors import RerankBatchError, StorageError
-from rerank_batch.models import ModelName, model_folder
+from rerank_batch.models import ModelName, ModelPin, pinned_model
 from rerank_batch.paid_scorer import PaidScorer, PaidUse
 from rerank_batch.pools import Pool
 from rerank_batch.progress import pairs as progress
@@ -79,27 +79,29 @@ class StageSpec:
     actor: str | None = None
 
 
-def choose_scorer_mode(model: ModelName, options: ScorerOptions) -> Choice:
+def choose_scorer_mode(model: ModelName, pin: ModelPin, options: ScorerOptions) -> Choice:
     """Measure here in which mode a reranker runs fastest."""
     from rerank_batch.rerankers import choose_mode
 
-    return choose_mode(model, options)
+    return choose_mode(model, options, pin)
 
 
-def choose_encoder_mode(encoder: str, options: EncoderOptions) -> Choice:
+def choose_encoder_mode(encoder: ModelPin, options: EncoderOptions) -> Choice:
     """Measure here in which mode an encoder runs fastest."""
     from rerank_batch.retrieval.encoder import Encoder
 
-    return Encoder.choose(model_folder(encoder), options)
+    with pinned_model(encoder) as folder:
+        return Encoder.choose(folder, options)
 
 
 class EncodeQueries:
     """Adds the query's vector."""
 
-    def __init__(self, encoder: str, options: EncoderOptions, threads: int = 1) -> None:
+    def __init__(self, encoder: ModelPin, options: EncoderOptions, threads: int = 1) -> None:
         from rerank_batch.retrieval.encoder import Encoder
 
-        self._encoder = Encoder(model_folder(encoder), replace(options, threads=threads))
+        with pinned_model(encoder) as folder:
+            self._encoder = Encoder(folder, replace(options, threads=threads))
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """PLAN in, ENCODED out; SEARCHED in with vectors of another encoder, SEARCHED out."""
@@ -229,11 +231,13 @@ class SearchShards:
 class ScorerUse:
     """One model of the cascade: its number there from 1, and how many candidates it reads.
 
+    ``pin`` holds every worker to the weights that the run began with; None for a service.
     ``cache`` are scores of earlier runs; ``paid`` keeps what a service was paid for.
     """
 
     number: int
     model: ModelName
+    pin: ModelPin | None
     options: ScorerOptions
     depth: int | None = None
     cache: CacheUse | None = None
@@ -324,7 +328,7 @@ def open_scorer(use: ScorerUse, threads: int) -> PairScorer:
             raise RerankBatchError(f"{use.model} has nowhere to keep what it pays for")
         scorer = PaidScorer(open_service(use.model, options), use.paid)
     else:
-        scorer = load_scorer(use.model, options)
+        scorer = load_scorer(use.model, options, use.pin)
     return scorer if use.cache is None else CachedScorer(scorer, use.cache)
 
 
@@ -465,14 +469,15 @@ class EncodeDocuments:
 
     def __init__(
         self,
-        encoder: str,
+        encoder: ModelPin,
         options: EncoderOptions,
         texts: BuildTexts,
         threads: int = 1,
     ) -> None:
         from rerank_batch.retrieval.encoder import Encoder
 
-        self._encoder = Encoder(model_folder(encoder), replace(options, threads=threads))
+        with pinned_model(encoder) as folder:
+            self._encoder = Encoder(folder, replace(options, threads=threads))
         self._texts = texts.open()
 
     def __call__(self, table: pa.Table) -> pa.Table:

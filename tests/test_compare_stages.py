@@ -61,12 +61,12 @@ class Model:
 
 
 def use(number: int, depth: int | None = None) -> ScorerUse:
-    return ScorerUse(number, ModelName("cross-encoder", str(number)), ScorerOptions(), depth)
+    return ScorerUse(number, ModelName("cross-encoder", str(number)), None, ScorerOptions(), depth)
 
 
 def opened(monkeypatch: pytest.MonkeyPatch, models: dict[int, Model]) -> None:
     monkeypatch.setattr(
-        "rerank_batch.rerankers.load_scorer", lambda name, _: models[int(name.location)]
+        "rerank_batch.rerankers.load_scorer", lambda name, *_: models[int(name.location)]
     )
 
 

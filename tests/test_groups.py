@@ -33,7 +33,7 @@ from rerank_batch.config import ComputeConfig, FusionConfig, parse_config
 from rerank_batch.corpus import shard_bounds
 from rerank_batch.errors import ConfigError
 from rerank_batch.isolation import run_isolated
-from rerank_batch.models import ModelName
+from rerank_batch.models import ModelPin
 from rerank_batch.pipeline import Cluster, _Actor
 from rerank_batch.pools import plan_pools
 from rerank_batch.retrieval import ivf
@@ -405,7 +405,7 @@ def hybrid(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_the_stages_of_the_job_make_the_same_rows_in_groups(index, hybrid):
     inputs = SimpleNamespace(
-        index=index, encoder=ModelName("x", "y"), given=None, planned_qrels={}, scorers=(),
+        index=index, encoder=ModelPin("y", "0"), given=None, planned_qrels={}, scorers=(),
         excluded=Excluded((3, 17)),
     )  # fmt: skip
     made = {}
@@ -423,7 +423,7 @@ def test_the_stages_of_the_job_make_the_same_rows_in_groups(index, hybrid):
 
 
 def test_the_stages_of_a_comparison_make_the_same_rows_in_groups(index, hybrid):
-    opened = OpenedIndex(index, hybrid.index, ModelName("x", "y"), {})
+    opened = OpenedIndex(index, hybrid.index, ModelPin("y", "0"), {})
     fusion = Fusion.of(FusionConfig(), ("dense", "bm25"))
     inputs = ComparisonInputs(
         plan=None, qrels=None, index=index, encoder=opened.encoder, scorers=(), made_of={},

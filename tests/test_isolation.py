@@ -218,7 +218,7 @@ def test_the_real_reranking_stage_can_be_isolated(
 ) -> None:
     """Rejected rows and the others must fit together, down to which columns may be null."""
     monkeypatch.setattr("rerank_batch.rerankers.load_scorer", lambda *_: Fixed())
-    use = stages.ScorerUse(1, ModelName("cross-encoder", "x"), ScorerOptions())
+    use = stages.ScorerUse(1, ModelName("cross-encoder", "x"), None, ScorerOptions())
     stage = stages.Rerank((use,), index)
     table = retrieved(["a", POISON, "b"])
     out = isolated(stage, table)

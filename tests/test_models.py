@@ -109,7 +109,7 @@ def test_a_package_without_a_model_is_refused(name: str, complaint: str) -> None
 def test_a_missing_folder_is_not_looked_for_on_the_hub(
     monkeypatch: pytest.MonkeyPatch, location: str
 ) -> None:
-    monkeypatch.setattr("rerank_batch.models._from_hub", lambda _: pytest.fail("asked the hub"))
+    monkeypatch.setattr("rerank_batch.models._from_hub", lambda *_: pytest.fail("asked the hub"))
     with pytest.raises(ModelError, match=f"no model folder at {location}"):
         model_folder(location)
 

@@ -7,6 +7,7 @@ import pytest
 
 from jobs import modes
 from rerank_batch.errors import StorageError
+from rerank_batch.models import ModelPin
 from rerank_batch.pools import Pool
 from rerank_batch.retrieval.options import EncoderOptions
 from rerank_batch.scoring.modes import Choice, Mode
@@ -30,7 +31,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Choice]:
 def ask(root: Root, fingerprint: str = "a", **options: Any) -> Mode:
     console: Any = SimpleNamespace(note=lambda text: None)
     choice = modes.encoder_mode(
-        root, "folder", fingerprint, EncoderOptions(**options), Pool(1, 1), console
+        root, ModelPin("folder", fingerprint), EncoderOptions(**options), Pool(1, 1), console
     )
     return choice.mode
 

@@ -67,7 +67,7 @@ def rerank_with(index: Any, monkeypatch: pytest.MonkeyPatch, scores: list[list[f
 
     fixed = Fixed()
     monkeypatch.setattr("rerank_batch.rerankers.load_scorer", lambda *_: fixed)
-    stage = Rerank((ScorerUse(1, ModelName("cross-encoder", "x"), ScorerOptions()),), index)
+    stage = Rerank((ScorerUse(1, ModelName("cross-encoder", "x"), None, ScorerOptions()),), index)
     assert stage._scorers == [fixed]
     return stage
 
@@ -127,7 +127,7 @@ def cascade(index: Any, monkeypatch: pytest.MonkeyPatch, *scorers: Any) -> Reran
     name = ModelName("cross-encoder", "x")
     return Rerank(
         tuple(
-            ScorerUse(number, name, ScorerOptions(), depth)
+            ScorerUse(number, name, None, ScorerOptions(), depth)
             for number, (_, depth) in enumerate(scorers, start=1)
         ),
         index,

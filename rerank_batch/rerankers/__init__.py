@@ -6,7 +6,7 @@ from typing import Any
 
 from rerank_batch.config import LlmMethod
 from rerank_batch.errors import ModelError
-from rerank_batch.models import ModelName, model_folder
+from rerank_batch.models import ModelName, ModelPin, pin_model, pinned_model
 from rerank_batch.rerankers import prompts
 from rerank_batch.rerankers.base import PairScorer, ScorerOptions, ServiceScorer
 from rerank_batch.scoring.modes import Choice
@@ -42,13 +42,18 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def load_scorer(name: ModelName, options: ScorerOptions) -> PairScorer:
+def load_scorer(name: ModelName, options: ScorerOptions, pin: ModelPin | None = None) -> PairScorer:
     """The scorer of a family with weights, in memory.
+
+    A worker of a run gives the run's ``pin``; without one the model is taken as it is now.
 
     Raises:
         ModelError: unknown family, or files the family cannot load.
+        ModelChanged: the files are not those of the pin.
     """
-    scorer: PairScorer = _scorer_class(name)(model_folder(name.location), options)
+    make = _scorer_class(name)
+    with pinned_model(pin or pin_model(name.location)[0]) as folder:
+        scorer: PairScorer = make(folder, options)
     return scorer
 
 
@@ -63,9 +68,11 @@ def open_service(name: ModelName, options: ScorerOptions) -> ServiceScorer:
     return scorer
 
 
-def choose_mode(name: ModelName, options: ScorerOptions) -> Choice:
-    """Measure in which mode the model runs fastest here; errors as of `load_scorer`."""
-    choice: Choice = _scorer_class(name).choose(model_folder(name.location), options)
+def choose_mode(name: ModelName, options: ScorerOptions, pin: ModelPin | None = None) -> Choice:
+    """Measure in which mode the model runs fastest here; ``pin`` and errors as of `load_scorer`."""
+    scorer = _scorer_class(name)
+    with pinned_model(pin or pin_model(name.location)[0]) as folder:
+        choice: Choice = scorer.choose(folder, options)
     return choice
 
 

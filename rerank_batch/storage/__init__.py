@@ -1,6 +1,7 @@
 """Where things lie: roots of runs and indexes, files that are read, the cache of a node."""
 
 from rerank_batch.storage.cache import NodeCache, Wanted
+from rerank_batch.storage.file_hashes import file_hashes
 from rerank_batch.storage.inputs import (
     InputFile,
     filesystem_of,
@@ -19,6 +20,7 @@ __all__ = [
     "Root",
     "Wanted",
     "endpoint_variables",
+    "file_hashes",
     "filesystem_of",
     "input_files",
     "open_dataset",

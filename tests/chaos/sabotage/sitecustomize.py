@@ -9,11 +9,15 @@ RERANK_BATCH_SABOTAGE names what to break, parted by commas:
     fail-on:WORD    scoring a query with WORD raises an error
     nan-on:WORD     scoring a query with WORD gives no number
     memory:TOKENS   a forward pass over more than TOKENS tokens runs out of memory
+    swap:OLD=NEW    the files of folder NEW replace those of OLD once Ray has started: after the
+                    plan and before any actor, as a hub repository that moves does
 """
 
+import contextlib
 import importlib.abc
 import importlib.util
 import os
+import shutil
 import signal
 import sys
 
@@ -61,6 +65,22 @@ def _die_before(moment) -> None:
         setattr(module.Run, name, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
 
     _when_imported("rerank_batch.run.protocol", patch)
+
+
+def _swap(folders) -> None:
+    def patch(module) -> None:
+        start = module.cluster
+
+        @contextlib.contextmanager
+        def swapping(*arguments, **named):
+            with start(*arguments, **named) as resources:
+                old, new = folders.split("=")
+                shutil.copytree(new, old, dirs_exist_ok=True)
+                yield resources
+
+        module.cluster = swapping
+
+    _when_imported("rerank_batch.pipeline", patch)
 
 
 def _scoring(happens):
@@ -142,6 +162,7 @@ _BREAKS = {
     "fail-on": _scoring(_fail),
     "nan-on": _scoring(_nan),
     "memory": _memory,
+    "swap": _swap,
 }
 
 for part in filter(None, os.environ.get("RERANK_BATCH_SABOTAGE", "").split(",")):
