@@ -113,7 +113,10 @@ def _build(job: IndexJob, corpus: Corpus, digests: pa.Table) -> dict[str, Any]:
     dropped = corpus.dropped
     del corpus, digests
     opened = BuildTexts(root, job.cache, tuple(file.wanted for file in texts), tuple(bounds))
-    with PeakMemory() as memory, cluster(config.compute, job.console.verbose) as resources:
+    with (
+        PeakMemory() as memory,
+        cluster(config.compute, job.console.verbose, job.console.note) as resources,
+    ):
         choice, encode_seconds = encode(job, opened, build, resources)
         stage = {"root": root, "build": build, "kind": config.index.kind}
         shards = build_files(bounds, BuildShards, stage, resources)
@@ -176,7 +179,10 @@ def _add_postings(job: IndexJob, current: Index) -> dict[str, Any]:
         raise ValueError("no BM25 is configured")
     bounds = shard_bounds(manifest.documents, config.index.shards)
     texts = texts_of(job, manifest)
-    with PeakMemory() as memory, cluster(config.compute, job.console.verbose) as resources:
+    with (
+        PeakMemory() as memory,
+        cluster(config.compute, job.console.verbose, job.console.note) as resources,
+    ):
         words = build_postings(config.index.bm25, texts, bounds, manifest.builds[0], resources)
     manifest = manifest.model_copy(
         update={

@@ -144,7 +144,7 @@ def measure_run(
     parts: list[Part | None] = [None] * len(paths)
     done = 0
     with (
-        cluster(config.compute, console.verbose),
+        cluster(config.compute, console.verbose, console.note),
         console.progress("files", len(paths), lambda: done),
         closing(map_files(paths, find_in_file, CompactQrels(qrels), questions)) as found,
     ):

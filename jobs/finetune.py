@@ -165,7 +165,7 @@ def _train(
 
     # Workers read the labels themselves: a million rows are not for the object store.
     each = partial(train_worker, workspace, labels.folder, config, precision, work.minutes)
-    with cluster(ComputeConfig(), console.verbose) as resources:
+    with cluster(ComputeConfig(), console.verbose, console.note) as resources:
         train_on_workers(each, work.workers, resources, workspace.folder / "ray")
 
 

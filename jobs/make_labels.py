@@ -220,7 +220,7 @@ def _execute(
     console.note(f"run {run.run_id}: {planned:,} queries in {len(run.blocks())} blocks{kept}")
     start_seconds, dashboard = 0.0, None
     if to_do:
-        with cluster(config.compute, console.verbose) as resources:
+        with cluster(config.compute, console.verbose, console.note) as resources:
             start_seconds = perf_counter() - began
             if (dashboard := resources.dashboard) is not None:
                 console.note(f"Ray dashboard: {dashboard}")

@@ -45,6 +45,7 @@ from rerank_batch.paid_scorer import PaidUse
 from rerank_batch.pipeline import Cluster, cluster, on_every_node, run_queries, this_node
 from rerank_batch.pools import Pool, Pools, of_group, plan_pools, shared
 from rerank_batch.queries import Plan
+from rerank_batch.ray_start import check_ray
 from rerank_batch.retrieval.gate import Gate
 from rerank_batch.run import (
     ABORTED,
@@ -139,6 +140,8 @@ def _rerank(
     if inputs.excluded.unknown:
         console.note(_excluded_line(len(inputs.excluded.documents), inputs.excluded.unknown))
     check_rejects(_planned_rejects(planned), planned.log_rows, config.limits.max_rejects)
+    if not _is_complete(root, start):
+        check_ray(config.compute, console.note)  # before anything is begun that cannot be finished
     run = _begin(root, config, inputs, start)
     console.run_id = run.run_id
     if run.state() == COMPLETE:
@@ -179,6 +182,14 @@ def _generations(root: Root, start: Start) -> Mapping[str, str]:
         return {}
     found: Mapping[str, str] = Run.open(root, resume).spec.get("generations", {})
     return found
+
+
+def _is_complete(root: Root, start: Start) -> bool:
+    """Whether there is nothing left to do."""
+    resume = start.to_resume(root)
+    return (
+        resume is not None and is_begun(root, resume) and Run.open(root, resume).state() == COMPLETE
+    )
 
 
 def _begin(root: Root, config: Config, inputs: Inputs, start: Start) -> Run:
@@ -237,7 +248,10 @@ def _execute(
     pools: dict[str, Pool] = {}
     groups: Groups = {}
     if to_do:
-        with PeakMemory() as memory, cluster(config.compute, console.verbose) as resources:
+        with (
+            PeakMemory() as memory,
+            cluster(config.compute, console.verbose, console.note) as resources,
+        ):
             start_seconds = time.perf_counter() - began - plan_seconds
             if (dashboard := resources.dashboard) is not None:
                 console.note(f"Ray dashboard: {dashboard}")

@@ -114,7 +114,9 @@ def update_index(job: IndexJob, current: Index, update: Update) -> dict[str, Any
     words = _words_that_stay(job, before, changes)
     needs_actors = update.layout.written or (words is None and config.index.bm25 is not None)
     none = nullcontext(Cluster(cpus=0, gpus=0))
-    started = cluster(config.compute, job.console.verbose) if needs_actors else none
+    started = (
+        cluster(config.compute, job.console.verbose, job.console.note) if needs_actors else none
+    )
     encode_seconds = bm25_seconds = 0.0
     with PeakMemory() as memory, started as resources:
         choice = Choice.from_dict(before.encoder_mode)

@@ -371,11 +371,13 @@ class ServiceConfig(Section):
     """How a reranking service is called; changes speed, never results.
 
     ``requests_per_minute`` and ``tokens_per_minute`` are what the key allows, for the whole job;
-    by default what the service states for everyone.
+    by default what the service states for everyone. ``documents_per_call`` is for a server that
+    takes fewer documents in a call than its family does; a longer list is divided.
     """
 
     requests_per_minute: int | None = Field(default=None, ge=1)
     tokens_per_minute: int | None = Field(default=None, ge=1)
+    documents_per_call: int | None = Field(default=None, ge=1)
     concurrency: int = Field(default=16, ge=1, le=1024)
     timeout_seconds: float = Field(default=60.0, gt=0)
     attempts: int = Field(default=6, ge=1)
@@ -612,7 +614,8 @@ class ComputeConfig(Section):
     from the number of queries alone, so that results do not depend on the machine.
     ``index_memory_gb`` is what a node may hold of an index; of a larger one the shards are divided
     into groups that are searched one after the other, each by actors of its own. ``auto`` is half
-    of the smallest node's memory.
+    of the smallest node's memory. ``connect_seconds`` is how long a cluster at ``address`` may take
+    to answer.
     """
 
     encoders: PoolSize = "auto"
@@ -622,6 +625,7 @@ class ComputeConfig(Section):
     cpus: PoolSize = "auto"
     gpus: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     address: str | None = None
+    connect_seconds: float = Field(default=30.0, gt=0)
     object_store_mb: int = Field(default=512, ge=80)
     index_memory_gb: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
 

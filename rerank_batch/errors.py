@@ -4,12 +4,28 @@ A message names the bad value, where it was found and what to do next. Anything 
 these is a defect of ours and leaves with exit code 1 and a traceback.
 """
 
+from typing import Any
+
 
 class RerankBatchError(Exception):
     """Base of every failure that is reported as one clear message."""
 
     exit_code = 1
     meaning = "unexpected failure (a defect: please report it with the traceback)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled without its __init__, whatever arguments that takes."""
+        return remade, (type(self), self.args, vars(self))
+
+
+def remade(
+    kind: type[RerankBatchError], arguments: tuple[Any, ...], state: dict[str, Any]
+) -> RerankBatchError:
+    """An error as it was raised elsewhere: its ``args`` and its attributes."""
+    error = kind.__new__(kind)
+    error.args = arguments
+    vars(error).update(state)
+    return error
 
 
 class ConfigError(RerankBatchError):

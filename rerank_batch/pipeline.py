@@ -12,7 +12,6 @@ import os
 import pickle
 import re
 import signal
-import sys
 import threading
 import time
 import warnings
@@ -28,20 +27,31 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
+from ray._private.ray_logging import stdout_deduplicator
 from ray.data import ActorPoolStrategy, Dataset, Datasource, ReadTask, TaskPoolStrategy
 from ray.data.block import BlockMetadata
 from ray.experimental import internal_kv
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rerank_batch import errors, schema
+from rerank_batch import schema
 from rerank_batch.actors import by_actor, use_threads
+from rerank_batch.carried import carrying, unpacked
 from rerank_batch.config import ComputeConfig
 from rerank_batch.errors import ComputeError, RerankBatchError
 from rerank_batch.events import CPU_SECONDS, add, drain
 from rerank_batch.isolation import run_isolated
 from rerank_batch.pools import LIGHT_CPUS, Pool, tasks_at_once
 from rerank_batch.progress import pairs as progress
+from rerank_batch.ray_failures import why_it_failed
 from rerank_batch.ray_progress import forget_told, teller
+from rerank_batch.ray_start import (
+    Say,
+    address_of,
+    check_ray,
+    connected,
+    started_here,
+    without_stderr,
+)
 from rerank_batch.run import BlockWriter, DataFile, read_block
 from rerank_batch.stages import StageSpec, write_vectors
 from rerank_batch.storage import Root, endpoint_variables, filesystem_of, open_file
@@ -80,18 +90,22 @@ class Cluster:
 
 
 @contextmanager
-def cluster(compute: ComputeConfig, verbose: bool = False) -> Iterator[Cluster]:
+def cluster(
+    compute: ComputeConfig, verbose: bool = False, say: Say = lambda text: None
+) -> Iterator[Cluster]:
     """Connect to the cluster that the configuration or RAY_ADDRESS names, or start one here.
 
-    A cluster started here is stopped on the way out.
+    A cluster started here is stopped on the way out. ``say`` gets a line where it takes long.
 
     Raises:
         ComputeError: the cluster cannot be reached or started.
+        StorageError: there is no room for the files of one started here.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if not verbose:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    address = compute.address or os.environ.get("RAY_ADDRESS")
+    seconds = check_ray(compute, say)
+    address = address_of(compute)
     settings: dict[str, Any] = {
         "address": address or "local",
         "log_to_driver": verbose,
@@ -106,11 +120,20 @@ def cluster(compute: ComputeConfig, verbose: bool = False) -> Iterator[Cluster]:
             settings["num_cpus"] = compute.cpus
         if compute.gpus != "auto":
             settings["num_gpus"] = compute.gpus
+    start = partial(ray.init, **settings)
     try:
-        with _without_stderr(not verbose), _own_signals():
-            context = ray.init(**settings)
+        with without_stderr(not verbose) as aloud, _own_signals():
+            if address is None:
+                context = started_here(start, aloud(say))
+            else:
+                context = connected(start, address, seconds, aloud(say))
+    except RerankBatchError:
+        raise
     except Exception as error:  # of a node that starts too slowly Ray says no more than that
-        raise ComputeError(f"Ray did not start at {address or 'this machine'}: {error}") from error
+        raise ComputeError(
+            f"Ray did not start at {address or 'this machine'}: {str(error).rstrip('. ')}. "
+            "Run again with -v for its logs"
+        ) from error
     _configure_data(verbose)
     try:
         resources = ray.cluster_resources()
@@ -241,7 +264,8 @@ def on_every_node(function: Callable[..., T], *arguments: Any) -> list[T]:
 
 def _call(function: Callable[..., T], *arguments: Any) -> T:
     """What Ray takes as a task is a plain function; methods and partials travel as its argument."""
-    return function(*arguments)
+    with carrying():
+        return function(*arguments)
 
 
 def _name(function: Callable[..., Any]) -> str:
@@ -337,7 +361,7 @@ def map_stages(dataset: Dataset, specs: Sequence[StageSpec]) -> Dataset:
 def _map_blocks(dataset: Dataset, function: Callable[[pa.Table], pa.Table]) -> Iterator[Any]:
     """Hand each block to a task, once or more, and yield the rows of what it returns."""
     done = dataset.map_batches(
-        function,
+        partial(_call, function),
         compute=_tasks(),
         batch_size=None,
         batch_format="pyarrow",
@@ -348,16 +372,29 @@ def _map_blocks(dataset: Dataset, function: Callable[[pa.Table], pa.Table]) -> I
 
 
 class _Actor:
-    """Runs stages inside a Ray actor, each on what the one before it made."""
+    """Runs stages inside a Ray actor, each on what the one before it made.
+
+    An error of ours while it is made is kept for its first call: Ray would make the actor again and
+    again, and the error would be the same each time.
+    """
 
     def __init__(self, specs: Sequence[StageSpec], kwargs: Sequence[dict[str, Any]]) -> None:
-        self._stages = [_Stage(*each) for each in zip(specs, kwargs, strict=True)]
+        self._stages: list[_Stage] = []
+        self._error: RerankBatchError | None = None
+        with carrying():
+            try:
+                self._stages = [_Stage(*each) for each in zip(specs, kwargs, strict=True)]
+            except RerankBatchError as error:
+                self._error = error
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        for stage in self._stages:
-            use_threads(stage.threads)
-            table = stage(table)
-        return table
+        with carrying():
+            if self._error is not None:
+                raise self._error
+            for stage in self._stages:
+                use_threads(stage.threads)
+                table = stage(table)
+            return table
 
 
 class _Stage:
@@ -460,7 +497,12 @@ class _Blocks(Datasource):
 
     def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
         unknown = BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None, input_files=None)
-        return [ReadTask(read, unknown) for read in self._reads]
+        return [ReadTask(partial(_read_block, read), unknown) for read in self._reads]
+
+
+def _read_block(read: Callable[[], Iterable[pa.Table]]) -> Iterator[pa.Table]:
+    with carrying():
+        yield from read()
 
 
 @dataclass(frozen=True)
@@ -573,7 +615,8 @@ def _call_for_file(
     block: pa.Table, function: Callable[..., Any], shared: Sequence[ray.ObjectRef]
 ) -> pa.Table:
     given = ray.get(list(shared))
-    results = [pickle.dumps(function(uri, *given)) for uri in block.column("uri").to_pylist()]
+    uris = block.column("uri").to_pylist()
+    results = [pickle.dumps(_call(function, uri, *given)) for uri in uris]
     return pa.table({"file": block.column("file"), "result": pa.array(results, pa.large_binary())})
 
 
@@ -620,23 +663,6 @@ def _share(value: Any) -> Any:
     return ray.put(value) if isinstance(value, dict) and len(value) > 1000 else value
 
 
-@contextmanager
-def _without_stderr(active: bool) -> Iterator[None]:
-    """Ray's C++ core announces its log level on file descriptor 2; its errors are exceptions."""
-    if not active:
-        yield
-        return
-    sys.stderr.flush()
-    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nothing, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nothing)
-
-
 def _job_page(dashboard: str | None) -> str | None:
     """Where the dashboard shows this job; None without one, as in an installation of Ray alone."""
     if not dashboard:
@@ -667,17 +693,15 @@ def _configure_data(verbose: bool) -> None:
     # A node may die while an actor loads its model; the default is to give up at once.
     context.max_consecutive_actor_init_deaths = _RETRIES - 1
     if not verbose:
+        # Failed tries of tasks and ends of workers, with stacks: what they mean is in the error.
+        stdout_deduplicator.skip_re = re.compile("")
         context.issue_detectors_config.detectors = []
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 def _our_error(error: BaseException) -> RerankBatchError | None:
-    """The failure of ours behind an error of Ray's, if there is one.
-
-    A failed call carries it as its cause; an actor that died while it was constructed carries only
-    the text of its traceback.
-    """
+    """The failure of ours behind an error of Ray's, if there is one."""
     cause: BaseException | None = error
     while cause is not None:
         # Ray's error of a task is an instance of its cause's class as well, with a whole traceback
@@ -686,14 +710,7 @@ def _our_error(error: BaseException) -> RerankBatchError | None:
             return cause
         inner = getattr(cause, "cause", None)
         cause = inner if isinstance(inner, BaseException) else cause.__cause__
-    raised = re.findall(
-        r"^(?:ray\.\S+: )?rerank_batch\.errors\.(\w+): (.+)$", str(error), re.MULTILINE
-    )
-    for name, message in reversed(raised):
-        kind = getattr(errors, name, None)
-        if isinstance(kind, type) and issubclass(kind, RerankBatchError):
-            return kind(message)
-    return None
+    return unpacked(str(error))
 
 
 @contextmanager
@@ -704,7 +721,4 @@ def _clear_errors() -> Iterator[None]:
     except (ray.exceptions.RayError, ray.exceptions.UserCodeException, RuntimeError) as error:
         if ours := _our_error(error):
             raise ours from error
-        raise ComputeError(
-            f"a stage failed {_RETRIES} times: {str(error).strip().splitlines()[-1]}. "
-            "Run again with -v for the workers' logs"
-        ) from error
+        raise ComputeError(why_it_failed(error)) from error

@@ -12,8 +12,10 @@ import ray.train
 import ray.train.torch
 from ray.train.v2.api.exceptions import TrainingFailedError
 
+from rerank_batch.carried import carrying, unpacked
 from rerank_batch.errors import ComputeError, ConfigError
 from rerank_batch.pipeline import Cluster
+from rerank_batch.ray_failures import why_it_failed
 
 
 def train_on_workers(
@@ -26,7 +28,8 @@ def train_on_workers(
 
     Raises:
         ConfigError: there are fewer CPUs than workers.
-        ComputeError: a worker failed.
+        RerankBatchError: an error of ours in a worker, as it was raised.
+        ComputeError: a worker failed otherwise.
     """
     if workers > resources.cpus:
         raise ConfigError(f"--workers {workers} needs as many CPUs; there are {resources.cpus:g}")
@@ -35,7 +38,8 @@ def train_on_workers(
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
 
     def loop(_: dict[str, Any]) -> None:
-        work(threads)
+        with carrying():
+            work(threads)
 
     trainer = ray.train.torch.TorchTrainer(
         loop,
@@ -49,7 +53,9 @@ def train_on_workers(
     try:
         trainer.fit()
     except TrainingFailedError as error:
-        raise ComputeError(f"a training worker failed: {error}") from error
+        if ours := unpacked(str(error)):
+            raise ours from error
+        raise ComputeError(why_it_failed(error, "a training worker failed")) from error
 
 
 def _each(resources: Cluster, workers: int, gpus: bool) -> dict[str, float]:

@@ -8,6 +8,7 @@ import pytest
 from ray.exceptions import RayTaskError
 
 from rerank_batch import schema
+from rerank_batch.carried import Carried
 from rerank_batch.errors import RerankBatchError, StorageError
 from rerank_batch.events import count, drain
 from rerank_batch.pipeline import (
@@ -120,10 +121,10 @@ def test_a_stage_that_loses_rows_or_columns_is_caught_at_its_edge():
             return super().__call__(table).slice(1)
 
     losing = StageSpec("rerank", LoseARow, {}, Pool(1, 1), pa.schema([("x", pa.int64())]))
-    with pytest.raises(RerankBatchError, match="made 1 rows of 2"):
+    with pytest.raises(Carried, match="RerankBatchError: stage rerank made 1 rows of 2"):
         _Actor([losing], [{"column": "y"}])(pa.table({"x": [1, 2]}))
     wrong = spec(Pool(1, 1), pa.schema([("x", pa.int64()), ("z", pa.int64())]))
-    with pytest.raises(RerankBatchError, match="stage rerank: no column 'z'"):
+    with pytest.raises(Carried, match="RerankBatchError: stage rerank: no column 'z'"):
         _Actor([wrong], [{"column": "y"}])(pa.table({"x": [1, 2]}))
 
 

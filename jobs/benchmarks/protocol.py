@@ -32,7 +32,10 @@ def protocol(
     root.check_writes()
     seconds: dict[str, list[float]] = {"plain": [], "protocol": []}
     bounds = block_bounds(rows, block_rows)
-    with tempfile.TemporaryDirectory() as folder, cluster(ComputeConfig(), console.verbose):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        cluster(ComputeConfig(), console.verbose, console.note),
+    ):
         blocks = _write_blocks(Path(folder), bounds, depth)
         for number in range(rounds + 1):
             plain = partial(write_tables, blocks, root.path(f"plain/{secrets.token_hex(4)}"))

@@ -41,7 +41,7 @@ def scoring(
     results = []
     with (
         tempfile.TemporaryDirectory() as folder,
-        cluster(ComputeConfig(cpus=threads), console.verbose),
+        cluster(ComputeConfig(cpus=threads), console.verbose, console.note),
     ):
         for size in sizes:
             model = peers.write_model(Path(folder) / size, size)

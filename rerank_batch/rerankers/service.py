@@ -18,7 +18,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter
 
 from rerank_batch.rerankers.base import Answer, ScorerOptions
 from rerank_batch.services.address import address_of
-from rerank_batch.services.client import Client, Malformed, Request
+from rerank_batch.services.client import Client, Declined, Malformed, Request
 from rerank_batch.services.pace import Pace, part_of
 from rerank_batch.services.spending import Budget, Usage
 
@@ -109,8 +109,16 @@ class HttpScorer(ABC):
         # A query that is begun is paid for to its end: half of one is worth nothing.
         with budget.part(expected) as mine:
             for place, request in requests:
-                read = partial(self._read, count=len(values[place]), expected=request.expected)
-                values[place], spent = await client.call(request, read, mine)
+                size = len(values[place])
+                read = partial(self._read, count=size, expected=request.expected)
+                try:
+                    values[place], spent = await client.call(request, read, mine)
+                except Declined as error:
+                    raise Declined(
+                        f"{error}. The call held {size} documents of at most {most:,} characters: "
+                        "if that is too much for the service, lower "
+                        "reranker.service.documents_per_call or reranker.max_chars"
+                    ) from None
                 used += spent
         return Answer(number, values, cut, used)
 
@@ -127,10 +135,11 @@ class HttpScorer(ABC):
         """From where to where the documents of each call go; every call takes at least one."""
         tokens = [limit for limit in (self.limits.tokens, self._tokens_per_minute) if limit]
         most = min(tokens, default=None)
+        most_documents = self._options.service.documents_per_call or self.limits.documents
         asked, start, taken = tokens_of(query), 0, 0
         for position, text in enumerate(documents):
             size = asked + tokens_of(text)
-            too_many = position - start == self.limits.documents
+            too_many = position - start == most_documents
             too_large = most is not None and taken + size > most and position > start
             if too_many or too_large:
                 yield start, position
