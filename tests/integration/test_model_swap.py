@@ -16,8 +16,8 @@ from tests.chaos.project import HERE, Project
 
 
 @pytest.fixture
-def project(config_file, tmp_path) -> Project:
-    return Project(config_file, str(tmp_path / "runs"), dict(os.environ))
+def project(built_config, tmp_path) -> Project:
+    return Project(built_config, str(tmp_path / "runs"), dict(os.environ))
 
 
 def other_weights(model: Path, out: Path) -> Path:
@@ -46,6 +46,7 @@ def test_no_score_of_swapped_weights_is_published_or_cached(
     )
     settings = [
         *("--set", f"root={project.root}", "--set", f"{key}={family}:{model}"),
+        *("--set", "cache.enabled=true"),
         *("--set", "reranker.runtime=torch"),  # nothing is measured, so an actor is first to load
     ]
     extra = {
@@ -62,10 +63,11 @@ def test_no_score_of_swapped_weights_is_published_or_cached(
     assert "Traceback" not in done.stderr
     root = open_root(project.root)
     assert Run.open(root, "night").final() is None
-    assert not any(root.list("scores/")), "no score entered the cache"
-    assert not any(root.list("runs/night/commits/")), "nor a block the run"
+    assert not root.sizes("scores/"), "no score entered the cache"
+    assert not root.sizes("runs/night/commits/"), "nor a block the run"
 
     shutil.copytree(original, model, dirs_exist_ok=True)
     resumed = project.run("rerank", project.config, "--resume", "night", *settings)
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert Run.open(root, "night").final() is not None
+    assert root.sizes("scores/"), "the cache was on"
