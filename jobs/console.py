@@ -7,6 +7,7 @@ time, level, event, message, the run's id, and fields of the event.
 import json
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -29,12 +30,43 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 LogFormat = Literal["text", "json"]
 
 _PIPED_COLUMNS = 110
 _POLL_SECONDS = 0.5
 SAY_EVERY_SECONDS = 15
+
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_STEERING_OR_BREAKING = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    """The text with what would steer a terminal, and with stray bytes, written out: ``\\x1b``.
+
+    Line ends and tabs stay.
+    """
+    return _STEERING.sub(lambda match: _written_out(match.group()), text)
+
+
+def in_one_line(text: str) -> str:
+    """The same for an id or a query: line ends and tabs are written out as well."""
+    return _STEERING_OR_BREAKING.sub(lambda match: _written_out(match.group()), text)
+
+
+def _written_out(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # a byte that no text could be made of
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
+class _Terminal(RichConsole):
+    """Takes every text for text: neither markup nor control characters in it mean anything."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """See `rich.console.Console.render_str`."""
+        return super().render_str(visible(text), **options)
 
 
 class Console:
@@ -55,8 +87,8 @@ class Console:
         self._json_out = os.dup(1) if as_json else None
         if as_json:
             os.dup2(2, 1)
-        self._err = RichConsole(stderr=True, highlight=False, emoji=False)
-        self._out = RichConsole(highlight=False, emoji=False)
+        self._err = _Terminal(stderr=True, highlight=False, emoji=False, markup=False)
+        self._out = _Terminal(highlight=False, emoji=False, markup=False)
         if not self._out.is_terminal and "COLUMNS" not in os.environ:
             self._out.width = _PIPED_COLUMNS  # a file or a CI log has no edge to wrap at
 
@@ -87,7 +119,8 @@ class Console:
             **fields,
         }
         # In one write, so that lines of several threads do not mix.
-        sys.stderr.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+        ascii_only = not (sys.stderr.encoding or "").lower().startswith("utf")
+        sys.stderr.write(json.dumps(line, ensure_ascii=ascii_only, default=str) + "\n")
         sys.stderr.flush()
 
     def result(self, summary: Mapping[str, Any], *tables: Table | str) -> None:
@@ -98,7 +131,8 @@ class Console:
         plain = {k: v for k, v in plain.items() if k not in ("run_id", "level", "event", "time")}
         self.event("finished", "the job is done", **plain)
         if self._json_out is not None:
-            with os.fdopen(self._json_out, "w", encoding="utf-8") as out:
+            # A stray byte, which no UTF-8 can hold, is written as JSON escapes it.
+            with os.fdopen(self._json_out, "w", encoding="utf-8", errors="backslashreplace") as out:
                 out.write(json.dumps(summary, ensure_ascii=False, default=str) + "\n")
             return
         for part in tables:
@@ -143,7 +177,7 @@ class Console:
         stop: threading.Event,
     ) -> None:
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

@@ -5,7 +5,6 @@ import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from jobs.labels import label_files, read_labels
@@ -28,6 +27,7 @@ from rerank_batch.models import (
     parse_model,
     pin_model,
 )
+from rerank_batch.paths import cache_folder
 from rerank_batch.qrels import Qrels
 from rerank_batch.queries import SUFFIXES as QUERY_SUFFIXES
 from rerank_batch.queries import Plan, make_plan
@@ -338,7 +338,7 @@ def check_rejects(rejected: int, log_rows: int, limit: float) -> None:
 
 def node_cache(storage: StorageConfig) -> NodeCache:
     """The cache of every node that the job runs on."""
-    return NodeCache(Path(storage.cache).expanduser().absolute(), int(storage.cache_gb * 1e9))
+    return NodeCache(cache_folder(storage.cache), int(storage.cache_gb * 1e9))
 
 
 def graphs(storage: StorageConfig, fingerprint: str) -> Graphs:

@@ -5,8 +5,9 @@ from typing import Any
 
 from rich.table import Table
 
-from jobs.console import Console
+from jobs.console import Console, in_one_line, visible
 from rerank_batch.errors import ConfigError, InputError
+from rerank_batch.paths import is_text
 from rerank_batch.run import Run, latest_run
 from rerank_batch.serving import key_of, look_up, look_up_run
 from rerank_batch.storage import open_root
@@ -17,9 +18,11 @@ def lookup(where: str, query: str, job: str | None, run_id: str | None) -> dict[
 
     Raises:
         InputError: there is no such query.
-        ConfigError: the root has several jobs, and none is named.
+        ConfigError: the root has several jobs, and none is named; or the query is no text.
         RunConflict: the job has no finished run.
     """
+    if not is_text(query):
+        raise ConfigError(f"the query {visible(query)} is not UTF-8: no text has such bytes")
     if where.endswith(".parquet") or Path(where).is_file():
         if job or run_id:
             raise ConfigError("--job and --run choose a run under a ROOT; this is a file")
@@ -33,13 +36,14 @@ def lookup(where: str, query: str, job: str | None, run_id: str | None) -> dict[
 
 def show(found: dict[str, Any], console: Console) -> None:
     """Print the documents, the best first."""
-    table = Table(title=f"{found['key']} ({found['run_id']})", title_justify="left")
+    key = in_one_line(found["key"])
+    table = Table(title=f"{key} ({found['run_id']})", title_justify="left")
     for name in ("rank", "document", "score"):
         table.add_column(name, justify="left" if name == "document" else "right")
     hits = zip(found["doc_ids"], found["scores"], strict=True)
     for rank, (name, score) in enumerate(hits, start=1):
-        table.add_row(str(rank), name, f"{score:.4f}")
-    console.result(found, table if found["doc_ids"] else f"{found['key']}: no documents")
+        table.add_row(str(rank), in_one_line(name), f"{score:.4f}")
+    console.result(found, table if found["doc_ids"] else f"{key}: no documents")
 
 
 def _run(uri: str, job: str | None, run_id: str | None) -> Run:

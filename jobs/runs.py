@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import os
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -169,8 +170,9 @@ def publish(root_uri: str, run_id: str, force: bool, console: Console) -> None:
     run.finished()
     failing = not (guards.decide(run) or {"passed": True})["passed"]
     if failing and force:
-        user = getpass.getuser()
-        run.override(f"{user} at {run.owner.host}", datetime.now(UTC).isoformat(timespec="seconds"))
+        run.override(
+            f"{_user()} at {run.owner.host}", datetime.now(UTC).isoformat(timespec="seconds")
+        )
     outcome = guards.publish(run)
     summary = {"root": root_uri, "run_id": run_id, **outcome}
     if not outcome["published"]:
@@ -183,6 +185,14 @@ def publish(root_uri: str, run_id: str, force: bool, console: Console) -> None:
         {**summary, "override": override},
         f"run {run_id} is {'older' if newer else 'the latest'} of {run.spec['job']}{by}{newer}",
     )
+
+
+def _user() -> str:
+    """The user's name, or the number where a container has no names."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 def abort(root_uri: str, run_id: str, console: Console) -> None:

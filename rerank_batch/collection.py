@@ -7,11 +7,12 @@ ir_datasets only that it becomes such a folder.
 import glob
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from rerank_batch.config import OF_COLLECTION, Config, StorageConfig
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.ir_datasets_copy import PREFIX, copied
+from rerank_batch.paths import cache_folder
 from rerank_batch.storage import input_files
 
 _STEMS = {"corpus": ("corpus",), "queries": ("queries", "query_log"), "qrels": ("qrels",)}
@@ -58,8 +59,7 @@ def located(config: Config) -> Config:
 
 def _folder(collection: str, storage: StorageConfig) -> str:
     if collection.startswith(PREFIX):
-        cache = Path(storage.cache).expanduser().absolute()
-        return str(copied(collection.removeprefix(PREFIX), cache))
+        return str(copied(collection.removeprefix(PREFIX), cache_folder(storage.cache)))
     return collection
 
 

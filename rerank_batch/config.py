@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from rerank_batch.errors import ConfigError
+from rerank_batch.paths import expanded, expanded_cache, expanded_model
 
 RUN_ID = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}\Z")
 
@@ -78,8 +79,11 @@ def _refuse_credentials(uri: str) -> str:
 
 _CREDENTIALS = re.compile(r"(?i)^[a-z][a-z0-9+.-]*://([^/]*@|[^/:]+:(?!\d+(/|$)).*@)")
 
-Location = Annotated[str, AfterValidator(_refuse_credentials)]
-"""A path or URI without credentials in it."""
+Location = Annotated[str, AfterValidator(expanded), AfterValidator(_refuse_credentials)]
+"""A path or URI without credentials in it; ``~`` and ``$VARIABLES`` are expanded."""
+
+ModelText = Annotated[str, AfterValidator(expanded_model)]
+"""``family:location``, the location likewise."""
 
 OF_COLLECTION = "collection:"
 """The path of a section that ``collection`` is to fill; see `rerank_batch.collection`. No file has
@@ -255,7 +259,7 @@ class IndexConfig(Section):
     """
 
     path: Location
-    encoder: str
+    encoder: ModelText
     precision: Literal["fp32", "bf16"] = "fp32"
     runtime: Literal["auto", "openvino", "torch"] = "auto"
     kind: str = "Flat"
@@ -426,7 +430,7 @@ class ScorerSettings(Section):
 class ScorerConfig(ScorerSettings):
     """One model of a cascade."""
 
-    model: str
+    model: ModelText
 
 
 class GateConfig(Section):
@@ -460,7 +464,7 @@ class RerankerConfig(ScorerSettings):
     reads the best ``depth`` of what the one before it made.
     """
 
-    model: str | None = None
+    model: ModelText | None = None
     top_k: int = Field(default=10, ge=1)
     stages: tuple[ScorerConfig, ...] = ()
     gate: GateConfig | None = None
@@ -594,8 +598,8 @@ class AnswerCheckConfig(Section):
     gets the first ``top`` documents, each cut at ``max_chars``, and writes ``max_tokens`` at most.
     """
 
-    model: str
-    judge: str | None = None
+    model: ModelText
+    judge: ModelText | None = None
     reference: Location
     query_id: str = "query_id"
     answer: str = "answer"
@@ -640,7 +644,8 @@ class StorageConfig(Section):
     """
 
     endpoint: Location | None = None
-    cache: str = "~/.cache/rerank_batch"
+    # Its ~ is expanded where it is used: without a home it is a folder for temporary files.
+    cache: Annotated[str, AfterValidator(expanded_cache)] = "~/.cache/rerank_batch"
     cache_gb: float = Field(default=50.0, gt=0)
     lease_seconds: float = Field(default=20.0, ge=1)
 
@@ -801,7 +806,7 @@ class LabelJudgeConfig(Section):
     ``cost.cap``, and the price one of ``cost.prices``.
     """
 
-    model: str
+    model: ModelText
     rubric: Location | None = None
     depth: int = Field(default=10, ge=1)
     double: float = Field(default=0.1, ge=0, le=1)
@@ -897,6 +902,12 @@ class NotifyConfig(Section):
     on: tuple[Literal["success", "guard", "error"], ...] = ("success", "guard", "error")
     timeout_seconds: float = Field(default=30.0, gt=0, le=600)
     attempts: int = Field(default=3, ge=1, le=10)
+
+    @field_validator("command")
+    @classmethod
+    def _command_is_a_path(cls, command: tuple[str, ...]) -> tuple[str, ...]:
+        """Its first word is one; the others are the command's own."""
+        return tuple(expanded(word) if n == 0 else word for n, word in enumerate(command))
 
     @field_validator("webhook")
     @classmethod

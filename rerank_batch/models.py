@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from rerank_batch.config import digest
 from rerank_batch.deltas import base_of, is_delta, merged
 from rerank_batch.errors import ModelError
+from rerank_batch.paths import user_cache
 from rerank_batch.storage import file_hashes
 
 # ColBERT's settings are in artifact.metadata.
@@ -252,9 +253,8 @@ def _sample() -> Path:
 
 
 def _cache() -> Path:
-    """Where merged models are kept; the user's cache, as desktops and containers set it."""
-    stated = os.environ.get("XDG_CACHE_HOME")
-    return (Path(stated) if stated else Path.home() / ".cache") / "rerank_batch" / "models"
+    """Where merged models are kept."""
+    return user_cache() / "rerank_batch" / "models"
 
 
 def _in_package(name: str) -> Path:

@@ -6,11 +6,13 @@ node. The export uses OpenVINO's frontend itself: its `convert_model` would send
 
 import json
 import math
+import os
 import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +164,10 @@ def _graph(openvino: Any, core: Any, network: Network, graphs: Graphs | None) ->
         return _export(network)
     name = digest([_GRAPH, openvino.__version__, graphs.fingerprint, network.read])
     kept = graphs.folder / name
-    kept.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(kept.parent, os.W_OK):  # then each process has one of its own
+        return _export(network)
     with FileLock(f"{kept}.lock"):
         if not _is_whole(kept):
             shutil.rmtree(kept, ignore_errors=True)

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rerank_batch.config import Section
+from rerank_batch.config import ModelText, Section
 
 Loss = Literal["listnet", "lambda", "bce", "margin-mse"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -77,7 +77,7 @@ class FinetuneConfig(Section):
     at most, always the same; None: on all of them.
     """
 
-    model: str
+    model: ModelText
     max_length: int = Field(default=256, ge=8)
     loss: Loss = "listnet"
     label_weight: float = Field(default=10.0, ge=0)
