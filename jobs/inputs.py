@@ -42,6 +42,7 @@ from rerank_batch.retrieval.index import (
 )
 from rerank_batch.run import Run, is_begun, read_latest
 from rerank_batch.scoring.modes import Graphs
+from rerank_batch.scoring.stored import stored_prompts
 from rerank_batch.services.address import address_of
 from rerank_batch.storage import NodeCache, open_root
 from rerank_batch.tables import fingerprint_files
@@ -65,7 +66,8 @@ class ScorerInput:
     """One model of the cascade, found and checked: its number there, and what it is made of.
 
     ``made_of`` is the fingerprint of its weights, or of what is known of a service: its name and
-    its prompt. ``sizes`` is the config.json of its weights, empty for a service.
+    its prompt. ``sizes`` is the config.json of its weights, empty for a service. ``prompts`` are
+    those that are stored with the weights.
     """
 
     number: int
@@ -73,6 +75,7 @@ class ScorerInput:
     config: ScorerConfig
     made_of: str
     sizes: dict[str, Any]
+    prompts: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_service(self) -> bool:
@@ -276,7 +279,8 @@ def scorer_input(number: int, model: ModelName, settings: ScorerConfig) -> Score
         return ScorerInput(number, model, settings, made_of, {})
     folder = model_folder(model.location)
     sizes = model_settings(folder)
-    return ScorerInput(number, model, settings, model_fingerprint(folder), sizes)
+    prompts = stored_prompts(folder)
+    return ScorerInput(number, model, settings, model_fingerprint(folder), sizes, prompts)
 
 
 def check_gate(config: Config) -> None:

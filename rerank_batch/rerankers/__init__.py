@@ -1,7 +1,9 @@
 """Second stage: models that read query and document together. One file per family."""
 
 import importlib
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rerank_batch.config import LlmMethod
@@ -46,9 +48,11 @@ def load_scorer(name: ModelName, options: ScorerOptions) -> PairScorer:
     """The scorer of a family with weights, in memory.
 
     Raises:
-        ModelError: unknown family, or files the family cannot load.
+        ModelError: unknown family, or files that the family cannot load or use.
     """
-    scorer: PairScorer = _scorer_class(name)(model_folder(name.location), options)
+    kind, folder = _scorer_class(name), model_folder(name.location)
+    with _using(folder):
+        scorer: PairScorer = kind(folder, options)
     return scorer
 
 
@@ -65,7 +69,9 @@ def open_service(name: ModelName, options: ScorerOptions) -> ServiceScorer:
 
 def choose_mode(name: ModelName, options: ScorerOptions) -> Choice:
     """Measure in which mode the model runs fastest here; errors as of `load_scorer`."""
-    choice: Choice = _scorer_class(name).choose(model_folder(name.location), options)
+    kind, folder = _scorer_class(name), model_folder(name.location)
+    with _using(folder):
+        choice: Choice = kind.choose(folder, options)
     return choice
 
 
@@ -102,6 +108,13 @@ def prompt_fingerprint(name: ModelName, method: LlmMethod) -> str | None:
         ModelError: there is no such family.
     """
     return prompts.fingerprint(method) if family_of(name).prompted else None
+
+
+def _using(folder: Path) -> AbstractContextManager[None]:
+    """See `usable.using`; imported when a model is, as the driver loads none."""
+    from rerank_batch.scoring.usable import using
+
+    return using(folder)
 
 
 def _scorer_class(name: ModelName) -> Any:

@@ -19,6 +19,7 @@ from rerank_batch.scoring.loading import loading
 from rerank_batch.scoring.modes import Choice, Mode, modes_for
 from rerank_batch.scoring.packing import TokenBudget
 from rerank_batch.scoring.prompts import PromptTokenizer
+from rerank_batch.scoring.usable import check_finite
 
 
 class DecoderScorer(ABC):
@@ -31,7 +32,9 @@ class DecoderScorer(ABC):
             self._decoder(folder, options, self.mode),
             TokenBudget(options.batch_tokens, pick_device()),
         )
-        first_pass(lambda: self._engine.score(["a"], [["b", "c"]]), options.threads)
+        queries, documents = ["a", "what is it?"], [["b", "c"], ["a few words"]]
+        found, _ = first_pass(lambda: self._engine.score(queries, documents), options.threads)
+        check_finite(folder, found, self.mode.format)
 
     @classmethod
     def choose(cls, folder: Path, options: ScorerOptions) -> Choice:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -101,7 +101,7 @@ class PairEngine:
         several = max(len(listed), 1)
         pairs, which = np.unique(query_of * several + document_of, return_inverse=True)
         rows = self.tokenizer.rows(
-            self.tokenizer.tokenize(list(query_number)),
+            self.tokenizer.tokenize_queries(list(query_number)),
             self.tokenizer.tokenize(list(listed)),
             pairs // several,
             pairs % several,
@@ -183,14 +183,23 @@ def _run_all(
     return zip(places, runtime.fetch(pending), strict=True)
 
 
+class Scores(Protocol):
+    """What scores pairs: an engine, or sentence-transformers' own code in our batches."""
+
+    def score(
+        self, queries: Sequence[str], documents: Sequence[Sequence[str]]
+    ) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """See `PairEngine.score`."""
+
+
 def probe(model: Any) -> FloatArray:
     """What ``model.predict`` gives for a few pairs, for `check_engine`."""
     found = model.predict(list(_PROBES), activation_fn=torch.nn.Identity(), show_progress_bar=False)
     return np.asarray(found, np.float32).reshape(-1)
 
 
-def check_engine(engine: PairEngine, theirs: FloatArray, format: Format) -> None:
-    """Compare the engine's logits of a few pairs with the model's own; see `probe`.
+def check_engine(engine: Scores, theirs: FloatArray, format: Format) -> None:
+    """Compare the logits of a few pairs with the model's own; see `probe`.
 
     Raises:
         NotTheSame: they are further apart than the number format explains.

@@ -5,7 +5,7 @@ group. The columns of a batch count by their order, which is that of the loss's 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -30,17 +30,19 @@ LOSSES: dict[Loss, Callable[[Any], torch.nn.Module]] = {
 
 @dataclass
 class GroupCollator(CrossEncoderDataCollator):
-    """Numbers of groups to the batch of a loss."""
+    """Numbers of groups to the batch of a loss; ``prompt`` stands before every query."""
 
     plan: GroupPlan | None = None
     config: FinetuneConfig | None = None
+    prompt: str = ""
 
     def __call__(self, features: list[dict[str, int]]) -> Batch:
         """The batch of rows {"number": number of a group}."""
         plan, config = self.plan, self.config
         if plan is None or config is None:
             raise ValueError("a collator of groups needs their plan and the configuration")
-        groups = [plan.group(row["number"]) for row in features]
+        found = (plan.group(row["number"]) for row in features)
+        groups = [replace(group, query=self.prompt + group.query) for group in found]
         return batch_of(groups, config, plan.highest_label)
 
 
