@@ -34,7 +34,7 @@ from rerank_batch.scoring.usable import (
     check_padding,
     check_positions,
     check_room,
-    note_fallback,
+    note,
 )
 
 
@@ -50,9 +50,7 @@ class CrossEncoderScorer:
             self.runtime: PairEngine | Library = _engine(model, theirs, options, self.mode, budget)
         except (NotSpliceable, UnknownShape, NotTheSame) as error:
             self.runtime = _library(folder, model, theirs, options, self.mode, budget)
-            note_fallback(
-                f"{folder} is scored by sentence-transformers, our engine does not fit: {error}"
-            )
+            note(f"{folder} is scored by sentence-transformers, our engine does not fit: {error}")
 
     @staticmethod
     def choose(folder: Path, options: ScorerOptions) -> Choice:
@@ -76,7 +74,7 @@ class CrossEncoderScorer:
             model = _open(folder, options)
             theirs = _truth(folder, model, options)
             _library(folder, model, theirs, options, mode, TokenBudget(None))
-            return Choice(mode, {})
+            return Choice(mode, {}, fallback=str(error))
 
     def score(self, queries: Sequence[str], documents: Sequence[Sequence[str]]) -> PairScores:
         """See `PairScorer.score`."""
@@ -112,8 +110,9 @@ def _open(folder: Path, options: ScorerOptions) -> Any:
     limit = reads_at_most(model)
     check_padding(folder, model.tokenizer)
     check_positions(folder, model.transformers_model, limit)
-    # Of a pair that is cut, query and document keep half each.
-    check_room(folder, model.tokenizer, default_prompt(model), limit and limit // 2)
+    # Of a pair that is cut, query and document keep half each, or the query keeps all.
+    room = limit // 2 if limit and options.truncation == "longest_first" else limit
+    check_room(folder, model.tokenizer, default_prompt(model), room)
     return model
 
 

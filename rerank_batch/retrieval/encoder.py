@@ -28,7 +28,7 @@ from rerank_batch.scoring.usable import (
     check_padding,
     check_positions,
     check_room,
-    note_fallback,
+    note,
     using,
 )
 
@@ -55,7 +55,8 @@ class Encoder:
                 self._encode = _engine(model, truth, options, self.mode)
             except (NotSpliceable, UnknownShape, NotTheSame) as error:
                 self._encode = _Library(model, options.threads)
-                note_fallback(f"{folder} is run by sentence-transformers: {error}")
+                note(f"{folder} is run by sentence-transformers: {error}")
+            _note_similarity(folder, model)
 
     @staticmethod
     def choose(folder: Path, options: EncoderOptions) -> Choice:
@@ -74,7 +75,7 @@ class Encoder:
                     raise Unavailable(
                         f"{folder} does not run by OpenVINO ({error}): set {_SECTION}.runtime: auto"
                     ) from None
-                return Choice(Mode("torch", "fp32"), {})
+                return Choice(Mode("torch", "fp32"), {}, fallback=str(error))
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of queries, float32 [n, dimension]."""
@@ -184,6 +185,13 @@ def _by_model(model: Any, texts: Sequence[str], task: str) -> NDArray[np.float32
         list(texts), batch_size=len(texts), show_progress_bar=False
     )
     return vectors
+
+
+def _note_similarity(folder: Path, model: Any) -> None:
+    """Vectors are compared by cosine; a model may have been trained for something else."""
+    stored = model.similarity_fn_name
+    if stored != "cosine" and "Normalize" not in [type(module).__name__ for module in model]:
+        note(f"{folder} stores the similarity {stored}, and its vectors are compared by cosine")
 
 
 def _dimension(model: Any) -> int:

@@ -22,6 +22,12 @@ def stored_prompts(folder: Path) -> dict[str, str]:
     return {**prompts, **({"default": str(default)} if default else {})} if prompts else {}
 
 
+def default_of(folder: Path) -> str:
+    """The text of the prompt that a folder stores as its default; empty where there is none."""
+    prompts = stored_prompts(folder)
+    return prompts.get(prompts.get("default", ""), "")
+
+
 def default_prompt(model: Any) -> str:
     """What `CrossEncoder.predict` puts before the query; empty where there is nothing to put."""
     return _text(model.prompts, model.default_prompt_name)

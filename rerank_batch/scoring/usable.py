@@ -96,8 +96,8 @@ def check_finite(
     raise ModelError(f"{folder} gives NaN or infinity for plain text in {format}: {advice}")
 
 
-def note_fallback(text: str) -> None:
-    """Say that a model runs without our engine: in the worker's log and in the run's summary."""
+def note(text: str) -> None:
+    """Say of a model what its user should know: in the worker's log and in the run's summary."""
     logger.warning("%s", text)
     events.count(text)
 

@@ -5,7 +5,7 @@ group. The columns of a batch count by their order, which is that of the loss's 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -30,20 +30,19 @@ LOSSES: dict[Loss, Callable[[Any], torch.nn.Module]] = {
 
 @dataclass
 class GroupCollator(CrossEncoderDataCollator):
-    """Numbers of groups to the batch of a loss; ``prompt`` stands before every query."""
+    """Numbers of groups to the batch of a loss."""
 
     plan: GroupPlan | None = None
     config: FinetuneConfig | None = None
-    prompt: str = ""
 
     def __call__(self, features: list[dict[str, int]]) -> Batch:
         """The batch of rows {"number": number of a group}."""
         plan, config = self.plan, self.config
         if plan is None or config is None:
             raise ValueError("a collator of groups needs their plan and the configuration")
-        found = (plan.group(row["number"]) for row in features)
-        groups = [replace(group, query=self.prompt + group.query) for group in found]
-        return batch_of(groups, config, plan.highest_label)
+        groups = [plan.group(row["number"]) for row in features]
+        batch = batch_of(groups, config, plan.highest_label)
+        return {**batch, "prompt": self.prompts} if self.prompts else batch
 
 
 def batch_of(groups: Sequence[Group], config: FinetuneConfig, highest_label: float) -> Batch:

@@ -78,7 +78,7 @@ def train(
         loss=LOSSES[config.loss],
         evaluator=DevEvaluator(dev),
         data_collator=GroupCollator(
-            model.preprocess, plan=plan, config=config, prompt=default_prompt(model)
+            model.preprocess, prompts=default_prompt(model) or None, plan=plan, config=config
         ),
         callbacks=[keeper],
     )
