@@ -20,7 +20,7 @@ from rerank_batch.rerankers.base import PairScores, ScorerOptions, split
 from rerank_batch.scoring.activation import check_activation
 from rerank_batch.scoring.choice import choose
 from rerank_batch.scoring.device import first_pass, pick_device
-from rerank_batch.scoring.engine import NotTheSame, PairEngine, check_engine, probe
+from rerank_batch.scoring.engine import NotTheSame, PairEngine, check_engine, plain, probe
 from rerank_batch.scoring.library import Library, reads_at_most, set_most
 from rerank_batch.scoring.loading import loading
 from rerank_batch.scoring.modes import Choice, Mode, modes_for
@@ -119,7 +119,7 @@ def _open(folder: Path, options: ScorerOptions) -> Any:
 def _truth(folder: Path, model: Any, options: ScorerOptions) -> FloatArray:
     """What the model itself gives for the pairs that its scorer is held to."""
     theirs = first_pass(lambda: probe(model), options.threads)
-    check_finite(folder, theirs, "fp32")
+    check_finite(folder, plain(theirs), "fp32")
     return theirs
 
 

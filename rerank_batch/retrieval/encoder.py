@@ -35,6 +35,9 @@ from rerank_batch.scoring.usable import (
 _SECTION = "index"
 _TASKS = ("query", "document")
 _PROBES = ("what is it?", "Ünïcode, 東京 and\ttabs ", "word " * 700, "a few words", "")
+_PLAIN = 4
+"""So many of them are not empty."""
+
 _READS: dict[str, Read] = {"mean": "mean", "cls": "first"}
 
 
@@ -150,7 +153,7 @@ def _truth(folder: Path, model: Any, options: EncoderOptions) -> _Truth:
         for task in _TASKS
     }
     for vectors in truth.values():
-        check_finite(folder, vectors, "fp32", _SECTION)
+        check_finite(folder, vectors[:_PLAIN], "fp32", _SECTION)
     return truth
 
 

@@ -34,6 +34,7 @@ _PROBES = (
     ("", "alone"),
     ("alone", ""),
 )
+_PLAIN = [all(texts) for texts in _PROBES]
 _SAME: dict[Format, float] = {"fp32": 1e-4, "bf16": 0.1, "int8": 0.3}
 """How far a logit of about 1 may be from the model's own."""
 
@@ -198,6 +199,11 @@ def probe(model: Any) -> FloatArray:
     return np.asarray(found, np.float32).reshape(-1)
 
 
+def plain(theirs: FloatArray) -> FloatArray:
+    """Of what `probe` gave, that of pairs whose texts are not empty."""
+    return theirs[_PLAIN]
+
+
 def check_engine(engine: Scores, theirs: FloatArray, format: Format) -> None:
     """Compare the logits of a few pairs with the model's own; see `probe`.
 
@@ -209,9 +215,17 @@ def check_engine(engine: Scores, theirs: FloatArray, format: Format) -> None:
 
 
 def check_same(ours: FloatArray, theirs: FloatArray, format: Format) -> None:
-    """Refuse numbers that are further apart than the number format explains: `NotTheSame`."""
-    bound = _SAME[format] * (1 + np.abs(theirs))
-    if ours.shape != theirs.shape or not (np.abs(ours - theirs) <= bound).all():
+    """Refuse numbers that are further apart than the number format explains: `NotTheSame`.
+
+    What is no number in one has to be none in the other, as of a text without a token.
+    """
+    if ours.shape != theirs.shape or not _are_near(ours, theirs, format):
         raise NotTheSame(
             f"{ours.ravel()[:6].tolist()} where the model gives {theirs.ravel()[:6].tolist()}"
         )
+
+
+def _are_near(ours: FloatArray, theirs: FloatArray, format: Format) -> bool:
+    bound = _SAME[format] * (1 + np.abs(theirs))
+    near: NDArray[np.bool_] = np.abs(ours - theirs) <= bound
+    return bool((near | (np.isnan(ours) & np.isnan(theirs))).all())

@@ -49,6 +49,11 @@ def using(folder: Path, section: str = "reranker") -> Iterator[None]:
 
 def check_padding(folder: Path, tokenizer: Any) -> None:
     """Refuse a tokenizer without a padding token: texts of different lengths make a batch."""
+    if not hasattr(tokenizer, "pad_token"):
+        raise ModelError(
+            f"{folder} reads texts by {type(tokenizer).__name__}, not by a tokenizer of "
+            "transformers: take a model that is a transformer"
+        )
     if tokenizer.pad_token is None:
         raise ModelError(f"{folder} has no padding token:{_PAD}")
 
@@ -57,7 +62,7 @@ def check_positions(
     folder: Path, transformer: Any, length: int | None, section: str = "reranker"
 ) -> None:
     """Refuse a ``length`` in tokens that is more than the model has positions for."""
-    positions = _positions(transformer)
+    positions = None if transformer is None else _positions(transformer)
     if positions is None or (length is not None and length <= positions):
         return
     asked = f"{length:,} tokens" if length is not None and length < 1 << 30 else "texts uncut"

@@ -208,7 +208,7 @@ def test_an_activation_that_keeps_the_order_is_left_out(tiny_cross_encoder, tmp_
     np.testing.assert_allclose(scores(scorer(folder)), predicted(folder), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["SiLU", "Softmax", "Softmin", "Tanhshrink_", "GLU"])
+@pytest.mark.parametrize("name", ["SiLU", "Softmax", "Softmin", "GLU"])
 def test_an_activation_that_gives_another_order_is_refused_by_name(
     tiny_cross_encoder, tmp_path, name
 ):

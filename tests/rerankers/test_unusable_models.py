@@ -234,7 +234,7 @@ def test_encoders_are_refused_with_settings_of_their_own(tmp_path, where):
 
 
 def test_a_run_ends_at_once_and_leaves_nothing_to_resume(built_config, tmp_path):
-    """Exit code 7 and one line; and with a model that can be used the same id begins anew."""
+    """Exit code 7 and one line; nothing is in the way of the same id with another setting."""
     folder = write_without_padding(tmp_path / "model")
     config = yaml.safe_load(built_config.read_text("utf-8"))
     config |= {"root": str(tmp_path / "runs")}
