@@ -42,6 +42,7 @@ from rerank_batch.retrieval.index import (
 )
 from rerank_batch.run import Run, is_begun, read_latest
 from rerank_batch.scoring.modes import Graphs
+from rerank_batch.scoring.stored import stored_prompts
 from rerank_batch.services.address import address_of
 from rerank_batch.storage import NodeCache, open_root
 from rerank_batch.tables import fingerprint_files
@@ -66,7 +67,7 @@ class ScorerInput:
 
     ``made_of`` is the fingerprint of its weights, or of what is known of a service: its name and
     its prompt. ``sizes`` is the config.json of its weights, empty for a service, which has no
-    ``pin``.
+    ``pin``. ``prompts`` are those that are stored with the weights.
     """
 
     number: int
@@ -75,6 +76,7 @@ class ScorerInput:
     made_of: str
     sizes: dict[str, Any]
     pin: ModelPin | None = None
+    prompts: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_service(self) -> bool:
@@ -283,7 +285,8 @@ def scorer_input(number: int, model: ModelName, settings: ScorerConfig) -> Score
         made_of = digest([str(model), prompt_fingerprint(model, settings.method)])
         return ScorerInput(number, model, settings, made_of, {})
     pin, folder = pin_model(model.location)
-    return ScorerInput(number, model, settings, pin.fingerprint, model_settings(folder), pin)
+    sizes, prompts = model_settings(folder), stored_prompts(folder)
+    return ScorerInput(number, model, settings, pin.fingerprint, sizes, pin, prompts)
 
 
 def check_gate(config: Config) -> None:

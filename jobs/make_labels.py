@@ -13,7 +13,15 @@ from jobs.inputs import versions
 from jobs.judging import judge_lines, plan_line
 from jobs.label_inputs import LabelInputs, plan_label_run, read_label_inputs
 from jobs.progress import RunProgress
-from jobs.rerank import Start, how_to_go_on, new_run_id, owned, rerank, rows_per_block
+from jobs.rerank import (
+    Start,
+    forgotten_if_unusable,
+    how_to_go_on,
+    new_run_id,
+    owned,
+    rerank,
+    rows_per_block,
+)
 from rerank_batch import schema
 from rerank_batch.config import Config, digest
 from rerank_batch.errors import ConfigError, LabelsLeak, RunConflict
@@ -151,7 +159,11 @@ def mine(
     run.write_plan(inputs.plan.queries, schema.REJECTS.empty_table())
     lease_seconds = config.storage.lease_seconds
     run.claim(take_over, lease_seconds, console.note)
-    with owned(run, lease_seconds) as lease, how_to_go_on(run, lease, console):
+    with (
+        forgotten_if_unusable(run),
+        owned(run, lease_seconds) as lease,
+        how_to_go_on(run, lease, console),
+    ):
         measured = _execute(run, lease, config, inputs, console)
         finish(run, config, inputs, measured)
 

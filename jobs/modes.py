@@ -125,7 +125,10 @@ def _kept(
         )
         body = to_json({**choice.to_dict(), "asked": asked, "nonce": new_nonce()})
         raw = body if root.create_once(key, body) else root.read(key) or b""
-    return Choice.from_dict(from_json(raw, key, Choice.KEYS))
+    kept = Choice.from_dict(from_json(raw, key, Choice.KEYS))
+    if kept.fallback:
+        console.note(f"{model[0]} runs by sentence-transformers: {kept.fallback}")
+    return kept
 
 
 _TORCH = Mode("torch", "fp32")

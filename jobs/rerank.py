@@ -38,7 +38,7 @@ from jobs.systems import ComparisonInputs, comparison_stages, read_comparison
 from rerank_batch import schema
 from rerank_batch.actors import share_actors
 from rerank_batch.config import Config, digest
-from rerank_batch.errors import RerankBatchError, RunConflict
+from rerank_batch.errors import ModelError, RerankBatchError, RunConflict
 from rerank_batch.events import CPU_SECONDS
 from rerank_batch.models import forward_flops
 from rerank_batch.paid_scorer import PaidUse
@@ -149,7 +149,11 @@ def _rerank(
         return {**_summary(run), **(guards.publish(run) if publish else {})}
     run.write_plan(inputs.plan.queries, inputs.plan.rejects)
     run.claim(start.take_over, config.storage.lease_seconds, console.note)
-    with owned(run, config.storage.lease_seconds) as lease, how_to_go_on(run, lease, console):
+    with (
+        forgotten_if_unusable(run),
+        owned(run, config.storage.lease_seconds) as lease,
+        how_to_go_on(run, lease, console),
+    ):
         totals = _execute(run, lease, config, inputs, console, began)
         run.finish(totals)
     if compare:
@@ -406,12 +410,24 @@ def owned(run: Run, lease_seconds: float) -> Iterator[Lease]:
 
 
 @contextmanager
+def forgotten_if_unusable(run: Run) -> Iterator[None]:
+    """Where a model cannot be used, nothing is left to resume: with another model or setting it is
+    another run. What is done or paid for is kept."""
+    try:
+        yield
+    except ModelError:
+        run.forget()
+        raise
+
+
+@contextmanager
 def how_to_go_on(run: Run, lease: Lease, console: Console) -> Iterator[None]:
     """Whatever stops a run that is begun, its user learns that nothing done is lost."""
     try:
         yield
     except (RerankBatchError, KeyboardInterrupt) as error:
-        if not (lease.lost or isinstance(error, RunConflict)):
+        unusable = isinstance(error, ModelError) and run.holds_nothing()
+        if not (lease.lost or unusable or isinstance(error, RunConflict)):
             console.note(f"what is done is kept; go on with: --resume {run.run_id}")
         raise
 

@@ -110,6 +110,8 @@ def _run_scores(
         "family": scorer.model.family,
         "model": scorer.made_of,
         "mode": str(mode),
+        # They are in the fingerprint. That they are read is new: older scores were without them.
+        **({"prompts": dict(scorer.prompts)} if scorer.prompts else {}),
     }
     cache = ScoreCache(run.root, scope(settings))
     try:

@@ -79,7 +79,7 @@ class _EveryPair(PairEngine):
         asked = [q for q, listed in zip(queries, documents, strict=True) for _ in listed]
         read = [text for listed in documents for text in listed]
         number = np.arange(len(asked), dtype=np.int64)
-        tokens = (self.tokenizer.tokenize(asked), self.tokenizer.tokenize(read))
+        tokens = (self.tokenizer.tokenize_queries(asked), self.tokenizer.tokenize(read))
         return Window(self.tokenizer.rows(*tokens, number, number), number)
 
 

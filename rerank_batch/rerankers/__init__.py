@@ -1,7 +1,9 @@
 """Second stage: models that read query and document together. One file per family."""
 
 import importlib
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rerank_batch.config import LlmMethod
@@ -48,12 +50,12 @@ def load_scorer(name: ModelName, options: ScorerOptions, pin: ModelPin | None = 
     A worker of a run gives the run's ``pin``; without one the model is taken as it is now.
 
     Raises:
-        ModelError: unknown family, or files the family cannot load.
+        ModelError: unknown family, or files that the family cannot load or use.
         ModelChanged: the files are not those of the pin.
     """
-    make = _scorer_class(name)
-    with pinned_model(pin or pin_model(name.location)[0]) as folder:
-        scorer: PairScorer = make(folder, options)
+    kind = _scorer_class(name)
+    with pinned_model(pin or pin_model(name.location)[0]) as folder, _using(folder):
+        scorer: PairScorer = kind(folder, options)
     return scorer
 
 
@@ -70,9 +72,9 @@ def open_service(name: ModelName, options: ScorerOptions) -> ServiceScorer:
 
 def choose_mode(name: ModelName, options: ScorerOptions, pin: ModelPin | None = None) -> Choice:
     """Measure in which mode the model runs fastest here; ``pin`` and errors as of `load_scorer`."""
-    scorer = _scorer_class(name)
-    with pinned_model(pin or pin_model(name.location)[0]) as folder:
-        choice: Choice = scorer.choose(folder, options)
+    kind = _scorer_class(name)
+    with pinned_model(pin or pin_model(name.location)[0]) as folder, _using(folder):
+        choice: Choice = kind.choose(folder, options)
     return choice
 
 
@@ -109,6 +111,13 @@ def prompt_fingerprint(name: ModelName, method: LlmMethod) -> str | None:
         ModelError: there is no such family.
     """
     return prompts.fingerprint(method) if family_of(name).prompted else None
+
+
+def _using(folder: Path) -> AbstractContextManager[None]:
+    """See `usable.using`; imported when a model is, as the driver loads none."""
+    from rerank_batch.scoring.usable import using
+
+    return using(folder)
 
 
 def _scorer_class(name: ModelName) -> Any:

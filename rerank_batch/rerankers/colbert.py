@@ -29,8 +29,11 @@ from rerank_batch.scoring.loading import loading
 from rerank_batch.scoring.modes import Choice, Mode
 from rerank_batch.scoring.packing import TokenBudget
 from rerank_batch.scoring.runtime import FloatArray, Unavailable
+from rerank_batch.scoring.usable import check_finite, check_padding, check_positions
 
 IntArray = NDArray[np.int64]
+
+_PROBES = ("what is it?", "a few words", "word " * 700)
 
 
 class ColbertEncoder:
@@ -51,7 +54,19 @@ class ColbertEncoder:
         self._query_limit = expansion["length"] if expansion else reader.query_length
         self._document_limit = reader.document_length
         self._budget = TokenBudget(options.batch_tokens, self._model.device.type)
-        first_pass(lambda: self.queries(["a"]), options.threads)
+        check_padding(folder, self._model.tokenizer)
+        for limit in (self._query_limit, self._document_limit):
+            limit = limit or self._model.max_seq_length
+            check_positions(folder, self._model.transformers_model, limit)
+        first_pass(lambda: self._check(folder, mode), options.threads)
+
+    def _check(self, folder: Path, mode: Mode) -> None:
+        """Read plain text of every length once."""
+        queries, _ = self.queries(_PROBES)
+        found = list(queries)
+        self.documents(_PROBES, lambda numbers, vectors: found.extend(vectors))
+        for vectors in found:
+            check_finite(folder, vectors, mode.format)
 
     @staticmethod
     def choose(folder: Path, options: ScorerOptions) -> Choice:
@@ -61,7 +76,10 @@ class ColbertEncoder:
             Unavailable: the options ask for another runtime.
         """
         if options.runtime not in ("auto", "torch"):
-            raise Unavailable(f"ColBERT models run by torch, not by {options.runtime}")
+            raise Unavailable(
+                f"{folder} is a ColBERT model, which runs by torch and not by {options.runtime}: "
+                "set reranker.runtime: auto"
+            )
         return Choice(Mode("torch", "fp32"), {})
 
     def queries(self, texts: Sequence[str]) -> tuple[list[FloatArray], NDArray[np.bool_]]:

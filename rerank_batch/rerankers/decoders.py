@@ -7,10 +7,11 @@ options is for models that read pairs in other ways.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import PreTrainedTokenizerFast
 
+from rerank_batch.errors import ModelError
 from rerank_batch.rerankers.base import PairScores, ScorerOptions, split
 from rerank_batch.scoring.choice import choose
 from rerank_batch.scoring.decoder import Decoder, DecoderEngine
@@ -19,19 +20,29 @@ from rerank_batch.scoring.loading import loading
 from rerank_batch.scoring.modes import Choice, Mode, modes_for
 from rerank_batch.scoring.packing import TokenBudget
 from rerank_batch.scoring.prompts import PromptTokenizer
+from rerank_batch.scoring.stored import default_of
+from rerank_batch.scoring.usable import check_finite
 
 
 class DecoderScorer(ABC):
-    """Scores are raw logits, or the difference of two; see each family."""
+    """Scores are raw logits, or the difference of two; see each family.
+
+    ``instruction`` is what a family is told where the options do not say; None: it is told nothing.
+    """
+
+    instruction: ClassVar[str | None] = None
 
     def __init__(self, folder: Path, options: ScorerOptions) -> None:
         self.mode = options.mode or self.choose(folder, options).mode
+        self._check_prompt(folder, options)
         self._engine = DecoderEngine(
             self._tokenizer(folder, options),
             self._decoder(folder, options, self.mode),
             TokenBudget(options.batch_tokens, pick_device()),
         )
-        first_pass(lambda: self._engine.score(["a"], [["b", "c"]]), options.threads)
+        queries, documents = ["a", "what is it?"], [["b", "c"], ["a few words"]]
+        found, _ = first_pass(lambda: self._engine.score(queries, documents), options.threads)
+        check_finite(folder, found, self.mode.format)
 
     @classmethod
     def choose(cls, folder: Path, options: ScorerOptions) -> Choice:
@@ -40,6 +51,7 @@ class DecoderScorer(ABC):
         Raises:
             Unavailable: the options ask for another runtime.
         """
+        cls._check_prompt(folder, options)
         modes = [
             mode
             for mode in modes_for(options.precision, options.allow, options.runtime, pick_device())
@@ -53,6 +65,23 @@ class DecoderScorer(ABC):
         """See `PairScorer.score`."""
         flat, cut = self._engine.score(queries, documents)
         return PairScores(split(flat, documents), split(cut, documents))
+
+    @classmethod
+    def _check_prompt(cls, folder: Path, options: ScorerOptions) -> None:
+        """A family's prompt is its own; one that is stored with the model is not left out unsaid.
+
+        Raises:
+            ModelError: the message says where it can be given.
+        """
+        stored = default_of(folder)
+        listens = cls.instruction is not None
+        told = listens and options.instruction is not None
+        if stored and not told and stored != cls.instruction:
+            give = "write it or another into reranker.instruction, or " if listens else ""
+            raise ModelError(
+                f"{folder} stores the prompt {stored!r}, which this family does not read: {give}"
+                f"run the model as cross-encoder:{folder}, by sentence-transformers"
+            )
 
     @classmethod
     @abstractmethod

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rerank_batch.errors import ModelError
 from rerank_batch.progress import pairs as progress
 from rerank_batch.rerankers.base import PairScores, ScorerOptions, split
 from rerank_batch.rerankers.colbert import ColbertEncoder, is_colbert
@@ -28,12 +29,20 @@ from rerank_batch.scoring.device import first_pass, pick_device
 from rerank_batch.scoring.engine import TextEngine, check_same
 from rerank_batch.scoring.modes import Choice, Mode, modes_for
 from rerank_batch.scoring.packing import TokenBudget
+from rerank_batch.scoring.stored import task_prompt
 from rerank_batch.scoring.tokens import TokenBatch
+from rerank_batch.scoring.usable import (
+    check_finite,
+    check_padding,
+    check_positions,
+    check_room,
+)
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 Take = Callable[[IntArray, Sequence[FloatArray]], None]
 
+_TASKS = ("query", "document")
 _PROBES = ("what is it?", "Ünïcode, 東京 and\ttabs ", "word " * 700, "")
 
 
@@ -97,20 +106,24 @@ class LateInteractionScorer:
 
 
 class BiEncoder:
-    """A sentence-transformers model by our own engine: queries without their special tokens."""
+    """A sentence-transformers model by our own engine: queries without their special tokens.
+
+    Where prompts are stored with the model they are a part of its texts, as when it encodes.
+    """
 
     def __init__(self, folder: Path, options: ScorerOptions, mode: Mode) -> None:
-        model = load_bi_encoder(folder, options.max_length)
+        model = _open(folder, options)
         marks = (model.tokenizer.cls_token_id, model.tokenizer.sep_token_id)
         self._marks = np.array([mark for mark in marks if mark is not None])
-        self._engine = _engine(model, options, mode)
+        self._prompts = {task: task_prompt(model, task) for task in _TASKS}
+        self._engine = _engine(folder, model, options, mode)
 
     @staticmethod
     def choose(folder: Path, options: ScorerOptions) -> Choice:
         """Measure which mode is the fastest that the options allow."""
 
         def opened(mode: Mode) -> Any:
-            return _engine(load_bi_encoder(folder, options.max_length), options, mode).runtime
+            return _engine(folder, _open(folder, options), options, mode).runtime
 
         modes = modes_for(options.precision, options.allow, options.runtime, pick_device())
         return choose(modes, opened)
@@ -127,7 +140,7 @@ class BiEncoder:
             ):
                 found[query] = tokens[word]
 
-        return found, self._engine.tokens(texts, keep)
+        return found, self._engine.tokens(self._prompted(texts, "query"), keep)
 
     def documents(self, texts: Sequence[str], take: Take) -> NDArray[np.bool_]:
         """See `TokenEncoder.documents`."""
@@ -135,23 +148,55 @@ class BiEncoder:
         def cut_up(numbers: IntArray, batch: TokenBatch, vectors: FloatArray) -> None:
             take(numbers, np.split(unit(vectors), np.cumsum(batch.lengths)[:-1]))
 
-        return self._engine.tokens(texts, cut_up)
+        return self._engine.tokens(self._prompted(texts, "document"), cut_up)
+
+    def _prompted(self, texts: Sequence[str], task: str) -> list[str]:
+        return [self._prompts[task] + text for text in texts]
 
 
-def _engine(model: Any, options: ScorerOptions, mode: Mode) -> TextEngine:
+def _open(folder: Path, options: ScorerOptions) -> Any:
+    """The model, with everything about it checked that its files tell.
+
+    Raises:
+        ModelError: it does not load, or cannot be used; the message names what to change.
+    """
+    model = load_bi_encoder(folder, options.max_length)
+    check_padding(folder, model.tokenizer)
+    check_positions(folder, model.transformers_model, model.max_seq_length)
+    prompts = [task_prompt(model, task) for task in _TASKS]
+    for prompt in prompts:
+        check_room(folder, model.tokenizer, prompt, model.max_seq_length)
+    if any(prompts) and not all(getattr(each, "include_prompt", True) for each in model):
+        raise ModelError(
+            f"{folder} leaves its prompt's tokens out of what it pools, which late interaction "
+            "does not do: take another model"
+        )
+    return model
+
+
+def _engine(folder: Path, model: Any, options: ScorerOptions, mode: Mode) -> TextEngine:
     """The engine for a model, its token vectors checked against the model's own."""
-    theirs = first_pass(
-        lambda: model.encode(
-            list(_PROBES), output_value="token_embeddings", show_progress_bar=False
-        ),
-        options.threads,
-    )
     budget = TokenBudget(options.batch_tokens, model.device.type)
     engine = text_engine(model, "tokens", mode, options.threads, options.graphs, budget)
+    for prompt in dict.fromkeys(task_prompt(model, task) for task in _TASKS):
+        first_pass(
+            lambda prompt=prompt: _check(folder, model, engine, prompt, mode),  # type: ignore[misc]
+            options.threads,
+        )
+    return engine
+
+
+def _check(folder: Path, model: Any, engine: TextEngine, prompt: str, mode: Mode) -> None:
+    """Hold the engine to the model's own vectors of a few texts behind a prompt."""
+    theirs = model.encode(
+        list(_PROBES), prompt=prompt, output_value="token_embeddings", show_progress_bar=False
+    )
 
     def check(numbers: IntArray, batch: TokenBatch, vectors: FloatArray) -> None:
+        for number in numbers:
+            if _PROBES[number]:
+                check_finite(folder, theirs[number].float().cpu().numpy(), "fp32")
         truth = torch.cat([theirs[number] for number in numbers]).float().cpu().numpy()
         check_same(unit(vectors), unit(truth), mode.format)
 
-    first_pass(lambda: engine.tokens(_PROBES, check), options.threads)
-    return engine
+    engine.tokens([prompt + text for text in _PROBES], check)

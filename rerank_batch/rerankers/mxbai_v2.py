@@ -33,6 +33,8 @@ _AFTER = "<|im_end|>\n<|im_start|>assistant\n"
 class MxbaiV2Scorer(DecoderScorer):
     """``instruction`` stands in front of the query; by default there is none."""
 
+    instruction = ""
+
     @classmethod
     def _decoder(cls, folder: Path, options: ScorerOptions, mode: Mode) -> Decoder:
         tokenizer = load_tokenizer(folder)

@@ -32,6 +32,8 @@ _AFTER = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 class Qwen3RerankerScorer(DecoderScorer):
     """``instruction`` is the task the model is told; `INSTRUCTION` by default."""
 
+    instruction = INSTRUCTION
+
     @classmethod
     def _decoder(cls, folder: Path, options: ScorerOptions, mode: Mode) -> Decoder:
         tokenizer = load_tokenizer(folder)

@@ -4,7 +4,6 @@ Models of a known shape run by our own engine, packed by token count in the fast
 allowed; any other that sentence-transformers loads is run by its own code.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +20,24 @@ from rerank_batch.scoring.engine import NotTheSame, TextEngine, check_same
 from rerank_batch.scoring.modes import Choice, Mode, modes_for
 from rerank_batch.scoring.network import Read, UnknownShape
 from rerank_batch.scoring.packing import TokenBudget
+from rerank_batch.scoring.runtime import Unavailable
+from rerank_batch.scoring.stored import task_prompt
 from rerank_batch.scoring.tokens import NotSpliceable
+from rerank_batch.scoring.usable import (
+    check_finite,
+    check_padding,
+    check_positions,
+    check_room,
+    note,
+    using,
+)
 
-logger = logging.getLogger(__name__)
-
+_SECTION = "index"
+_TASKS = ("query", "document")
 _PROBES = ("what is it?", "Ünïcode, 東京 and\ttabs ", "word " * 700, "a few words", "")
+_PLAIN = 4
+"""So many of them are not empty."""
+
 _READS: dict[str, Read] = {"mean": "mean", "cls": "first"}
 
 
@@ -38,28 +50,35 @@ class Encoder:
     def __init__(self, folder: Path, options: EncoderOptions | None = None) -> None:
         options = options or EncoderOptions()
         self.mode = options.mode or self.choose(folder, options).mode
-        model = load_bi_encoder(folder, options.max_length)
-        self._dimension = _dimension(model)
         self._encode: Callable[[Sequence[str], str], NDArray[np.float32]]
-        try:
-            self._encode = _engine(model, options, self.mode)
-        except (NotSpliceable, UnknownShape, NotTheSame) as error:
-            logger.warning("%s is run by sentence-transformers: %s", folder, error)
-            self._encode = _Library(model, options.threads)
+        with using(folder, _SECTION):
+            model = _open(folder, options)
+            truth = _truth(folder, model, options)
+            try:
+                self._encode = _engine(model, truth, options, self.mode)
+            except (NotSpliceable, UnknownShape, NotTheSame) as error:
+                self._encode = _Library(model, options.threads)
+                note(f"{folder} is run by sentence-transformers: {error}")
+            _note_similarity(folder, model)
 
     @staticmethod
     def choose(folder: Path, options: EncoderOptions) -> Choice:
         """Measure which mode is the fastest that the options allow."""
 
         def opened(mode: Mode) -> Any:
-            model = load_bi_encoder(folder, options.max_length)
-            return _engine(model, options, mode).engine.runtime
+            model = _open(folder, options)
+            return _engine(model, _truth(folder, model, options), options, mode).engine.runtime
 
-        try:
-            modes = modes_for(options.precision, (), options.runtime, pick_device())
-            return choose(modes, opened)
-        except (NotSpliceable, UnknownShape, NotTheSame):
-            return Choice(Mode("torch", "fp32"), {})
+        with using(folder, _SECTION):
+            try:
+                modes = modes_for(options.precision, (), options.runtime, pick_device())
+                return choose(modes, opened)
+            except (NotSpliceable, UnknownShape, NotTheSame) as error:
+                if options.runtime == "openvino":
+                    raise Unavailable(
+                        f"{folder} does not run by OpenVINO ({error}): set {_SECTION}.runtime: auto"
+                    ) from None
+                return Choice(Mode("torch", "fp32"), {}, fallback=str(error))
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of queries, float32 [n, dimension]."""
@@ -81,6 +100,10 @@ class _Engine:
         return self.engine.vectors([prompt + text for text in texts], self.dimension)
 
 
+_Truth = dict[str, NDArray[np.float32]]
+"""What a model itself gives for a few texts, as queries and as documents."""
+
+
 class _Library:
     """sentence-transformers in our micro-batches; its own are sorted by characters."""
 
@@ -88,6 +111,7 @@ class _Library:
         self._model = model
         self._dimension = _dimension(model)
         self._budget = TokenBudget(None, model.device.type)
+        self._prompts = {task: task_prompt(model, task) for task in _TASKS}
         first_pass(lambda: self(["a"], "document"), threads)
 
     def __call__(self, texts: Sequence[str], task: str) -> NDArray[np.float32]:
@@ -96,7 +120,7 @@ class _Library:
         def forward(which: NDArray[np.int64]) -> None:
             vectors[which] = _by_model(self._model, [texts[position] for position in which], task)
 
-        self._budget.each(self._lengths(texts), forward)
+        self._budget.each(self._lengths([self._prompts[task] + t for t in texts]), forward)
         return vectors
 
     def _lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
@@ -107,16 +131,38 @@ class _Library:
         return np.minimum(lengths, self._model.max_seq_length or self._budget.tokens)
 
 
-def _engine(model: Any, options: EncoderOptions, mode: Mode) -> _Engine:
-    """The engine for a model, checked against it with its prompts for queries and documents."""
+def _open(folder: Path, options: EncoderOptions) -> Any:
+    """The model, with everything about it checked that its files tell.
+
+    Raises:
+        ModelError: it does not load, or cannot be used; the message names what to change.
+    """
+    model = load_bi_encoder(folder, options.max_length)
+    check_padding(folder, model.tokenizer)
+    check_positions(folder, model.transformers_model, model.max_seq_length, _SECTION)
+    for task in _TASKS:
+        prompt = task_prompt(model, task)
+        check_room(folder, model.tokenizer, prompt, model.max_seq_length, _SECTION)
+    return model
+
+
+def _truth(folder: Path, model: Any, options: EncoderOptions) -> _Truth:
+    """What the model itself gives for the texts that the engine is held to."""
     truth = {
         task: first_pass(lambda task=task: _by_model(model, _PROBES, task), options.threads)  # type: ignore[misc]
-        for task in ("query", "document")
+        for task in _TASKS
     }
+    for vectors in truth.values():
+        check_finite(folder, vectors[:_PLAIN], "fp32", _SECTION)
+    return truth
+
+
+def _engine(model: Any, truth: _Truth, options: EncoderOptions, mode: Mode) -> _Engine:
+    """The engine for a model, checked against it with its prompts for queries and documents."""
     budget = TokenBudget(None, model.device.type)
     engine = _Engine(
         text_engine(model, _read(model), mode, options.threads, options.graphs, budget),
-        {task: _prompt(model, task) for task in truth},
+        {task: task_prompt(model, task) for task in truth},
         _dimension(model),
     )
     for task, theirs in truth.items():
@@ -136,21 +182,19 @@ def _read(model: Any) -> Read:
     return _READS[pooling.pooling_mode]
 
 
-def _prompt(model: Any, task: str) -> str:
-    """What sentence-transformers puts before a text, as its `encode_query` looks it up."""
-    names = ("query",) if task == "query" else ("document", "passage", "corpus")
-    for name in (*names, model.default_prompt_name):
-        if name in model.prompts:
-            return str(model.prompts[name] or "")
-    return ""
-
-
 def _by_model(model: Any, texts: Sequence[str], task: str) -> NDArray[np.float32]:
     encode = model.encode_query if task == "query" else model.encode_document
     vectors: NDArray[np.float32] = encode(
         list(texts), batch_size=len(texts), show_progress_bar=False
     )
     return vectors
+
+
+def _note_similarity(folder: Path, model: Any) -> None:
+    """Vectors are compared by cosine; a model may have been trained for something else."""
+    stored = model.similarity_fn_name
+    if stored != "cosine" and "Normalize" not in [type(module).__name__ for module in model]:
+        note(f"{folder} stores the similarity {stored}, and its vectors are compared by cosine")
 
 
 def _dimension(model: Any) -> int:

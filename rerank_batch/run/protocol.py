@@ -365,6 +365,21 @@ class Run:
         self.claim(take_over=True)
         return self._close([], {"state": ABORTED, "results": [], "reject_files": []})
 
+    def holds_nothing(self) -> bool:
+        """Whether its first driver planned it, and nothing was computed or paid for since."""
+        before_work = ("spec.json", "plan/", PLAN_REJECTS, "epochs/", "lease.json", "mode-")
+        begin = tuple(self._key(name) for name in (*before_work, "cache-"))
+        there = self.root.sizes(self._key(""))
+        return self.epoch == self._newest_epoch() == 1 and all(k.startswith(begin) for k in there)
+
+    def forget(self) -> None:
+        """Remove a run that holds nothing (`holds_nothing`), so that its id is free again."""
+        if self.holds_nothing():
+            # The spec is the last of them: until then the run can be gone on with.
+            spec = self._key("spec.json")
+            self.root.delete([k for k in self.root.sizes(self._key("")) if k != spec])
+            self.root.delete([spec])
+
     def final(self) -> dict[str, Any] | None:
         """final.json, or None while the run is not finished."""
         key = self._key("final.json")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ _PROBES = (
     ("", "alone"),
     ("alone", ""),
 )
+_PLAIN = [all(texts) for texts in _PROBES]
 _SAME: dict[Format, float] = {"fp32": 1e-4, "bf16": 0.1, "int8": 0.3}
 """How far a logit of about 1 may be from the model's own."""
 
@@ -101,7 +102,7 @@ class PairEngine:
         several = max(len(listed), 1)
         pairs, which = np.unique(query_of * several + document_of, return_inverse=True)
         rows = self.tokenizer.rows(
-            self.tokenizer.tokenize(list(query_number)),
+            self.tokenizer.tokenize_queries(list(query_number)),
             self.tokenizer.tokenize(list(listed)),
             pairs // several,
             pairs % several,
@@ -183,14 +184,28 @@ def _run_all(
     return zip(places, runtime.fetch(pending), strict=True)
 
 
+class Scores(Protocol):
+    """What scores pairs: an engine, or sentence-transformers' own code in our batches."""
+
+    def score(
+        self, queries: Sequence[str], documents: Sequence[Sequence[str]]
+    ) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """See `PairEngine.score`."""
+
+
 def probe(model: Any) -> FloatArray:
     """What ``model.predict`` gives for a few pairs, for `check_engine`."""
     found = model.predict(list(_PROBES), activation_fn=torch.nn.Identity(), show_progress_bar=False)
     return np.asarray(found, np.float32).reshape(-1)
 
 
-def check_engine(engine: PairEngine, theirs: FloatArray, format: Format) -> None:
-    """Compare the engine's logits of a few pairs with the model's own; see `probe`.
+def plain(theirs: FloatArray) -> FloatArray:
+    """Of what `probe` gave, that of pairs whose texts are not empty."""
+    return theirs[_PLAIN]
+
+
+def check_engine(engine: Scores, theirs: FloatArray, format: Format) -> None:
+    """Compare the logits of a few pairs with the model's own; see `probe`.
 
     Raises:
         NotTheSame: they are further apart than the number format explains.
@@ -200,9 +215,17 @@ def check_engine(engine: PairEngine, theirs: FloatArray, format: Format) -> None
 
 
 def check_same(ours: FloatArray, theirs: FloatArray, format: Format) -> None:
-    """Refuse numbers that are further apart than the number format explains: `NotTheSame`."""
-    bound = _SAME[format] * (1 + np.abs(theirs))
-    if ours.shape != theirs.shape or not (np.abs(ours - theirs) <= bound).all():
+    """Refuse numbers that are further apart than the number format explains: `NotTheSame`.
+
+    What is no number in one has to be none in the other, as of a text without a token.
+    """
+    if ours.shape != theirs.shape or not _are_near(ours, theirs, format):
         raise NotTheSame(
             f"{ours.ravel()[:6].tolist()} where the model gives {theirs.ravel()[:6].tolist()}"
         )
+
+
+def _are_near(ours: FloatArray, theirs: FloatArray, format: Format) -> bool:
+    bound = _SAME[format] * (1 + np.abs(theirs))
+    near: NDArray[np.bool_] = np.abs(ours - theirs) <= bound
+    return bool((near | (np.isnan(ours) & np.isnan(theirs))).all())

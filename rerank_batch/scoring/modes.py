@@ -26,10 +26,14 @@ class Mode:
 
 @dataclass(frozen=True)
 class Choice:
-    """The mode that was chosen, and the tokens per second of every one that was tried."""
+    """The mode that was chosen, and the tokens per second of every one that was tried.
+
+    ``fallback`` is why the model runs by sentence-transformers; empty where it runs by our engine.
+    """
 
     mode: Mode
     tokens_per_second: Mapping[str, float]
+    fallback: str = ""
 
     KEYS: ClassVar = ("runtime", "format", "tokens_per_second")
 
@@ -39,12 +43,14 @@ class Choice:
             "runtime": self.mode.runtime,
             "format": self.mode.format,
             "tokens_per_second": dict(self.tokens_per_second),
+            **({"fallback": self.fallback} if self.fallback else {}),
         }
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "Choice":
         """What `to_dict` made."""
-        return cls(Mode(value["runtime"], value["format"]), value["tokens_per_second"])
+        mode = Mode(value["runtime"], value["format"])
+        return cls(mode, value["tokens_per_second"], value.get("fallback", ""))
 
 
 @dataclass(frozen=True)

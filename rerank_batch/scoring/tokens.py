@@ -114,7 +114,8 @@ class Rows:
 class PairTokenizer:
     """Makes the ids of texts, and rows of a query and a document each.
 
-    ``position_of_padding``: see `network.Network`.
+    ``position_of_padding``: see `network.Network`. ``prompt`` stands before every query and is a
+    part of it wherever tokens are counted or cut.
 
     Raises:
         NotSpliceable: pairs of this tokenizer are more than their two texts and special tokens.
@@ -126,8 +127,10 @@ class PairTokenizer:
         max_length: int | None,
         position_of_padding: int | None = None,
         truncation: Truncation = "longest_first",
+        prompt: str = "",
     ) -> None:
         self._tokenizer = _usable(tokenizer)
+        self.prompt = prompt
         self._special, self._types = _probe(tokenizer, 2)
         self._padding = position_of_padding
         self._truncation = truncation
@@ -137,6 +140,10 @@ class PairTokenizer:
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Ids of each text, without special tokens and uncut."""
         return _tokenize(self._tokenizer, texts)
+
+    def tokenize_queries(self, texts: Sequence[str]) -> Tokens:
+        """The same of queries, behind the prompt."""
+        return self.tokenize([self.prompt + text for text in texts])
 
     def rows(
         self, queries: Tokens, documents: Tokens, query_of: IntArray, document_of: IntArray

@@ -41,7 +41,8 @@ class GroupCollator(CrossEncoderDataCollator):
         if plan is None or config is None:
             raise ValueError("a collator of groups needs their plan and the configuration")
         groups = [plan.group(row["number"]) for row in features]
-        return batch_of(groups, config, plan.highest_label)
+        batch = batch_of(groups, config, plan.highest_label)
+        return {**batch, "prompt": self.prompts} if self.prompts else batch
 
 
 def batch_of(groups: Sequence[Group], config: FinetuneConfig, highest_label: float) -> Batch:

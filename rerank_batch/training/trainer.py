@@ -25,6 +25,7 @@ from rerank_batch.scoring.device import first_pass, pick_device
 from rerank_batch.scoring.library import Library
 from rerank_batch.scoring.loading import quiet
 from rerank_batch.scoring.packing import TokenBudget
+from rerank_batch.scoring.stored import default_prompt
 from rerank_batch.training.config import FinetuneConfig
 from rerank_batch.training.dev import Judged, Scores, average
 from rerank_batch.training.groups import GroupPlan
@@ -76,7 +77,9 @@ def train(
         train_dataset=Dataset.from_dict({"number": range(len(plan))}),
         loss=LOSSES[config.loss],
         evaluator=DevEvaluator(dev),
-        data_collator=GroupCollator(model.preprocess, plan=plan, config=config),
+        data_collator=GroupCollator(
+            model.preprocess, prompts=default_prompt(model) or None, plan=plan, config=config
+        ),
         callbacks=[keeper],
     )
     trainer.remove_callback(PrinterCallback)

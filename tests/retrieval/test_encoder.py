@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
+from rerank_batch import events
 from rerank_batch.retrieval import encoder as encoder_module
 from rerank_batch.retrieval.encoder import Encoder
 from rerank_batch.retrieval.options import EncoderOptions
-from rerank_batch.scoring.modes import Mode
+from rerank_batch.scoring.modes import Choice, Mode
 from rerank_batch.scoring.network import UnknownShape
 from tests.conftest import sentences
 
@@ -46,6 +47,65 @@ def test_queries_and_documents_get_the_prompts_of_the_model(tiny_bi_encoder, tmp
         assert (np.abs(cosines(found, theirs) - 1) < 1e-5).all()
 
 
+STORED = {
+    "passage": ({"query": "winter: ", "passage": "paper: "}, None),
+    "default": ({"web": "garden: "}, "web"),
+    "default query": ({"query": "winter: ", "document": "paper: "}, "query"),
+}
+
+
+@pytest.mark.parametrize("by", ["engine", "library"])
+@pytest.mark.parametrize("stored", STORED)
+def test_prompts_are_those_of_encode_query_and_encode_document(
+    tiny_bi_encoder, tmp_path, monkeypatch, stored, by
+):
+    """Whatever their names, and whoever runs the model."""
+    model = SentenceTransformer(str(tiny_bi_encoder), device="cpu")
+    prompts, model.default_prompt_name = STORED[stored]
+    model.prompts = {**prompts}
+    model.save_pretrained(str(tmp_path))
+    if by == "library":
+        monkeypatch.setattr(encoder_module, "_read", raise_unknown)
+    ours = Encoder(tmp_path, EncoderOptions(mode=MODES[0]))
+    model = SentenceTransformer(str(tmp_path), device="cpu")
+    for found, theirs in (
+        (ours.encode_queries(TEXTS), model.encode_query(TEXTS, normalize_embeddings=True)),
+        (ours.encode_documents(TEXTS), model.encode_document(TEXTS, normalize_embeddings=True)),
+    ):
+        assert (np.abs(cosines(found, theirs) - 1) < 1e-5).all()
+
+
+def raise_unknown(*_):
+    raise UnknownShape("of no known kind")
+
+
+def test_tokens_of_a_prompt_are_counted_where_sentence_transformers_runs(
+    tiny_bi_encoder, tmp_path, monkeypatch
+):
+    model = SentenceTransformer(str(tiny_bi_encoder), device="cpu")
+    model.prompts = {"query": "winter garden ", "document": ""}
+    model.save_pretrained(str(tmp_path))
+    monkeypatch.setattr(encoder_module, "_read", raise_unknown)
+    ours = Encoder(tmp_path, EncoderOptions(mode=MODES[0]))
+    events.drain()
+    ours.encode_queries(["river stone"])
+    ours.encode_documents(["river stone"])
+    assert events.drain().sums[events.TOKENS] == (2 + 2 + 2) + (2 + 2)
+
+
+@pytest.mark.parametrize(("stored", "noticed"), [("dot", 1), ("cosine", 0)])
+def test_another_similarity_than_the_cosine_is_told_in_the_summary(
+    tiny_bi_encoder, tmp_path, stored, noticed
+):
+    model = SentenceTransformer(str(tiny_bi_encoder), device="cpu")
+    model.similarity_fn_name = stored
+    model.save_pretrained(str(tmp_path))
+    events.drain()
+    Encoder(tmp_path, EncoderOptions(mode=MODES[0]))
+    told = [what for what in events.drain().counts if "stores the similarity dot" in what]
+    assert len(told) == noticed
+
+
 def test_a_model_of_an_unknown_shape_is_run_by_sentence_transformers(
     tiny_bi_encoder, monkeypatch, caplog
 ):
@@ -59,7 +119,9 @@ def test_a_model_of_an_unknown_shape_is_run_by_sentence_transformers(
         found = Encoder(tiny_bi_encoder, EncoderOptions(mode=MODES[0])).encode_documents(TEXTS)
     assert "run by sentence-transformers: of no known kind" in caplog.text
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert Encoder.choose(tiny_bi_encoder, EncoderOptions()).mode == Mode("torch", "fp32")
+    choice = Encoder.choose(tiny_bi_encoder, EncoderOptions())
+    assert (choice.mode, choice.fallback) == (Mode("torch", "fp32"), "of no known kind")
+    assert Choice.from_dict(choice.to_dict()) == choice
 
 
 def test_the_fastest_mode_is_chosen_by_measurement(tiny_bi_encoder):

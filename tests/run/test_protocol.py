@@ -476,6 +476,35 @@ def test_a_complete_run_cannot_be_aborted(root: Root) -> None:
     assert run.state() == "complete"
 
 
+def test_a_run_that_holds_nothing_is_forgotten_and_its_id_is_free(root: Root) -> None:
+    run = started(root, planned=4)
+    run.write_plan(plan_table(4), reject_table([reject_row(None)]))
+    run.decide("mode", 1, {"runtime": "torch"})
+    with run.lease(60):
+        assert run.holds_nothing()
+    run.forget()
+    assert everything_under(root) == {}
+    started(root)
+
+
+@pytest.mark.parametrize("kept", ["a block", "a payment", "scores", "a takeover", "an end"])
+def test_a_run_that_holds_anything_is_not_forgotten(root: Root, kept: str) -> None:
+    run = started(root, planned=4)
+    if kept == "a block":
+        write_block(run, 0, 2)
+    elif kept == "a takeover":
+        run = taken_over(root)
+    elif kept == "an end":
+        run.abort()
+    else:
+        key = {"a payment": "paid/1-x.parquet", "scores": "scores/1/x.arrow"}[kept]
+        assert root.create_once(f"runs/run-1/{key}", b"x")
+    before = everything_under(root)
+    assert not run.holds_nothing()
+    run.forget()
+    assert everything_under(root) == before
+
+
 # --- reading ---------------------------------------------------------------------------------
 
 

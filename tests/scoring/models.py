@@ -1,4 +1,4 @@
-"""Tiny models of every shape the engine knows, each with a tokenizer of its kind."""
+"""Tiny models of every shape the engine knows, each with a tokenizer of its kind, and of others."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ _SIZES: dict[str, Any] = {
 
 
 def write_model(folder: Path, shape: str) -> Path:
-    """A cross-encoder with one label and random weights."""
+    """A cross-encoder with one label and random weights; the engine knows no ``deberta``."""
     import transformers as t
 
     tokenizer = build_tokenizer(shape)
@@ -47,6 +47,11 @@ def write_model(folder: Path, shape: str) -> Path:
     elif shape == "xlm-roberta":
         config = t.XLMRobertaConfig(**common, type_vocab_size=1)
         model = t.XLMRobertaForSequenceClassification(config)
+    elif shape == "deberta":
+        kind = t.DebertaV2Config(
+            **common, relative_attention=True, position_biased_input=False, pos_att_type=["p2c"]
+        )
+        model = t.DebertaV2ForSequenceClassification(kind)
     else:
         config = t.ModernBertConfig(
             **common,

@@ -265,6 +265,29 @@ def test_a_loss_that_is_no_number_ends_training(
         run(config, labels, tmp_path / "model")
 
 
+def test_training_reads_the_prompt_that_is_stored_with_its_start(
+    tiny_cross_encoder: Path, labels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every step and measurement: it is what the trained model is scored with."""
+    from sentence_transformers import CrossEncoder
+
+    prompted = {"prompts": {"web": "river "}, "default_prompt_name": "web"}
+    CrossEncoder(str(tiny_cross_encoder), device="cpu", **prompted).save_pretrained(
+        str(tmp_path / "start")
+    )
+    preprocess, read = CrossEncoder.preprocess, set()
+
+    def watched(model: Any, inputs: Any, prompt: Any = None, **more: Any) -> Any:
+        read.add((model.training, prompt))
+        return preprocess(model, inputs, prompt=prompt, **more)
+
+    monkeypatch.setattr(CrossEncoder, "preprocess", watched)
+    run(settings(tmp_path / "start", steps=2), labels, tmp_path / "model")
+    assert read == {(True, "river "), (False, "river ")}
+    saved = CrossEncoder(str(tmp_path / "model"), device="cpu")
+    assert saved.prompts[saved.default_prompt_name] == "river "
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_goes_down(loss: Loss, tiny_cross_encoder: Path, labels: str) -> None:
     """On a few groups again and again, with the library's own loss and what we feed it."""
