@@ -4,6 +4,7 @@ Scores are raw logits. That is the order of `CrossEncoder.predict` as long as th
 them never falls.
 """
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ def _keeps_order(activation: Any) -> bool:
     if activation is None:
         return True
     try:
-        found = torch.as_tensor(activation(_LOGITS)).detach().reshape(-1)
+        with warnings.catch_warnings(action="ignore"):
+            found = torch.as_tensor(activation(_LOGITS)).detach().reshape(-1)
     except Exception:  # a function of another shape of input
         return False
     if found.shape != (len(_LOGITS),) or not bool(torch.isfinite(found).all()):
