@@ -5,20 +5,24 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rerank_batch.config import Config, ExcludeConfig, GivenConfig, Source, digest
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.retrieval.fusion import Found, Fusion
 from rerank_batch.retrieval.index import Index
 from rerank_batch.retrieval.sources import SourceUse
-from rerank_batch.storage import InputFile, input_files
-from rerank_batch.tables import ParquetTable, as_strings, fingerprint_files
+from rerank_batch.storage import input_files
+from rerank_batch.tables import ParquetTable, fingerprint_files
+from rerank_batch.text_files import read_text_lines
+from rerank_batch.text_streams import with_packed
+from rerank_batch.text_values import as_ids
 from rerank_batch.trec_run import SUFFIXES, Ranking, read_run
 
 _NAMED = 5
 _WHAT = "retrieval.given"
 _EXCLUDE = "retrieval.exclude"
-_ID_SUFFIXES = (".parquet", ".txt")
+_ID_SUFFIXES = (".parquet", *with_packed(".txt"))
 
 
 @dataclass(frozen=True)
@@ -62,23 +66,15 @@ def _read_ids(exclude: ExcludeConfig) -> list[str]:
     if not files[0].name.endswith(".parquet"):
         if exclude.id is not None:
             raise ConfigError(f"{_EXCLUDE}.id is a column of Parquet; {exclude.path} is text")
-        lines = [line.strip() for file in files for line in _text(file).splitlines()]
+        lines = (line.strip() for file in files for _, line in read_text_lines(file, _EXCLUDE))
         return sorted({line for line in lines if line})
     table = ParquetTable(exclude.path, _EXCLUDE)
     column = table.column(exclude.id, "doc_id", "_id") or ""
     ids: set[str] = set()
     for batch in table.batches({"doc_id": column}):
-        found, _ = as_strings(batch.column("doc_id"))
+        found, _ = as_ids(batch.column("doc_id"), f"{_EXCLUDE}: ids")
         ids.update(each for each in found.to_pylist() if each)
     return sorted(ids)
-
-
-def _text(file: InputFile) -> str:
-    try:
-        with file.open() as source:
-            return str(source.read().decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{_EXCLUDE}: {file} is no text: {error}") from None
 
 
 def read_given(config: Config, index: Index, excluded: Excluded) -> Given | None:
@@ -123,18 +119,31 @@ def _read_lists(path: str, given: GivenConfig) -> dict[str, Ranking]:
         kind = batch.schema.field("documents").type
         if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
             raise InputError(f"{_WHAT}: {columns['documents']!r} of {path} is {kind}, not a list")
-        queries, _ = as_strings(batch.column("query"))
+        queries, _ = as_ids(batch.column("query"), f"{_WHAT}: query ids")
         for query, documents in zip(
-            queries.to_pylist(), batch.column("documents").to_pylist(), strict=True
+            queries.to_pylist(), _ids_in_lists(batch.column("documents")), strict=True
         ):
             if query is None or not documents:
                 continue
-            ranking = [(str(document), -float(n)) for n, document in enumerate(documents)]
+            ranking = [(each, -float(n)) for n, each in enumerate(documents) if each is not None]
+            if len(ranking) < len(documents):
+                raise InputError(f"{_WHAT}: {path} has a list of query {query} with a missing id")
             if len({document for document, _ in ranking}) < len(ranking):
                 raise InputError(f"{_WHAT}: {path} lists a document of query {query} twice")
             if rankings.setdefault(query, ranking) != ranking:
                 raise InputError(f"{_WHAT}: {path} has two different lists for query {query}")
     return rankings
+
+
+def _ids_in_lists(lists: pa.Array) -> list[list[str | None] | None]:
+    """The ids of a column of lists; an id that is no UTF-8 is missing."""
+    ids = as_ids(lists.flatten(), f"{_WHAT}: document ids")[0].to_pylist()
+    found: list[list[str | None] | None] = []
+    begin = 0
+    for length in pc.list_value_length(lists).to_pylist():
+        found.append(None if length is None else ids[begin : begin + length])
+        begin += length or 0
+    return found
 
 
 def source_use(

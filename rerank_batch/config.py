@@ -25,6 +25,7 @@ from pydantic import (
 
 from rerank_batch.errors import ConfigError
 from rerank_batch.paths import expanded, expanded_cache, expanded_model
+from rerank_batch.text_streams import UNREADABLE, utf8_lines
 
 RUN_ID = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}\Z")
 
@@ -1120,8 +1121,10 @@ def load_section(kind: type[S], path: Path, overrides: list[str] | None = None) 
     if not path.is_file():
         raise ConfigError(f"no configuration file at {path}")
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        with path.open("rb") as file:
+            text = b"\n".join(utf8_lines(file)).decode("utf-8")
+        raw = yaml.load(text, Loader=_UniqueKeyLoader)
+    except (yaml.YAMLError, *UNREADABLE) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must hold a mapping of sections, not {type(raw).__name__}")

@@ -8,6 +8,7 @@ number of processes on a node share one copy, and a lookup touches only the page
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
@@ -19,15 +20,12 @@ from numpy.typing import NDArray
 from rerank_batch.config import CorpusConfig
 from rerank_batch.errors import InputError
 from rerank_batch.storage import InputFile, input_files
-from rerank_batch.tables import (
-    ParquetTable,
-    as_bytes,
-    as_strings,
-    fingerprint_files,
-    read_jsonl,
-)
+from rerank_batch.tables import ParquetTable, fingerprint_files
+from rerank_batch.text_files import read_jsonl
+from rerank_batch.text_streams import with_packed
+from rerank_batch.text_values import as_ids, as_strings, json_id, json_text
 
-SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
+SUFFIXES = (".parquet", *with_packed(".jsonl"))
 _COLUMNS = ("doc_id", "title", "text")
 _SCHEMA = pa.schema([(name, pa.large_string()) for name in _COLUMNS])
 _JSONL_ROWS = 10_000
@@ -149,15 +147,29 @@ def _jsonl_batches(
                 f"corpus: {file} document {number} lacks {keys[0]!r} or {keys[2]!r}; "
                 f"it has {', '.join(map(repr, row))}"
             )
-        rows.append(tuple(as_bytes(row.get(key)) for key in keys))
+        id_key, title_key, text_key = keys
+        where = partial(_place, file, number)
+        rows.append(
+            (
+                json_id(row[id_key], partial(where, id_key)),
+                json_text(row.get(title_key), partial(where, title_key)),
+                json_text(row[text_key], partial(where, text_key)),
+            )
+        )
         if len(rows) == _JSONL_ROWS:
             yield flush()
     if rows:
         yield flush()
 
 
+def _place(file: InputFile, number: int, key: str) -> str:
+    return f"corpus: {file} document {number}: {key!r}"
+
+
 def _validate(ids: pa.Array, titles: pa.Array, texts: pa.Array) -> tuple[pa.Table, dict[str, int]]:
-    (ids, bad_id), (titles, bad_title), (texts, bad_text) = map(as_strings, (ids, titles, texts))
+    ids, bad_id = as_ids(ids, "corpus: ids")
+    titles, bad_title = as_strings(titles, "corpus: titles")
+    texts, bad_text = as_strings(texts, "corpus: texts")
     titles = pc.fill_null(titles, "")
     texts = pc.fill_null(texts, "")
     blank = pc.and_(_is_blank(titles), _is_blank(texts))

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from rerank_batch.config import OutcomesConfig
 from rerank_batch.errors import InputError
-from rerank_batch.tables import ParquetTable, as_strings
+from rerank_batch.tables import ParquetTable
+from rerank_batch.text_values import as_ids, as_strings
 
 NAMES = ("query_id", "system", "outcome")
 
@@ -85,8 +86,12 @@ def refuse_taken(outcomes: Outcomes, name: str, whose: str) -> None:
 
 def _valid(batch: pa.RecordBatch, config: OutcomesConfig, dropped: dict[str, int]) -> pa.Table:
     """The rows that say something; the others are added to ``dropped``."""
-    # Invalid UTF-8 is null in what `as_strings` gives.
-    names = [as_strings(batch.column(name))[0] for name in NAMES]
+    # Invalid UTF-8 is null in what these give.
+    readers = (as_ids, as_strings, as_strings)
+    names = [
+        read(batch.column(name), f"outcomes: {name}")[0]
+        for name, read in zip(NAMES, readers, strict=True)
+    ]
     values = _numbers(batch.column("value"), config)
     missing = pc.is_null(values)
     unnamed = pa.array([False] * batch.num_rows, pa.bool_())

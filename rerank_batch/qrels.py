@@ -9,9 +9,12 @@ import pyarrow as pa
 from rerank_batch.config import QrelsConfig
 from rerank_batch.errors import InputError
 from rerank_batch.storage import InputFile, input_files
-from rerank_batch.tables import ParquetTable, as_strings
+from rerank_batch.tables import ParquetTable
+from rerank_batch.text_files import read_text_lines
+from rerank_batch.text_streams import with_packed
+from rerank_batch.text_values import as_ids
 
-SUFFIXES = (".parquet", ".tsv", ".qrels", ".txt")
+SUFFIXES = (".parquet", *with_packed(".tsv", ".qrels", ".txt"))
 
 Qrels = dict[str, dict[str, int]]
 Grades = dict[str, int]
@@ -87,8 +90,8 @@ def _read_parquet(config: QrelsConfig, qrels: Qrels) -> None:
     table = ParquetTable(config.path, "qrels")
     columns = {name: table.column(None, name, hub) for name, hub in _COLUMNS.items()}
     for batch in table.batches({n: c for n, c in columns.items() if c}, config.filter):
-        queries, _ = as_strings(batch.column("query_id"))
-        documents, _ = as_strings(batch.column("doc_id"))
+        queries, _ = as_ids(batch.column("query_id"), "qrels: query ids")
+        documents, _ = as_ids(batch.column("doc_id"), "qrels: document ids")
         rows = zip(
             queries.to_pylist(),
             documents.to_pylist(),
@@ -100,12 +103,7 @@ def _read_parquet(config: QrelsConfig, qrels: Qrels) -> None:
 
 
 def _read_text(file: InputFile, format: str, qrels: Qrels) -> None:
-    try:
-        with file.open() as source:
-            lines = source.read().decode("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"qrels: {file} is not UTF-8 text: {error}") from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in read_text_lines(file, "qrels"):
         fields = line.split("\t") if line.count("\t") in (2, 3) else line.split()
         heading = number == 1 and format != "trec" and [f.strip() for f in fields] == _HEADING
         if not line.strip() or heading:

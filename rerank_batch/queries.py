@@ -8,6 +8,7 @@ nothing of models, indexes or Ray.
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import polars as pl
 import pyarrow as pa
@@ -18,10 +19,14 @@ from rerank_batch import schema
 from rerank_batch.config import HeadConfig, QueriesConfig
 from rerank_batch.errors import InputError
 from rerank_batch.storage import InputFile, input_files
-from rerank_batch.tables import ParquetTable, as_bytes, as_strings, read_jsonl
+from rerank_batch.tables import ParquetTable
+from rerank_batch.text_files import read_jsonl
+from rerank_batch.text_streams import with_packed
+from rerank_batch.text_values import as_ids, as_strings, json_id, json_text
 from rerank_batch.topics import detect_format, read_topics, read_tsv
 
-SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
+_JSONL = with_packed(".jsonl")
+SUFFIXES = (".parquet", *_JSONL)
 
 QUERY_CUT = "query_cut"
 """Flag of a query longer than ``queries.max_chars``, of which only the beginning is used."""
@@ -158,7 +163,7 @@ def _format(config: QueriesConfig, file: InputFile) -> str:
         return config.format
     if file.name.endswith(".parquet"):
         return "parquet"
-    return "beir" if file.name.endswith((".jsonl", ".jsonl.gz")) else detect_format(file)
+    return "beir" if file.name.endswith(_JSONL) else detect_format(file)
 
 
 def _read_beir(file: InputFile, config: QueriesConfig) -> pa.RecordBatch:
@@ -171,9 +176,14 @@ def _read_beir(file: InputFile, config: QueriesConfig) -> pa.RecordBatch:
                 f"queries: {file} query {number} lacks {id_key!r} or {text_key!r}; "
                 f"it has {', '.join(map(repr, row))}"
             )
-        ids.append(as_bytes(row[id_key]))
-        texts.append(as_bytes(row[text_key]))
+        where = partial(_place, file, number)
+        ids.append(json_id(row[id_key], partial(where, id_key)))
+        texts.append(json_text(row[text_key], partial(where, text_key)))
     return _batch(ids, texts)
+
+
+def _place(file: InputFile, number: int, key: str) -> str:
+    return f"queries: {file} query {number}: {key!r}"
 
 
 def _read_text(file: InputFile, config: QueriesConfig, format: str) -> pa.RecordBatch:
@@ -198,8 +208,8 @@ def check_rows(
     ``row`` of the good ones counts from ``first_row``.
     """
     names = batch.schema.names
-    ids, bad_ids = as_strings(batch.column("query_id"))
-    raw, bad_texts = as_strings(batch.column("query"))
+    ids, bad_ids = as_ids(batch.column("query_id"), "queries: ids")
+    raw, bad_texts = as_strings(batch.column("query"), "queries: texts")
     texts, cut = as_read(raw, max_chars)
     frame = pl.DataFrame(
         {

@@ -16,7 +16,8 @@ from rerank_batch.config import QueriesConfig
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.evaluation.segments import ColumnValues
 from rerank_batch.queries import check_rows, log_batches, log_format
-from rerank_batch.tables import ParquetTable, as_strings
+from rerank_batch.tables import ParquetTable
+from rerank_batch.text_values import as_ids, as_strings
 
 NOT_UTF8 = "(not UTF-8)"
 """In place of a value whose bytes are no text."""
@@ -86,7 +87,7 @@ def _counted_rows(
     seen = 0
     more = {_column(number): name for number, name in enumerate(columns)}
     for batch in log_batches(config, more):
-        ids, _ = as_strings(batch.column("query_id"))
+        ids, _ = as_ids(batch.column("query_id"), "queries: ids")
         batch = batch.filter(pc.is_in(ids, value_set=asked))
         good, _ = check_rows(batch, config.max_chars, seen)
         taken = good["row"].to_numpy() - seen
@@ -126,7 +127,7 @@ def _values(rows: pl.DataFrame, column: str) -> ColumnValues:
 
 def _texts(values: pa.Array, name: str) -> pl.Series:
     try:
-        texts, bad = as_strings(values)
+        texts, bad = as_strings(values, f"queries: {name}")
     except InputError:
         raise ConfigError(
             f"evaluation.segments: column {name!r} of the log is {values.type}; a segment has one "

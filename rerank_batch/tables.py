@@ -1,14 +1,9 @@
-"""Reading other people's tables: Parquet and jsonl, with every surprise turned into a clear error.
+"""Reading other people's tables: Parquet, with every surprise turned into a clear error.
 
 Knows files, columns and filters; not what a corpus or a query log is.
 """
 
-import codecs
-import gzip
-import io
-import json
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +16,6 @@ from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.storage import InputFile, input_files, open_dataset, reading_failed
 
 _BATCH_ROWS = 65_536
-_MARK = codecs.BOM_UTF8
 _OPERATORS = {
     "==": lambda field, value: field == value,
     "!=": lambda field, value: field != value,
@@ -119,107 +113,9 @@ class ParquetTable:
         return expression
 
 
-def read_jsonl(file: InputFile, what: str) -> Iterator[dict[str, Any]]:
-    """The objects of a jsonl or jsonl.gz file.
-
-    Raises:
-        InputError: a line that is not a JSON object, with its number.
-    """
-    number = 0
-    try:
-        for number, line in enumerate(_lines(file), start=1):
-            if line.strip():
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise InputError(f"{what}: {file} line {number} is not a JSON object")
-                yield row
-    except (json.JSONDecodeError, UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
-        raise InputError(f"{what}: {file} is damaged near line {number}: {error}") from None
-
-
-def read_lines(file: InputFile, what: str) -> Iterator[tuple[int, bytes]]:
-    """The lines of a text or gzipped text file, without their ends, and their numbers.
-
-    Raises:
-        InputError: the file cannot be read or unpacked to its end.
-    """
-    number = 0
-    try:
-        with file.open() as raw, _opener(file)(raw) as stream:
-            for number, line in enumerate(stream, start=1):
-                yield number, line.removeprefix(_MARK if number == 1 else b"").rstrip(b"\r\n")
-    except (EOFError, OSError, zlib.error, pa.ArrowException) as error:
-        cause = f"{what}: {file} is damaged after line {number}"
-        raise reading_failed(cause, error) from None
-
-
-def _lines(file: InputFile) -> Iterator[str]:
-    opener = _opener(file)
-    with file.open() as raw, opener(raw) as stream, io.TextIOWrapper(stream, "utf-8") as lines:
-        yield from lines
-
-
-def _opener(file: InputFile) -> Callable[[Any], io.BufferedReader | gzip.GzipFile]:
-    return gzip.open if file.name.endswith(".gz") else io.BufferedReader
-
-
-def as_strings(values: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """A column as strings, and which of its values hold invalid UTF-8 (those become null).
-
-    Parquet readers do not check the bytes of a string column; text functions of Arrow, Polars and
-    the tokenizers rely on them, so this is the one gate that raw text passes.
-    """
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
-    binary = (
-        pa.types.is_binary,
-        pa.types.is_large_binary,
-        pa.types.is_fixed_size_binary,
-        pa.types.is_binary_view,
-    )
-    textual = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    if not any(check(values.type) for check in binary + textual):
-        try:
-            return values.cast(pa.string()), _none_of(values)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            raise InputError(f"a column of {values.type} holds no texts or ids") from None
-    raw = values.cast(pa.binary())
-    # A string array over the same buffers: casting would refuse the whole array for one bad value.
-    strings = pa.Array.from_buffers(
-        pa.string(), len(raw), raw.buffers(), offset=raw.offset, null_count=raw.null_count
-    )
-    try:
-        strings.validate(full=True)
-        return strings, _none_of(strings)
-    except pa.ArrowInvalid:
-        texts = [_decode(value) for value in raw.to_pylist()]
-        bad = pa.array([isinstance(text, _Invalid) for text in texts], pa.bool_())
-        return pa.array([None if isinstance(t, _Invalid) else t for t in texts], pa.string()), bad
-
-
-def as_bytes(value: Any) -> bytes | None:
-    """A JSON value's text for `as_strings`: JSON can spell half a character, UTF-8 cannot."""
-    return None if value is None else str(value).encode("utf-8", "surrogatepass")
-
-
 def fingerprint_files(path: str, suffixes: tuple[str, ...], what: str) -> list[str]:
     """sha256 of every file an input path names, in the order they are read."""
     return [file.sha256() for file in input_files(path, suffixes, what)]
-
-
-def _none_of(values: pa.Array) -> pa.Array:
-    return pa.array([False] * len(values), pa.bool_())
-
-
-class _Invalid:
-    """Marks a value whose bytes are not UTF-8."""
-
-
-def _decode(value: bytes | None) -> str | _Invalid | None:
-    try:
-        return None if value is None else value.decode("utf-8")
-    except UnicodeDecodeError:
-        return _Invalid()
 
 
 def _footer(file: InputFile, what: str) -> pq.FileMetaData:

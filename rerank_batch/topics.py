@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from rerank_batch.errors import InputError
 from rerank_batch.storage import InputFile
-from rerank_batch.tables import read_lines
+from rerank_batch.text_files import read_lines
 
 TextQuery = tuple[bytes | None, bytes | None]
 """The id and the text of a query; None where there is none."""

@@ -10,9 +10,10 @@ import numpy as np
 
 from rerank_batch.errors import InputError
 from rerank_batch.storage import input_files
-from rerank_batch.tables import read_lines
+from rerank_batch.text_files import read_lines
+from rerank_batch.text_streams import with_packed
 
-SUFFIXES = (".trec", ".trec.gz", ".run", ".run.gz", ".txt", ".txt.gz")
+SUFFIXES = with_packed(".trec", ".run", ".txt")
 
 Ranking = list[tuple[str, float]]
 """Documents with their scores, the best first."""

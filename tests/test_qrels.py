@@ -104,7 +104,7 @@ def test_trec_files_have_no_heading_so_a_damaged_first_line_is_damage(tmp_path: 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "q.tsv").write_bytes(b"q1\td\xff\t1\n")
-    with pytest.raises(InputError, match=r"q\.tsv is not UTF-8"):
+    with pytest.raises(InputError, match=r"q\.tsv line 1 is not UTF-8"):
         read(tmp_path / "q.tsv")
 
 

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.storage import input_files
-from rerank_batch.tables import ParquetTable, as_strings, fingerprint_files, read_jsonl
+from rerank_batch.tables import ParquetTable, fingerprint_files
+from rerank_batch.text_files import read_jsonl
+from rerank_batch.text_values import as_strings
 from tests.helpers import broken_strings, write_parquet
 
 ROWS = [{"id": f"d{n}", "text": f"text {n}" * 50, "grade": n % 3} for n in range(2000)]
@@ -234,7 +236,7 @@ def test_a_damaged_line_is_named_with_its_number(tmp_path: Path, line: bytes) ->
 def test_bytes_that_are_no_text_are_an_input_error(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_bytes(b'{"a": "\xff"}\n')
-    with pytest.raises(InputError, match=r"a\.jsonl is damaged"):
+    with pytest.raises(InputError, match=r"a\.jsonl line 1 is not UTF-8"):
         rows_of(file)
 
 
@@ -274,7 +276,7 @@ def decoded(value: bytes | None) -> str | None:
 
 
 def checks_out(column: pa.Array, values: list[bytes | None]) -> None:
-    strings, bad = as_strings(column)
+    strings, bad = as_strings(column, "test")
     texts = [decoded(value) for value in values]
     assert strings.type == pa.string()
     assert bad.type == pa.bool_()

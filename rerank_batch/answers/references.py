@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from rerank_batch.config import AnswerCheckConfig
 from rerank_batch.errors import InputError
-from rerank_batch.tables import ParquetTable, as_strings
+from rerank_batch.tables import ParquetTable
+from rerank_batch.text_values import as_ids, as_strings
 
 _WHAT = "answer_check.reference"
 
@@ -40,7 +41,9 @@ def read_references(config: AnswerCheckConfig) -> References:
     rows = dropped = 0
     for batch in table.batches(columns, config.filter):
         rows += batch.num_rows
-        ids, texts = (as_strings(batch.column(name))[0].to_pylist() for name in columns)
+        id_column, text_column = (batch.column(name) for name in columns)
+        ids = as_ids(id_column, f"{_WHAT}: ids")[0].to_pylist()
+        texts = as_strings(text_column, f"{_WHAT}: texts")[0].to_pylist()
         for query_id, text in zip(ids, texts, strict=True):
             if not query_id or not text or not text.strip():
                 dropped += 1

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from rerank_batch.config import ClicksConfig, QueriesConfig
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.queries import as_read, make_plan
-from rerank_batch.tables import ParquetTable, as_strings
+from rerank_batch.tables import ParquetTable
+from rerank_batch.text_values import as_ids, as_strings
 
 SUFFIXES = (".parquet",)
 
@@ -100,7 +101,7 @@ def _columns(table: ParquetTable, config: ClicksConfig) -> tuple[dict[str, str],
 def _validate(batch: pa.RecordBatch, cut: int | None, last: int) -> pl.DataFrame:
     """The rows with a reason where they are wrong; ``cut`` is None where queries are ids."""
     queries, bad_queries = _queries(batch.column("query"), cut)
-    documents, bad_documents = as_strings(batch.column("document"))
+    documents, bad_documents = as_ids(batch.column("document"), "clicks: document ids")
     counted = "count" in batch.schema.names
     numbers = {
         name: _numbers(batch.column(name), name)
@@ -147,10 +148,10 @@ def _validate(batch: pa.RecordBatch, cut: int | None, last: int) -> pl.DataFrame
 def _queries(column: pa.Array, cut: int | None) -> tuple[pa.Array, pa.Array]:
     """Ids, or texts as they are compared; and which are not UTF-8."""
     if cut is None:
-        return as_strings(column)
+        return as_ids(column, "clicks: query ids")
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()  # a query has a row per document shown: normalise once
-    texts, bad = as_strings(column.dictionary)
+    texts, bad = as_strings(column.dictionary, "clicks: queries")
     keys = pc.utf8_lower(as_read(texts, cut)[0])
     return keys.take(column.indices), pc.fill_null(bad.take(column.indices), False)
 
@@ -161,7 +162,7 @@ def _numbers(column: pa.Array, name: str) -> pl.Series:
         column = column.dictionary_decode()
     kind = column.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        column = as_strings(column)[0]
+        column = as_strings(column, f"clicks: {name}")[0]
     elif not (
         pa.types.is_integer(kind)
         or pa.types.is_floating(kind)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from rerank_batch.errors import InputError, StorageError
 from rerank_batch.storage import open_file
-from rerank_batch.tables import ParquetTable, as_strings
+from rerank_batch.tables import ParquetTable
+from rerank_batch.text_values import as_ids, as_strings
 from rerank_batch.training.config import FinetuneConfig
 
 POSITIVE, NEGATIVE = "positive", "negative"
@@ -25,6 +26,7 @@ RANDOM = "random"
 CARD = "card.json"
 
 _TEXTS = ("query_id", "query", "doc_id", "document", "role", "origin", "split")
+_IDS = ("query_id", "doc_id")
 _NUMBERS = ("label", "teacher_score", "rank")
 
 
@@ -195,7 +197,8 @@ def _rows(table: ParquetTable) -> Iterator[dict[str, Any]]:
     for batch in table.batches(columns):
         values: dict[str, Sequence[Any]] = {}
         for name in _TEXTS:
-            strings, _ = as_strings(batch.column(name))
+            read = as_ids if name in _IDS else as_strings
+            strings, _ = read(batch.column(name), f"labels: {name}")
             values[name] = strings.to_pylist()
         for name in _NUMBERS:
             values[name] = batch.column(name).to_pylist()

@@ -17,7 +17,8 @@ from rerank_batch.errors import ConfigError, InputError, StorageError
 from rerank_batch.qrels import read_qrels
 from rerank_batch.queries import make_plan
 from rerank_batch.storage import InputFile, input_files, open_file, sha256_file
-from rerank_batch.tables import ParquetTable, read_jsonl
+from rerank_batch.tables import ParquetTable
+from rerank_batch.text_files import read_jsonl
 from tests.chaos.s3_server import S3Server
 from tests.conftest import BUCKET, forget_clients
 from tests.storage.conftest import Through

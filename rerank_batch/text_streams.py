@@ -1,0 +1,95 @@
+"""Text as it comes from other systems: unpacked, without a byte-order mark, as UTF-8 lines.
+
+The one way in for text that others wrote. What a file is packed with is seen by its first bytes,
+not by its name. Knows streams of bytes; not where they come from, nor what the lines say.
+"""
+
+import bz2
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+PACKED = (".gz", ".zst", ".bz2")
+"""The endings that packed files have; a file without one may be packed as well."""
+
+UNREADABLE = (EOFError, OSError, zlib.error, UnicodeError, pa.ArrowException)
+"""What reading raises where a file is damaged: cut short, or not what its first bytes say."""
+
+_GZIP, _ZSTD, _BZIP2 = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh"
+_UTF8_MARK = b"\xef\xbb\xbf"
+# The mark of UTF-32 in little-endian order begins with that of UTF-16.
+_OTHER_MARKS = {
+    b"\xff\xfe\x00\x00": "utf-32",
+    b"\x00\x00\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+
+
+def with_packed(*suffixes: str) -> tuple[str, ...]:
+    """Endings of text files, each alone and with those of packed ones behind it."""
+    return tuple(f"{suffix}{packed}" for suffix in suffixes for packed in ("", *PACKED))
+
+
+def utf8_lines(raw: Any) -> Iterator[bytes]:
+    """The lines of a binary stream of text, without their ends: LF, CRLF or CR.
+
+    UTF-16 and UTF-32 are read where a mark says so. Text without a mark is handed out as it is:
+    whether its bytes are UTF-8 is for whoever reads the lines to say.
+
+    Raises:
+        One of `UNREADABLE`.
+    """
+    for piece in _marked(_unpacked(raw)):
+        line = piece.removesuffix(b"\n").removesuffix(b"\r")
+        # A CR alone ended lines on old Macs, and still does in what some tools export.
+        yield from line.split(b"\r") if b"\r" in line else (line,)
+
+
+def _unpacked(raw: Any) -> Any:
+    stream = raw if hasattr(raw, "peek") else io.BufferedReader(raw)
+    first = stream.peek(4)[:4]
+    if first.startswith(_GZIP):
+        return gzip.open(stream)
+    if first.startswith(_BZIP2):
+        return bz2.open(stream)
+    if first == _ZSTD:
+        return io.BufferedReader(pa.CompressedInputStream(stream, "zstd"))
+    return stream
+
+
+def _marked(stream: Any) -> Iterator[bytes]:
+    """Lines as the stream has them, in UTF-8 and without a mark."""
+    if not (first := stream.readline()):
+        return
+    for mark, encoding in _OTHER_MARKS.items():
+        if first.startswith(mark):
+            whole = io.BufferedReader(_Prefixed(first, stream))
+            text = io.TextIOWrapper(whole, encoding, newline="\n")
+            for line in text:
+                yield line.encode("utf-8", "surrogatepass")
+            return
+    yield first.removeprefix(_UTF8_MARK)
+    yield from stream
+
+
+class _Prefixed(io.RawIOBase):
+    """A stream whose first bytes have been read already."""
+
+    def __init__(self, first: bytes, rest: Any) -> None:
+        self._first, self._rest = first, rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """See `io.RawIOBase.readinto`."""
+        data = self._first or self._rest.read(len(buffer))
+        self._first = data[len(buffer) :]
+        data = data[: len(buffer)]
+        buffer[: len(data)] = data
+        return len(data)
