@@ -84,7 +84,8 @@ def judge(summary: Mapping[str, Any]) -> None:
     failed = [check for check in summary["checks"] if not check["passed"]]
     if failed:
         told = "; ".join(f"not {check['asked']}: {check['told']}" for check in failed)
-        raise NotGoodEnough(f"run {summary['run_id']} is not good enough: {told}")
+        report = f". Its report says where: {summary['report']}" if summary.get("report") else ""
+        raise NotGoodEnough(f"run {summary['run_id']} is not good enough: {told}{report}")
 
 
 def lines(checks: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -185,7 +185,10 @@ def finish(
     if not leaks.passed:
         listed = "\n".join(f"  - {leak}" for leak in leaks.leaks)
         counts = ", ".join(f"{kind} {count:,}" for kind, count in leaks.counts.items())
-        raise LabelsLeak(f"the labels of run {run.run_id} leak ({counts}):\n{listed}")
+        raise LabelsLeak(
+            f"the labels of run {run.run_id} leak ({counts}):\n{listed}\nNo dataset is written. "
+            "Change labels.split (similarity, shared, held_out) and make the labels again"
+        )
     return run.finish(_totals(run, config, inputs, leaks, measured))
 
 

@@ -150,7 +150,10 @@ def verify(root_uri: str, run_id: str, console: Console) -> None:
         listed = "\n".join(f"  - {fault}" for fault in found.faults[:_NAMED_FAULTS])
         more = len(found.faults) - _NAMED_FAULTS
         rest = f"\n  … and {more} more" if more > 0 else ""
-        raise RunDamaged(f"run {run_id} is damaged:\n{listed}{rest}")
+        raise RunDamaged(
+            f"run {run_id} is damaged:\n{listed}{rest}\n"
+            "Bring its files back from a copy, or make it again under another --run-id"
+        )
     facts = {
         "files": f"{found.files:,} with {found.bytes:,} bytes: sha256 and rows as listed",
         "queries": f"{found.queries:,} written + {found.rejected:,} rejected = "

@@ -133,6 +133,13 @@ class Folder:
 
     def check_writes(self) -> None:
         """See `Root.check_writes`: some network file systems have neither links nor locks."""
+        try:
+            Path(self.uri).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"cannot write under {self.uri}: {error.strerror}; choose another folder as root, "
+                "or mend its rights"
+            ) from error
         check_conditional_writes(self, f".self-test-{uuid.uuid4().hex}")
 
     @contextmanager

@@ -151,7 +151,7 @@ def _in_bucket(path: str, suffixes: tuple[str, ...], what: str) -> list[InputFil
     if inside := [file for file in found if file.uri.startswith(folder)]:
         return _readable(inside, folder, suffixes, what)
     if literal == key:
-        raise InputError(f"{what}: nothing at {path}")
+        raise InputError(f"{what}: nothing at {path}; name a file or folder that is there")
     try:
         matches = re.compile(glob_translate(path)).match
     except ValueError as error:
@@ -177,7 +177,7 @@ def _in_folders(path: str, suffixes: tuple[str, ...], what: str) -> list[Path]:
         files = [InputFile(str(p), 0) for p in sorted(target.rglob("*")) if p.is_file()]
         return [Path(file.uri) for file in _readable(files, f"{target}/", suffixes, what)]
     if not target.is_file():
-        raise InputError(f"{what}: nothing at {path}")
+        raise InputError(f"{what}: nothing at {path}; name a file or folder that is there")
     return [target]
 
 
