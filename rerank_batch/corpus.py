@@ -8,7 +8,6 @@ number of processes on a node share one copy, and a lookup touches only the page
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
@@ -134,12 +133,14 @@ def _columns(
 def _jsonl_batches(
     file: InputFile, keys: tuple[str, str, str]
 ) -> Iterator[tuple[pa.Array, pa.Array, pa.Array]]:
-    rows: list[tuple[bytes | None, ...]] = []
+    columns: tuple[list[bytes | None], ...] = ([], [], [])
+    fields = tuple(zip(keys, (json_id, json_text, json_text), columns, strict=True))
 
     def flush() -> tuple[pa.Array, ...]:
-        columns = list(zip(*rows, strict=True)) or [(), (), ()]
-        rows.clear()
-        return tuple(pa.array(column, pa.binary()) for column in columns)
+        arrays = tuple(pa.array(column, pa.binary()) for column in columns)
+        for column in columns:
+            column.clear()
+        return arrays
 
     for number, row in enumerate(read_jsonl(file, "corpus"), start=1):
         if keys[0] not in row or keys[2] not in row:
@@ -147,23 +148,15 @@ def _jsonl_batches(
                 f"corpus: {file} document {number} lacks {keys[0]!r} or {keys[2]!r}; "
                 f"it has {', '.join(map(repr, row))}"
             )
-        id_key, title_key, text_key = keys
-        where = partial(_place, file, number)
-        rows.append(
-            (
-                json_id(row[id_key], partial(where, id_key)),
-                json_text(row.get(title_key), partial(where, title_key)),
-                json_text(row[text_key], partial(where, text_key)),
-            )
-        )
-        if len(rows) == _JSONL_ROWS:
+        try:
+            for key, read, column in fields:
+                column.append(read(row.get(key)))
+        except ValueError as error:
+            raise InputError(f"corpus: {file} document {number}: {key!r} {error}") from None
+        if len(columns[0]) == _JSONL_ROWS:
             yield flush()
-    if rows:
+    if columns[0]:
         yield flush()
-
-
-def _place(file: InputFile, number: int, key: str) -> str:
-    return f"corpus: {file} document {number}: {key!r}"
 
 
 def _validate(ids: pa.Array, titles: pa.Array, texts: pa.Array) -> tuple[pa.Table, dict[str, int]]:

@@ -8,7 +8,6 @@ nothing of models, indexes or Ray.
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import polars as pl
 import pyarrow as pa
@@ -176,14 +175,14 @@ def _read_beir(file: InputFile, config: QueriesConfig) -> pa.RecordBatch:
                 f"queries: {file} query {number} lacks {id_key!r} or {text_key!r}; "
                 f"it has {', '.join(map(repr, row))}"
             )
-        where = partial(_place, file, number)
-        ids.append(json_id(row[id_key], partial(where, id_key)))
-        texts.append(json_text(row[text_key], partial(where, text_key)))
+        try:
+            key = id_key
+            ids.append(json_id(row[key]))
+            key = text_key
+            texts.append(json_text(row[key]))
+        except ValueError as error:
+            raise InputError(f"queries: {file} query {number}: {key!r} {error}") from None
     return _batch(ids, texts)
-
-
-def _place(file: InputFile, number: int, key: str) -> str:
-    return f"queries: {file} query {number}: {key!r}"
 
 
 def _read_text(file: InputFile, config: QueriesConfig, format: str) -> pa.RecordBatch:

@@ -7,7 +7,6 @@ Knows Arrow arrays and JSON values; no files.
 """
 
 import uuid
-from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -80,29 +79,31 @@ def as_strings(values: pa.Array, where: str) -> tuple[pa.Array, pa.Array]:
         return pa.array(kept, pa.string()), pa.array(bad, pa.bool_())
 
 
-def json_id(value: Any, where: Callable[[], str]) -> bytes | None:
-    """A JSON value as an id for `as_ids`; None where it is missing. ``where`` names its place.
+def json_id(value: Any) -> bytes | None:
+    """A JSON value as an id for `as_ids`; None where it is missing.
 
     Raises:
-        InputError: true, false, a list, an object, or a number that is not whole.
+        ValueError: true, false, a list, an object, or a number that is not whole.
     """
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")
     if isinstance(value, bool):
-        raise InputError(f"{where()} is {str(value).lower()}, which is no id")
+        raise ValueError(f"is {str(value).lower()}, which is no id")
     if isinstance(value, Decimal) and _whole(value) is None:
-        raise InputError(f"{where()} is {value}, which is no id: only whole numbers are")
-    return json_text(value, where)
+        raise ValueError(f"is {value}, which is no id: only whole numbers are")
+    return json_text(value)
 
 
-def json_text(value: Any, where: Callable[[], str]) -> bytes | None:
+def json_text(value: Any) -> bytes | None:
     """A JSON value as a text for `as_strings`: JSON can spell half a character, UTF-8 cannot.
 
     Raises:
-        InputError: a list, an object, or a number that is not finite.
+        ValueError: a list, an object, or a number that is not finite.
     """
-    if value is None:
-        return None
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass")
+    if value is None:
+        return None
     if isinstance(value, bool):
         return b"true" if value else b"false"
     if isinstance(value, int):
@@ -111,7 +112,7 @@ def json_text(value: Any, where: Callable[[], str]) -> bytes | None:
         return number_text(value).encode()
     kind = "a list" if isinstance(value, list) else "an object"
     kind = str(value) if isinstance(value, Decimal) else kind
-    raise InputError(f"{where()} is {kind}, which is no text or id")
+    raise ValueError(f"is {kind}, which is no text or id")
 
 
 def number_text(value: Decimal) -> str:
