@@ -186,6 +186,7 @@ def read_inputs(
         "plan": plan.fingerprint(),
         "index": opened.made_of,
         "reranker": [scorer.made_of for scorer in scorers] or None,
+        **prompts_of(scorers),
     }
     excluded = read_excluded(config, opened.index)
     if excluded.fingerprint is not None:
@@ -287,6 +288,15 @@ def scorer_input(number: int, model: ModelName, settings: ScorerConfig) -> Score
     pin, folder = pin_model(model.location)
     sizes, prompts = model_settings(folder), stored_prompts(folder)
     return ScorerInput(number, model, settings, pin.fingerprint, sizes, pin, prompts)
+
+
+def prompts_of(scorers: Sequence[ScorerInput]) -> dict[str, Any]:
+    """The prompts stored with the weights, where there are any, as an ingredient of a run.
+
+    Versions before this one scored without them: a run that one of those began does not go on.
+    """
+    prompts = [scorer.prompts for scorer in scorers]
+    return {"prompts": prompts} if any(prompts) else {}
 
 
 def check_gate(config: Config) -> None:

@@ -18,6 +18,7 @@ from jobs.inputs import (
     check_gate,
     check_prices,
     open_index,
+    prompts_of,
     read_inputs,
     scorer_input,
     scorer_names,
@@ -145,6 +146,7 @@ def read_comparison(
         },
         "index": [retrieval.made_of for retrieval in retrievals],
         "reranker": [scorer.made_of for scorer in scorers.values()] or None,
+        **prompts_of(tuple(scorers.values())),
     }
     return ComparisonInputs(
         plan=inputs.plan,
