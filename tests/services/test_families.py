@@ -77,7 +77,7 @@ def test_a_call_that_is_refused_says_how_large_it_was_and_what_makes_it_smaller(
     server = serve("tei")
     server.canned = lambda body: Canned(413, b'{"error": "batch size 20 > maximum 8"}')
     with pytest.raises(ServiceError) as error:
-        list(opened("tei").answers(["alpha"], [["x"] * 20], Budget(None)))
+        list(opened("tei").answers(["alpha"], [["beta river"] * 20], Budget(None)))
     said = str(error.value)
     assert "answered POST /rerank with HTTP 413: batch size 20 > maximum 8. " in said
     assert "held 20 documents" in said
