@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rerank_batch.config import CorpusConfig
+from rerank_batch.config import USUAL, CorpusConfig
 from rerank_batch.errors import InputError
-from rerank_batch.remarks import Remark
+from rerank_batch.remarks import LEFT_ALONE, Remark
 from rerank_batch.storage import InputFile, input_files
+from rerank_batch.table_schemas import is_text, plain
 from rerank_batch.tables import (
     ParquetTable,
     as_bytes,
@@ -73,7 +74,8 @@ def read_corpus(config: CorpusConfig) -> Corpus:
     """
     parts: list[pa.Table] = []
     dropped: dict[str, int] = {}
-    for ids, titles, texts in _raw_batches(config):
+    remarks: list[Remark] = []
+    for ids, titles, texts in _raw_batches(config, remarks):
         part, reasons = _validate(ids, titles, texts)
         parts.append(part)
         for reason, count in reasons.items():
@@ -91,10 +93,12 @@ def read_corpus(config: CorpusConfig) -> Corpus:
         )
     documents = documents.sort_by("doc_id").combine_chunks()
     _refuse_repeated_ids(documents.column("doc_id"), config.path)
-    return Corpus(documents, dropped)
+    return Corpus(documents, dropped, tuple(remarks))
 
 
-def _raw_batches(config: CorpusConfig) -> Iterator[tuple[pa.Array, pa.Array, pa.Array]]:
+def _raw_batches(
+    config: CorpusConfig, remarks: list[Remark]
+) -> Iterator[tuple[pa.Array, pa.Array, pa.Array]]:
     if _is_jsonl(config):
         for file in input_files(config.path, SUFFIXES, "corpus"):
             yield from _jsonl_batches(file, _json_keys(config))
@@ -108,6 +112,9 @@ def _raw_batches(config: CorpusConfig) -> Iterator[tuple[pa.Array, pa.Array, pa.
             batch.column("title") if columns["title"] else empty,
             batch.column("text"),
         )
+    remarks.extend(table.remarks)
+    if columns["title"] is None and (unread := _unread_title(table, config)):
+        remarks.append(unread)
 
 
 def _is_jsonl(config: CorpusConfig) -> bool:
@@ -117,8 +124,9 @@ def _is_jsonl(config: CorpusConfig) -> bool:
     )
 
 
-def _json_keys(config: CorpusConfig) -> tuple[str, str, str]:
-    return config.id or "_id", config.title or "title", config.text or "text"
+def _json_keys(config: CorpusConfig) -> tuple[str, str | None, str]:
+    title = "title" if config.title == USUAL else config.title
+    return config.id or "_id", title, config.text or "text"
 
 
 def _table(config: CorpusConfig) -> ParquetTable:
@@ -131,13 +139,38 @@ def _columns(
     """The columns of the id, the title, if there is one, and the text."""
     return (
         table.column(config.id, "doc_id", "_id"),
-        table.column(config.title, "title", required=False),
+        _title_column(table, config),
         table.column(config.text, "text"),
     )
 
 
+def _title_column(table: ParquetTable, config: CorpusConfig) -> str | None:
+    if config.title != USUAL:
+        return config.title and table.column(config.title, required=False)
+    if _unread_title(table, config):
+        return None
+    return table.column(None, "title", required=False)
+
+
+def _unread_title(table: ParquetTable, config: CorpusConfig) -> Remark | None:
+    """That a column is called title, which nobody named, and holds none."""
+    if config.title != USUAL or "title" not in table.columns:
+        return None
+    kind = plain(table.kind("title"))
+    if is_text(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind):
+        return None
+    return Remark(
+        "corpus",
+        LEFT_ALONE,
+        table.rows,
+        f"column 'title' of {table.path} is left alone and documents have no titles: nobody named "
+        f"it, and it holds {kind}. Name it with corpus.title if these are titles, or say "
+        "corpus.title: null",
+    )
+
+
 def _jsonl_batches(
-    file: InputFile, keys: tuple[str, str, str]
+    file: InputFile, keys: tuple[str, str | None, str]
 ) -> Iterator[tuple[pa.Array, pa.Array, pa.Array]]:
     rows: list[tuple[bytes | None, ...]] = []
 
@@ -152,7 +185,7 @@ def _jsonl_batches(
                 f"corpus: {file} document {number} lacks {keys[0]!r} or {keys[2]!r}; "
                 f"it has {', '.join(map(repr, row))}"
             )
-        rows.append(tuple(as_bytes(row.get(key)) for key in keys))
+        rows.append(tuple(as_bytes(key and row.get(key)) for key in keys))
         if len(rows) == _JSONL_ROWS:
             yield flush()
     if rows:
