@@ -6,6 +6,7 @@ account of what they found, after their renaming of older names, and refuses wha
 may be absent is listed here, each with its reason. Knows no family.
 """
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -49,8 +50,12 @@ ABSENT_IN_ENCODERS = (
 
 UNREAD = (
     Exempt(
-        r"(^|\.)(position_ids|token_type_ids|inv_freq|masked_bias|attn\.bias)$",
+        r"(^|\.)(position_ids|token_type_ids|inv_freq|(cos|sin)_cached|masked_bias|attn\.bias)$",
         "buffers of older versions, which the network computes",
+    ),
+    Exempt(
+        r"^deberta\.embeddings\.(position_embeddings\.weight|word_embeddings\._weight)$",
+        "published beside DeBERTa's weights; its positions are relative",
     ),
     Exempt(r"(^|\.)pooler\.", "a pooler, in the files of a network that reads none"),
     Exempt(r"(^|\.)cls\.(predictions|seq_relationship)\.", "BERT's heads of pretraining"),
@@ -68,6 +73,7 @@ FROM_SETTINGS = ("WordWeights",)
 """Modules of sentence-transformers whose numbers are those of their config.json."""
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
+_LOADED = re.compile(r"model(-\d+-of-\d+)?\.safetensors$")
 _ADAPTER = "adapter_config.json"
 _NAMED = 3
 
@@ -89,7 +95,7 @@ def weights_of(
     """
     with loading(folder, what), quiet():
         _refuse_adapter(folder)
-        _refuse_whole_numbers(folder)
+        _refuse_no_floats(folder)
         with _loads() as loads:
             yield
         for model, found in loads:
@@ -162,7 +168,9 @@ def _refuse_misfits(
     unexpected = [
         name
         for name in sorted(found["unexpected_keys"])
-        if not _matches(name, (*UNREAD, *unread)) and _is_used(model, name)
+        if not _matches(name, (*UNREAD, *unread))
+        and not _matches(f"{model.base_model_prefix}.{name}", UNREAD)
+        and _is_used(model, name, fresh_head)
     ]
     shapes = sorted(found["mismatched_keys"])
     said = [
@@ -178,13 +186,14 @@ def _refuse_misfits(
 
 
 def _without_fresh_head(model: Any, missing: Sequence[str]) -> list[str]:
-    """The missing names without those of a head, where all of the head is missing.
+    """The missing names without those of a head's layers that are missing whole.
 
-    A pooler belongs to the head: encoders are published with it and without.
+    Encoders are published with a part of a head, as ModernBERT's, and with a pooler or without.
     """
     prefix = f"{model.base_model_prefix}."
-    head = {name for name, _ in model.named_parameters() if not name.startswith(prefix)}
-    fresh = head if head <= set(missing) else set()
+    here = {name for name, _ in model.named_parameters() if not name.startswith(prefix)}
+    there = {name.partition(".")[0] for name in here - set(missing)}
+    fresh = {name for name in here if name.partition(".")[0] not in there}
     return [
         name
         for name in missing
@@ -192,11 +201,14 @@ def _without_fresh_head(model: Any, missing: Sequence[str]) -> list[str]:
     ]
 
 
-def _is_used(model: Any, name: str) -> bool:
-    """Whether an unexpected weight would be a part of the network."""
-    if model.base_model is not model:
+def _is_used(model: Any, name: str, fresh_head: bool) -> bool:
+    """Whether an unexpected weight would be a part of the network.
+
+    Nothing beside an encoder's parts is, where it has no head or gets a fresh one.
+    """
+    if model.base_model is not model and not fresh_head:
         return True
-    parts = {part for part, _ in model.named_children()}
+    parts = {part for part, _ in model.base_model.named_children()}
     inner = name.removeprefix(f"{model.base_model_prefix}.")
     return inner.partition(".")[0] in parts
 
@@ -218,17 +230,18 @@ def _listed(names: Sequence[str], one: str, many: str) -> str:
 
 
 def _refuse_adapter(folder: Path) -> None:
-    if found := sorted(folder.rglob(_ADAPTER)):
+    if found := [each for each in _folders(folder) if (each / _ADAPTER).is_file()]:
         raise ModelError(
-            f"{found[0].name} says that these are adapters (LoRA) over another model's weights: "
-            "merge them into that model (merge_and_unload of peft) and save the whole"
+            f"{found[0] / _ADAPTER} says that these are adapters (LoRA) over another model's "
+            "weights: merge them into that model (merge_and_unload of peft) and save the whole"
         )
 
 
-def _refuse_whole_numbers(folder: Path) -> None:
+def _refuse_no_floats(folder: Path) -> None:
     """Quantised weights without the settings that say how are taken for plain numbers."""
-    for file in sorted(folder.rglob("*.safetensors")):
-        if "quantization_config" in json_file(file.parent / "config.json"):
+    files = [file for each in _folders(folder) for file in sorted(each.glob("*.safetensors"))]
+    for file in files:
+        if not _LOADED.match(file.name) or _is_quantised(file.parent):
             continue
         with safe_open(file, framework="pt") as stored:
             odd = [
@@ -257,6 +270,17 @@ def _refuse_other_widths(folder: Path, model: Any) -> None:
             )
         known = getattr(module, "get_embedding_dimension", None)
         width = known() if callable(known) else width
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folder and those of its modules, as modules.json lists them."""
+    modules = folder / "modules.json"
+    listed = json.loads(modules.read_text("utf-8")) if modules.is_file() else []
+    return [folder, *(folder / each["path"] for each in listed if each.get("path"))]
+
+
+def _is_quantised(folder: Path) -> bool:
+    return "quantization_config" in json_file(folder / "config.json")
 
 
 def _has_transformer(module: Any) -> bool:
