@@ -18,7 +18,7 @@ from rerank_batch.config import (
     digest,
 )
 from rerank_batch.corpus import corpus_fingerprint
-from rerank_batch.errors import ConfigError, InputError, ModelError, TooManyRejects
+from rerank_batch.errors import ConfigError, InputError, ModelError
 from rerank_batch.evaluation.measures import parse_measures
 from rerank_batch.models import (
     ModelName,
@@ -333,20 +333,6 @@ def check_prices(config: Config, scorers: Sequence[ScorerInput]) -> None:
 def are_too_many(rejected: int, log_rows: int, limit: float) -> bool:
     """Whether so many rejected log rows are beyond ``limits.max_rejects``."""
     return rejected > (limit if isinstance(limit, int) else limit * log_rows)
-
-
-def check_rejects(rejected: int, log_rows: int, limit: float) -> None:
-    """Stop where more is rejected than the limit allows: log rows, or a share of them below 1.
-
-    Raises:
-        TooManyRejects: the message gives the numbers.
-    """
-    if are_too_many(rejected, log_rows, limit):
-        raise TooManyRejects(
-            f"{rejected:,} of {log_rows:,} log rows are rejected, more than limits.max_rejects "
-            f"({limit}) allows. Look at the reasons with --dry-run and mend the log, or raise the "
-            "limit with --set limits.max_rejects=…"
-        )
 
 
 def node_cache(storage: StorageConfig) -> NodeCache:

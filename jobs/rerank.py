@@ -5,6 +5,7 @@ import secrets
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -28,10 +29,11 @@ from jobs.groups import (
     in_gb,
     with_retrievers,
 )
-from jobs.inputs import Inputs, are_too_many, check_rejects, read_inputs, versions
+from jobs.inputs import Inputs, are_too_many, read_inputs, versions
 from jobs.modes import modes_of, query_encoder_options, scorer_modes, scorer_options
 from jobs.notify import told_of
 from jobs.progress import RunProgress
+from jobs.rejects import check_rejects
 from jobs.scores import RunScores, run_scores, scores_line, together
 from jobs.sources import fusion_of, source_use
 from jobs.systems import ComparisonInputs, comparison_stages, read_comparison
@@ -139,7 +141,7 @@ def _rerank(
     planned = inputs.plan
     if inputs.excluded.unknown:
         console.note(_excluded_line(len(inputs.excluded.documents), inputs.excluded.unknown))
-    check_rejects(_planned_rejects(planned), planned.log_rows, config.limits.max_rejects)
+    check_rejects(planned.reject_counts(), {}, planned.log_rows, config.limits.max_rejects)
     if not _is_complete(root, start):
         check_ray(config.compute, console.note)  # before anything is begun that cannot be finished
     run = _begin(root, config, inputs, start)
@@ -244,8 +246,10 @@ def _execute(
     to_do = run.blocks_to_do(done)
     kept = f", {done_before:,} of them done before" if run.epoch > 1 else ""
     console.note(f"run {run.run_id}: {queries:,} queries in {len(run.blocks())} blocks{kept}")
-    rejected = _planned_rejects(plan)
-    rejected += int(sum(total(run.commits(), "reject_reasons").values()))
+    planned, most = plan.reject_counts(), config.limits.max_rejects
+    later = Counter(_whole(total(run.commits(), "reject_reasons")))
+    # A run that the limit stopped does not slip past it by being resumed.
+    check_rejects(planned, later, plan.log_rows, most, run.run_id)
     plan_seconds = time.perf_counter() - began
 
     peak_bytes, start_seconds, dashboard = 0, 0.0, None
@@ -287,13 +291,13 @@ def _execute(
             with progress.shown(console, resources.missing), closing(blocks):
                 for block in blocks:
                     progress.commit(block)
-                    rejected += block.rejected_rows
-                    check_rejects(rejected, plan.log_rows, config.limits.max_rejects)
+                    later.update(block.reject_reasons)
+                    check_rejects(planned, later, plan.log_rows, most, run.run_id)
                     if metrics.is_due():
-                        metrics.update(_sums_so_far(run, rejected))
+                        metrics.update(_sums_so_far(run, _rows(planned, later)))
                     if lease.lost:
                         refuse_if_taken_over(run.root, run.run_id, run.epoch)
-            metrics.update(_sums_so_far(run, rejected))
+            metrics.update(_sums_so_far(run, _rows(planned, later)))
         peak_bytes = memory.bytes
     else:
         modes = modes_of(run, inputs)
@@ -749,6 +753,14 @@ def _rejects(planned: dict[str, int], later: Mapping[str, float]) -> dict[str, i
     for reason, count in later.items():
         counts[reason] = counts.get(reason, 0) + int(count)
     return dict(sorted(counts.items()))
+
+
+def _whole(counts: Mapping[str, float]) -> dict[str, int]:
+    return {reason: int(count) for reason, count in counts.items()}
+
+
+def _rows(planned: Mapping[str, int], later: Mapping[str, int]) -> int:
+    return sum(planned.values()) + sum(later.values())
 
 
 def _means(

@@ -160,19 +160,20 @@ def this_node(compute: ComputeConfig, nodes: int) -> Cluster:
 class BlockDone:
     """A block that is committed: how many queries it holds, and the log rows it rejected.
 
-    Also its first query, and the sums of its commit.
+    Also its first query, the sums of its commit, and the rejected rows by reason.
     """
 
     queries: int
     rejected_rows: int
     start: int = 0
     sums: Mapping[str, float] = field(default_factory=dict)
+    reject_reasons: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "BlockDone":
         """What `_commit_block` says of it."""
-        sums = json.loads(row["sums"])
-        return cls(row["queries"], row["rejected_rows"], row["start"], sums)
+        sums, reasons = json.loads(row["sums"]), json.loads(row["reject_reasons"])
+        return cls(row["queries"], row["rejected_rows"], row["start"], sums, reasons)
 
 
 Sums = Callable[[pa.Table], dict[str, float]]
@@ -600,6 +601,7 @@ def _commit_block(
             "queries": pa.array([stop - start], pa.int64()),
             "rejected_rows": pa.array([sum(commit.reject_reasons.values())], pa.int64()),
             "sums": pa.array([json.dumps(commit.sums)], pa.string()),
+            "reject_reasons": pa.array([json.dumps(commit.reject_reasons)], pa.string()),
         }
     )
 

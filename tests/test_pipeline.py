@@ -161,7 +161,9 @@ def test_a_block_is_committed_in_the_order_of_its_queries(run, keep):
     block = block_of(row(5, None, 1.0), row(3, None, 0.5), row(4, "non_finite_score", 0.0))
     done = _commit_block(block, writer=run.writer(), keep=keep)
     (commit,) = run.commits()
-    assert BlockDone.of(done.to_pylist()[0]) == BlockDone(3, 1, start=3, sums=commit.sums)
+    assert BlockDone.of(done.to_pylist()[0]) == BlockDone(
+        3, 1, start=3, sums=commit.sums, reject_reasons={"non_finite_score": 1}
+    )
     assert (commit.name.start, commit.name.stop, commit.name.epoch) == (3, 6, 1)
     assert commit.seconds == {"rerank": 2.0}
     assert commit.events == {"noted": 2}

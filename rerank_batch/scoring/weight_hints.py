@@ -16,7 +16,6 @@ def hint(
 ) -> str:
     """One sentence or two: what the names look like, and what to give instead."""
     settings = json_file(folder / "config.json")
-    both = (*missing, *unexpected)
     if wrapper := _wrapper(missing, unexpected):
         return (
             f"The names in the file begin with {wrapper!r}, as a training wrapper or another "
@@ -38,16 +37,14 @@ def hint(
         return headless
     if not missing and not shapes and _highest(unexpected) > _highest(model.state_dict()):
         return "The file has more layers than config.json says: it belongs to another size"
-    if not unexpected and not shapes and _LAYER.search(" ".join(missing)):
-        return (
-            "The file is not whole, or config.json has more layers than it: fetch the model again"
-        )
+    if not unexpected and not shapes:
+        return "The file is not whole, or config.json asks for more than it has: fetch both again"
     if settings.get("auto_map"):
         return (
             "config.json names code of the model's own (auto_map), which is never run: take a "
             "model that transformers knows"
         )
-    if shapes and not both:
+    if shapes and not missing and not unexpected:
         return "config.json or the weights belong to another size of model: fetch both again"
     return (
         "The weights belong to another kind of network than config.json says, or were renamed or "
@@ -91,25 +88,17 @@ def _headless(
     ]
     if not missing or below or model.base_model is model:
         return ""
+    if "lm_head.weight" in unexpected and prefix == "model.":
+        return (
+            "It looks like a language model, which has no head that scores pairs: take a reranker "
+            "of a family that is one (qwen3-reranker, mxbai-v2, bge-gemma)"
+        )
     architecture = str((settings.get("architectures") or ["of no name"])[0])
     modules = folder / "modules.json"
     if modules.is_file() and "Pooling" in modules.read_text("utf-8", "replace"):
         return (
             "It looks like a sentence-transformers bi-encoder, which has no head that scores "
             f"pairs: use it as late-interaction:{folder} or as index.encoder"
-        )
-    # The classifiers that transformers builds on decoders call their last layer so.
-    is_decoder = any(name.startswith("score.") for name in missing)
-    if is_decoder or any(name.startswith("lm_head.") for name in unexpected):
-        return (
-            "It looks like a language model, which has no head that scores pairs: take one that "
-            "was trained as a classifier, or the family that reads its words (qwen3-reranker, "
-            "mxbai-v2, bge-gemma)"
-        )
-    if architecture.endswith(("ForCausalLM", "LMHeadModel")):
-        return (
-            f"It looks like a language model ({architecture}) without its head, or one whose "
-            "config.json belongs to another kind of network: fetch it again"
         )
     return (
         f"It looks like an encoder without a head that scores pairs ({architecture}): take a "

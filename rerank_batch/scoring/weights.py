@@ -50,8 +50,12 @@ ABSENT_IN_ENCODERS = (
 
 UNREAD = (
     Exempt(
-        r"(^|\.)(position_ids|token_type_ids|inv_freq|masked_bias|attn\.bias)$",
+        r"(^|\.)(position_ids|token_type_ids|inv_freq|(cos|sin)_cached|masked_bias|attn\.bias)$",
         "buffers of older versions, which the network computes",
+    ),
+    Exempt(
+        r"^deberta\.embeddings\.(position_embeddings\.weight|word_embeddings\._weight)$",
+        "published beside DeBERTa's weights; its positions are relative",
     ),
     Exempt(r"(^|\.)pooler\.", "a pooler, in the files of a network that reads none"),
     Exempt(r"(^|\.)cls\.(predictions|seq_relationship)\.", "BERT's heads of pretraining"),
@@ -69,6 +73,7 @@ FROM_SETTINGS = ("WordWeights",)
 """Modules of sentence-transformers whose numbers are those of their config.json."""
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
+_LOADED = re.compile(r"model(-\d+-of-\d+)?\.safetensors$")
 _ADAPTER = "adapter_config.json"
 _NAMED = 3
 
@@ -90,7 +95,7 @@ def weights_of(
     """
     with loading(folder, what), quiet():
         _refuse_adapter(folder)
-        _refuse_whole_numbers(folder)
+        _refuse_no_floats(folder)
         with _loads() as loads:
             yield
         for model, found in loads:
@@ -165,7 +170,9 @@ def _refuse_misfits(
     unexpected = [
         name
         for name in sorted(found["unexpected_keys"])
-        if not _matches(name, (*UNREAD, *unread)) and _is_used(model, name)
+        if not _matches(name, (*UNREAD, *unread))
+        and not _matches(f"{model.base_model_prefix}.{name}", UNREAD)
+        and _is_used(model, name, fresh_head)
     ]
     shapes = sorted(found["mismatched_keys"])
     said = [
@@ -181,16 +188,14 @@ def _refuse_misfits(
 
 
 def _without_fresh_head(model: Any, missing: Sequence[str]) -> list[str]:
-    """The missing names without those of a head, where its last layer is missing whole.
+    """The missing names without those of a head's layers that are missing whole.
 
-    What stands before that layer may be there: ModernBERT's head of pretraining begins alike. A
-    pooler belongs to the head: encoders are published with it and without.
+    Encoders are published with a part of a head, as ModernBERT's, and with a pooler or without.
     """
     prefix = f"{model.base_model_prefix}."
-    head = [name for name, _ in model.named_parameters() if not name.startswith(prefix)]
-    last = head[-1].rpartition(".")[0] if head else ""
-    layer = {name for name in head if name.rpartition(".")[0] == last}
-    fresh = set(head) if layer <= set(missing) else set()
+    here = {name for name, _ in model.named_parameters() if not name.startswith(prefix)}
+    there = {name.partition(".")[0] for name in here - set(missing)}
+    fresh = {name for name in here if name.partition(".")[0] not in there}
     return [
         name
         for name in missing
@@ -198,11 +203,14 @@ def _without_fresh_head(model: Any, missing: Sequence[str]) -> list[str]:
     ]
 
 
-def _is_used(model: Any, name: str) -> bool:
-    """Whether an unexpected weight would be a part of the network."""
-    if model.base_model is not model:
+def _is_used(model: Any, name: str, fresh_head: bool) -> bool:
+    """Whether an unexpected weight would be a part of the network.
+
+    Nothing beside an encoder's parts is, where it has no head or gets a fresh one.
+    """
+    if model.base_model is not model and not fresh_head:
         return True
-    parts = {part for part, _ in model.named_children()}
+    parts = {part for part, _ in model.base_model.named_children()}
     inner = name.removeprefix(f"{model.base_model_prefix}.")
     return inner.partition(".")[0] in parts
 
@@ -223,32 +231,19 @@ def _listed(names: Sequence[str], one: str, many: str) -> str:
     return f"{', '.join(names[:_NAMED])}{more} ({len(names):,} in all) {many}"
 
 
-def _folders(folder: Path) -> list[Path]:
-    """The folders that a model is read from; what else lies below, such as checkpoints, is not."""
-    try:
-        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-        below = {folder / str(module["path"]) for module in modules if module["path"]}
-    except (OSError, ValueError, TypeError, KeyError):
-        below = set()  # none there; a damaged one is for the library to refuse
-    return [folder, *sorted(below)]
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    return [file for each in _folders(folder) for file in sorted(each.glob("*.safetensors"))]
-
-
 def _refuse_adapter(folder: Path) -> None:
-    if any((each / _ADAPTER).is_file() for each in _folders(folder)):
+    if found := [each for each in _folders(folder) if (each / _ADAPTER).is_file()]:
         raise ModelError(
-            f"{_ADAPTER} says that these are adapters (LoRA) over another model's weights: "
-            "merge them into that model (merge_and_unload of peft) and save the whole"
+            f"{found[0] / _ADAPTER} says that these are adapters (LoRA) over another model's "
+            "weights: merge them into that model (merge_and_unload of peft) and save the whole"
         )
 
 
-def _refuse_whole_numbers(folder: Path) -> None:
+def _refuse_no_floats(folder: Path) -> None:
     """Quantised weights without the settings that say how are taken for plain numbers."""
-    for file in _weight_files(folder):
-        if "quantization_config" in json_file(file.parent / "config.json"):
+    files = [file for each in _folders(folder) for file in sorted(each.glob("*.safetensors"))]
+    for file in files:
+        if not _LOADED.match(file.name) or _is_quantised(file.parent):
             continue
         with safe_open(file, framework="pt") as stored:
             odd = [
@@ -279,6 +274,17 @@ def _refuse_other_widths(folder: Path, model: Any) -> None:
         width = known() if callable(known) else width
 
 
+def _folders(folder: Path) -> list[Path]:
+    """The folder and those of its modules, as modules.json lists them."""
+    modules = folder / "modules.json"
+    listed = json.loads(modules.read_text("utf-8")) if modules.is_file() else []
+    return [folder, *(folder / each["path"] for each in listed if each.get("path"))]
+
+
+def _is_quantised(folder: Path) -> bool:
+    return "quantization_config" in json_file(folder / "config.json")
+
+
 def _has_transformer(module: Any) -> bool:
     return any(isinstance(part, PreTrainedModel) for part in module.modules())
 
@@ -292,7 +298,8 @@ def _tensors(folder: Path, model: Any) -> dict[tuple[int, ...], list[torch.Tenso
         for weight in module.parameters()
     }
     found: dict[tuple[int, ...], list[torch.Tensor]] = {}
-    for file in _weight_files(folder):
+    files = [file for each in _folders(folder) for file in sorted(each.glob("*.safetensors"))]
+    for file in files:
         with safe_open(file, framework="pt") as stored:
             for name in stored.keys():  # noqa: SIM118
                 shape = tuple(stored.get_slice(name).get_shape())

@@ -358,7 +358,7 @@ def test_missing_weights_are_refused_and_not_made_up(folders, family, tmp_path):
         weights = load_file(file)
         if weights.pop("model.norm.weight", None) is not None:
             save_file(weights, file, metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"weights are missing: .*norm\.weight"):
+    with pytest.raises(ModelError, match=r"weights do not fit: .*norm\.weight is missing"):
         load_scorer(ModelName(family, str(tmp_path)), OPTIONS)
 
 

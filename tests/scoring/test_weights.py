@@ -235,7 +235,7 @@ def test_an_encoder_without_a_head_is_no_cross_encoder(tmp_path, tensors, whole)
     assert "late-interaction:" in message
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model."])
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "base_model.model.", "model."])
 def test_a_prefix_of_a_training_wrapper(tmp_path, tensors, prefix):
     wrapped = {prefix + name: tensor for name, tensor in tensors.items()}
     assert repr(prefix) in refused("cross-encoder", bert(tmp_path / "m", wrapped))
@@ -278,10 +278,35 @@ def test_training_draws_a_head_where_there_is_none_and_nothing_else(tmp_path, te
     as_encoder = {"architectures": ["BertModel"]}
     load("finetune", bert(tmp_path / "a", encoder, **as_encoder))
     shutil.rmtree(tmp_path / "start")
+    other_task = encoder | {"qa_outputs.weight": torch.zeros(2, 32)}
+    load("finetune", bert(tmp_path / "d", other_task, **as_encoder))
+    shutil.rmtree(tmp_path / "start")
     del encoder[f"bert.{INNER}"]
     assert f"bert.{INNER}" in refused("finetune", bert(tmp_path / "b", encoder, **as_encoder))
     half = {n: t for n, t in tensors.items() if n != "classifier.bias"}
     assert "classifier.bias" in refused("finetune", bert(tmp_path / "c", half, **as_encoder))
+
+
+def test_a_part_that_the_network_does_not_have(tmp_path, tensors):
+    """All that it has is there, but the file computes something else."""
+    more = tensors | {"score_scale.weight": torch.ones(1, 1)}
+    assert "score_scale.weight is not of" in refused("cross-encoder", bert(tmp_path / "m", more))
+
+
+def test_weights_of_a_language_model_under_the_name_of_a_classifier(whole, tmp_path):
+    folder = Path(shutil.copytree(whole["qwen3-reranker"], tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"architectures": ["Qwen3ForSequenceClassification"], "num_labels": 1}
+    (folder / "config.json").write_text(json.dumps(config))
+    message = refused("cross-encoder", folder)
+    assert "score.weight is missing" in message
+    assert "language model" in message
+
+
+def test_a_file_that_is_not_whole_says_so(damaged):
+    message = refused("qwen3-reranker", damaged("qwen3-reranker", USED["qwen3-reranker"], lose))
+    assert "is missing" in message
+    assert "not whole" in message
 
 
 STARTS = {
@@ -316,20 +341,6 @@ def test_training_starts_from_what_pretraining_left(tmp_path, start):
     network(settings).save_pretrained(tmp_path / "m")
     tokenizer.save_pretrained(tmp_path / "m")
     load("finetune", tmp_path / "m")
-
-
-def test_a_language_model_is_no_cross_encoder(tmp_path, whole):
-    folder = Path(shutil.copytree(whole["qwen3-reranker"], tmp_path / "m"))
-    config = json.loads((folder / "config.json").read_text())
-    config |= {
-        "architectures": ["Qwen3ForSequenceClassification"],
-        "num_labels": 1,
-        "pad_token_id": 0,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    message = refused("cross-encoder", folder)
-    assert "score.weight" in message
-    assert "language model" in message
 
 
 def test_checkpoints_below_a_model_are_not_of_it(tmp_path, tensors):
