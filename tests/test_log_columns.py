@@ -265,6 +265,8 @@ def test_of_json_lines_named_keys_are_read_and_others_are_not(tmp_path: Path) ->
     assert (only(make_plan(named))["weight"], seen(make_plan(named))) == (6.0, (FIRST, LAST))
     with pytest.raises(InputError, match=r"queries\.time_unit"):
         make_plan(QueriesConfig(path=str(file), time="ts"))
+    with pytest.raises(InputError, match=r"no line of .* has 'when', which is named"):
+        make_plan(QueriesConfig(path=str(file), time="when"))
     file.write_text(json.dumps(rows[0]) + "\n" + json.dumps({**rows[1], "ts": "soon"}) + "\n")
     with pytest.raises(InputError, match=r"'ts' of .*log\.jsonl holds values of several kinds"):
         make_plan(named)

@@ -265,6 +265,18 @@ def test_ids_of_two_kinds_are_refused(tmp_path: Path) -> None:
         plan(write(tmp_path, *files))
 
 
+def test_a_usual_column_that_does_not_fit_together_is_refused_or_switched_off(
+    tmp_path: Path,
+) -> None:
+    """Times with a zone and times without: which hour the latter mean nobody says."""
+    file = {"query_id": ["a"], "query": ["river"]}
+    times: list[Any] = [[NOON], [NOON.replace(tzinfo=None)]]
+    folder = write(tmp_path, *({**file, "ts": ts} for ts in times))
+    with pytest.raises(InputError, match=r"'ts' is timestamp.* in .*a\.parquet.* or say null"):
+        plan(folder)
+    assert weights(plan(folder, time=None)) == {"a": 2.0}
+
+
 def test_files_of_one_schema_are_planned_as_before_and_without_a_remark(tmp_path: Path) -> None:
     file = {"query_id": ["a", "b"], "query": ["river", "stone"], "count": [2, 3], "ts": [NOON] * 2}
     made = plan(write(tmp_path, file, file))
