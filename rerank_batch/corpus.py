@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from rerank_batch.config import CorpusConfig
 from rerank_batch.errors import InputError
+from rerank_batch.remarks import Remark
 from rerank_batch.storage import InputFile, input_files
 from rerank_batch.tables import ParquetTable, fingerprint_files
 from rerank_batch.text_files import read_jsonl
@@ -33,10 +34,12 @@ _DIGEST_BYTES = 16
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents in the order of their ids, and how many were dropped for which reason."""
+    """Documents in the order of their ids, how many were dropped for which reason, and what looks
+    wrong about the files."""
 
     documents: pa.Table  # doc_id, title, text: large_string; no nulls
     dropped: dict[str, int]
+    remarks: tuple[Remark, ...] = ()
 
 
 def corpus_fingerprint(config: CorpusConfig) -> dict[str, object]:

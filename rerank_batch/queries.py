@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from rerank_batch import schema
 from rerank_batch.config import HeadConfig, QueriesConfig
 from rerank_batch.errors import InputError
+from rerank_batch.remarks import Remark
 from rerank_batch.storage import InputFile, input_files
 from rerank_batch.tables import ParquetTable
 from rerank_batch.text_files import read_jsonl
@@ -55,12 +56,13 @@ class LeftOut:
 @dataclass(frozen=True)
 class Plan:
     """Planned queries, numbered by ``qidx`` from 0 in the order of their ids (of their texts where
-    equal ones are not merged), and the rejects."""
+    equal ones are not merged), the rejects, and what looks wrong about the log."""
 
     queries: pa.Table  # schema.PLAN
     rejects: pa.Table  # schema.REJECTS
     log_rows: int
     left_out: LeftOut = LeftOut()
+    remarks: tuple[Remark, ...] = ()
 
     def reject_counts(self) -> dict[str, int]:
         """Log rows rejected, by reason."""

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from rerank_batch.config import FilterTerm
 from rerank_batch.errors import ConfigError, InputError
+from rerank_batch.remarks import Remark
 from rerank_batch.storage import InputFile, input_files, open_dataset, reading_failed
 
 _BATCH_ROWS = 65_536
@@ -39,6 +40,7 @@ class ParquetTable:
         self.what = what
         self.path = path
         self.files = input_files(path, (".parquet",), what)
+        self.remarks: tuple[Remark, ...] = ()
         footers = [_footer(file, what) for file in self.files]
         self.rows = sum(footer.num_rows for footer in footers)
         _refuse_missing_columns(self.files, footers, what)
