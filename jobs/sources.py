@@ -63,7 +63,7 @@ def read_excluded(config: Config, index: Index) -> Excluded:
 def _read_ids(exclude: ExcludeConfig) -> list[str]:
     """The distinct ids of a list, in order."""
     files = input_files(exclude.path, _ID_SUFFIXES, _EXCLUDE)
-    if not files[0].name.endswith(".parquet"):
+    if files[0].kind != "parquet":
         if exclude.id is not None:
             raise ConfigError(f"{_EXCLUDE}.id is a column of Parquet; {exclude.path} is text")
         lines = (line.strip() for file in files for _, line in read_text_lines(file, _EXCLUDE))

@@ -20,12 +20,12 @@ from rerank_batch.config import CorpusConfig
 from rerank_batch.errors import InputError
 from rerank_batch.remarks import Remark
 from rerank_batch.storage import InputFile, input_files
+from rerank_batch.storage.layouts import SUFFIXES as LAYOUT_SUFFIXES
 from rerank_batch.tables import ParquetTable, fingerprint_files
 from rerank_batch.text_files import read_jsonl
-from rerank_batch.text_streams import with_packed
 from rerank_batch.text_values import as_ids, as_strings, json_id, json_text
 
-SUFFIXES = (".parquet", *with_packed(".jsonl"))
+SUFFIXES = LAYOUT_SUFFIXES["corpus"]
 _COLUMNS = ("doc_id", "title", "text")
 _SCHEMA = pa.schema([(name, pa.large_string()) for name in _COLUMNS])
 _JSONL_ROWS = 10_000
@@ -109,9 +109,7 @@ def _raw_batches(config: CorpusConfig) -> Iterator[tuple[pa.Array, pa.Array, pa.
 
 def _is_jsonl(config: CorpusConfig) -> bool:
     files = input_files(config.path, SUFFIXES, "corpus")
-    return config.format == "beir" or (
-        config.format == "auto" and not files[0].name.endswith(".parquet")
-    )
+    return config.format == "beir" or (config.format == "auto" and files[0].kind != "parquet")
 
 
 def _json_keys(config: CorpusConfig) -> tuple[str, str, str]:

@@ -9,12 +9,12 @@ import pyarrow as pa
 from rerank_batch.config import QrelsConfig
 from rerank_batch.errors import InputError
 from rerank_batch.storage import InputFile, input_files
+from rerank_batch.storage.layouts import SUFFIXES as LAYOUT_SUFFIXES
 from rerank_batch.tables import ParquetTable
 from rerank_batch.text_files import read_text_lines
-from rerank_batch.text_streams import with_packed
 from rerank_batch.text_values import as_ids
 
-SUFFIXES = (".parquet", *with_packed(".tsv", ".qrels", ".txt"))
+SUFFIXES = LAYOUT_SUFFIXES["qrels"]
 
 Qrels = dict[str, dict[str, int]]
 Grades = dict[str, int]
@@ -82,12 +82,12 @@ def merge_grades(qrels: Judgements, query_ids: list[str]) -> Grades | None:
 
 
 def _is_parquet(config: QrelsConfig, file: InputFile) -> bool:
-    named = file.name.endswith(".parquet")
-    return config.format == "parquet" or (config.format == "auto" and named)
+    return config.format == "parquet" or (config.format == "auto" and file.kind == "parquet")
 
 
 def _read_parquet(config: QrelsConfig, qrels: Qrels) -> None:
     table = ParquetTable(config.path, "qrels")
+    _refuse_several_splits(table, config)
     columns = {name: table.column(None, name, hub) for name, hub in _COLUMNS.items()}
     for batch in table.batches({n: c for n, c in columns.items() if c}, config.filter):
         queries, _ = as_ids(batch.column("query_id"), "qrels: query ids")
@@ -100,6 +100,21 @@ def _read_parquet(config: QrelsConfig, qrels: Qrels) -> None:
         )
         for query, document, grade in rows:
             _judge(qrels, query, document, grade, config.path)
+
+
+def _refuse_several_splits(table: ParquetTable, config: QrelsConfig) -> None:
+    """Merged, the judgements of several splits are those of no evaluation."""
+    if _SPLIT not in table.columns or any(column == _SPLIT for column, _, _ in config.filter):
+        return
+    splits: set[str] = set()
+    for batch in table.batches({_SPLIT: _SPLIT}, config.filter):
+        splits.update(map(str, batch.column(_SPLIT).unique().to_pylist()))
+    if len(splits) > 1:
+        first = sorted(splits)
+        raise InputError(
+            f"qrels: {config.path} holds judgements of several splits ({', '.join(first[:8])}); "
+            f"choose one with qrels.filter: [[{_SPLIT}, ==, {first[-1]}]]"
+        )
 
 
 def _read_text(file: InputFile, format: str, qrels: Qrels) -> None:
@@ -143,5 +158,6 @@ def _is_integer(text: str) -> bool:
 
 
 _NONE: Mapping[str, int] = {}
+_SPLIT = "split"
 _COLUMNS = {"query_id": "query-id", "doc_id": "corpus-id", "relevance": "score"}
 _HEADING = list(_COLUMNS.values())

@@ -19,14 +19,13 @@ from rerank_batch.config import HeadConfig, QueriesConfig
 from rerank_batch.errors import InputError
 from rerank_batch.remarks import Remark
 from rerank_batch.storage import InputFile, input_files
+from rerank_batch.storage.layouts import SUFFIXES as LAYOUT_SUFFIXES
 from rerank_batch.tables import ParquetTable
 from rerank_batch.text_files import read_jsonl
-from rerank_batch.text_streams import with_packed
 from rerank_batch.text_values import as_ids, as_strings, json_id, json_text
 from rerank_batch.topics import detect_format, read_topics, read_tsv
 
-_JSONL = with_packed(".jsonl")
-SUFFIXES = (".parquet", *_JSONL)
+SUFFIXES = LAYOUT_SUFFIXES["queries"]
 
 QUERY_CUT = "query_cut"
 """Flag of a query longer than ``queries.max_chars``, of which only the beginning is used."""
@@ -162,9 +161,9 @@ def log_batches(
 def _format(config: QueriesConfig, file: InputFile) -> str:
     if config.format != "auto":
         return config.format
-    if file.name.endswith(".parquet"):
+    if file.kind == "parquet":
         return "parquet"
-    return "beir" if file.name.endswith(_JSONL) else detect_format(file)
+    return "beir" if file.kind == "jsonl" else detect_format(file)
 
 
 def _read_beir(file: InputFile, config: QueriesConfig) -> pa.RecordBatch:
