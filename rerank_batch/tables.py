@@ -3,7 +3,8 @@
 Knows files, columns and filters; not what a corpus or a query log is.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations, groupby
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from rerank_batch.config import FilterTerm
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.remarks import Remark
 from rerank_batch.storage import InputFile, input_files, open_dataset, reading_failed
+from rerank_batch.table_schemas import Part, of_kinds, part_of, plain, united
 
 _BATCH_ROWS = 65_536
 _OPERATORS = {
@@ -30,20 +32,22 @@ _OPERATORS = {
 class ParquetTable:
     """Parquet files read as one table, with hive partitions as columns.
 
-    Every footer is read first, so that a damaged file is named before any work is done.
+    Every footer is read first, so that a damaged file is named before any work is done. Only the
+    columns that are read have to fit over all files; a file without rows has no say.
 
     Raises:
-        InputError: no file, a file that is not Parquet, files of different shape, or no rows.
+        InputError: no file, a file that is not Parquet, or no rows.
     """
 
     def __init__(self, path: str, what: str) -> None:
         self.what = what
         self.path = path
         self.files = input_files(path, (".parquet",), what)
-        self.remarks: tuple[Remark, ...] = ()
+        self._remarks: dict[str, Remark] = {}
+        self._optional: set[str] = set()
+        self._kinds: dict[str, pa.DataType] = {}
         footers = [_footer(file, what) for file in self.files]
         self.rows = sum(footer.num_rows for footer in footers)
-        _refuse_missing_columns(self.files, footers, what)
         if self.rows == 0:
             raise InputError(f"{what}: {path} holds no rows")
         try:
@@ -56,21 +60,35 @@ class ParquetTable:
             raise InputError(
                 f"{what}: the files under {path} do not fit together: {error}"
             ) from None
+        parts = zip(self.files, footers, self._dataset.get_fragments(), strict=True)
+        self._parts = [part_of(*each, self._dataset.schema) for each in parts if each[1].num_rows]
+        in_files = (name for part in self._parts for name in part.of_file)
+        in_folders = (name for part in self._parts for name in part.kinds)
+        self.columns = list(dict.fromkeys([*in_files, *in_folders]))
+        """The columns that any of the files has, partition columns included."""
 
     @property
-    def columns(self) -> list[str]:
-        """The columns there are, partition columns included."""
-        return list(self._dataset.schema.names)
+    def remarks(self) -> tuple[Remark, ...]:
+        """What looks wrong about the columns that were looked up or read so far."""
+        return tuple(self._remarks.values())
 
     def column(self, named: str | None, *defaults: str, required: bool = True) -> str | None:
         """The column to read: the one the user named, else the first default that exists.
 
+        One that is not required may be missing from some files: their rows have no value there,
+        and `remarks` says so.
+
         Raises:
-            InputError: a named or required column is missing; the message lists what there is.
+            InputError: a named or required column is missing, from all files (the message lists
+                what there is) or from some; or its types do not go together.
         """
         wanted = (named,) if named else defaults
         for name in wanted:
             if name in self.columns:
+                self.kind(name)
+                if not required:
+                    self._optional.add(name)
+                self._note_files_without(name)
                 return name
         if named is None and not required:
             return None
@@ -79,40 +97,132 @@ class ParquetTable:
             f"it has {', '.join(self.columns)}. Name the right one in the configuration"
         )
 
-    def batches(
-        self, columns: dict[str, str], terms: Sequence[FilterTerm] = ()
-    ) -> Iterator[pa.RecordBatch]:
-        """Batches in file and row order with ``columns`` = {new name: column in the file}."""
-        scanner = self._dataset.scanner(
-            columns={name: pc.field(source) for name, source in columns.items()},
-            filter=self._expression(terms),
-            batch_size=_BATCH_ROWS,
+    def kind(self, column: str) -> pa.DataType:
+        """The type of a column over all files.
+
+        Raises:
+            InputError: the types do not go together; the message names two files.
+        """
+        if column in self._kinds:
+            return self._kinds[column]
+        firsts: dict[pa.DataType, Part] = {}
+        for part in self._parts:
+            if column in part.kinds:
+                firsts.setdefault(part.kinds[column], part)
+        if (kind := united(firsts)) is not None:
+            self._kinds[column] = kind
+            return kind
+        one, other = next(pair for pair in combinations(firsts, 2) if united(pair) is None)
+        raise InputError(
+            f"{self.what}: column {column!r} is {one} in {firsts[one].file} and {other} in "
+            f"{firsts[other].file}; such values are not read as one column. Write it with one type"
         )
+
+    def files_of_nulls(self, column: str) -> int:
+        """How many files hold no value of a column that others have: it is not there, or there is
+        nothing but nulls of no type."""
+        kinds = [part.kinds.get(column, pa.null()) for part in self._parts]
+        empty = sum(map(pa.types.is_null, kinds))
+        return empty if empty < len(kinds) else 0
+
+    def batches(
+        self,
+        columns: dict[str, str],
+        terms: Sequence[FilterTerm] = (),
+        absent: Mapping[str, Any] | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Batches in file and row order with ``columns`` = {new name: column in the file}.
+
+        A column has one type in all batches, but that numbers keep the width of their file.
+        ``absent`` = {new name: value} is what the rows of `files_of_nulls` have; without it, null.
+
+        Raises:
+            InputError: a column is missing from some files and was not looked up as one that may
+                be, or does not fit together; a file is damaged.
+            ConfigError: a filter compares with what the column cannot hold.
+        """
+        kinds = {name: self.kind(name) for name in columns.values()}
+        for name in columns.values():
+            self._note_files_without(name)
+        terms = [self._typed(term) for term in terms]
+        needed = list(dict.fromkeys([*columns.values(), *(term[0] for term in terms)]))
+        for shape, parts in groupby(self._parts, key=lambda part: part.shape(needed)):
+            dataset = ds.FileSystemDataset(
+                [part.fragment for part in parts],
+                pa.schema(list(zip(needed, shape, strict=True))),
+                self._dataset.format,
+                self._dataset.filesystem,
+            )
+            for batch in self._scanned(dataset, columns, terms):
+                yield of_kinds(batch, columns, kinds, absent or {})
+
+    def _scanned(
+        self, dataset: ds.Dataset, columns: dict[str, str], terms: Sequence[FilterTerm]
+    ) -> Iterator[pa.RecordBatch]:
+        expression = self._expression(terms, dataset.schema)
         try:
+            scanner = dataset.scanner(
+                columns={name: pc.field(source) for name, source in columns.items()},
+                filter=expression,
+                batch_size=_BATCH_ROWS,
+            )
             yield from scanner.to_batches()
         except (pa.ArrowException, OSError) as error:
             raise reading_failed(f"{self.what}: reading {self.path} failed", error) from None
 
-    def _expression(self, terms: Sequence[FilterTerm]) -> Any:
+    def _typed(self, term: FilterTerm) -> FilterTerm:
+        """The term with its values as the column's type."""
+        column, operator, value = term
+        if column not in self.columns:
+            raise InputError(
+                f"{self.what}: the filter names column {column!r}; "
+                f"{self.path} has {', '.join(self.columns)}"
+            )
+        kind = plain(self.kind(column))
+        values = [_as_type(each, kind, column) for each in _listed(value)]
+        self._note_files_without(column, filtered=True)
+        if operator in ("in", "not in"):
+            return column, operator, values
+        if isinstance(value, (list, tuple)):
+            raise ConfigError(f"{self.what}: the filter on {column!r} compares with a list")
+        return column, operator, values[0]
+
+    def _expression(self, terms: Sequence[FilterTerm], schema: pa.Schema) -> Any:
+        """The terms for files of a schema; where a file has the column in another type than the
+        table, its values are compared as the table's."""
         expression = None
         for column, operator, value in terms:
-            if column not in self.columns:
-                raise InputError(
-                    f"{self.what}: the filter names column {column!r}; "
-                    f"{self.path} has {', '.join(self.columns)}"
-                )
-            kind = self._dataset.schema.field(column).type
-            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-            values = [_as_type(v, kind, column) for v in _listed(value)]
+            kind = plain(self.kind(column))
+            field = pc.field(column)
+            if plain(schema.field(column).type) != kind:
+                field = field.cast(kind, safe=False)
             if operator in ("in", "not in"):
-                term = pc.field(column).isin(pa.array(values, type=kind))
+                term = field.isin(pa.array(value, type=kind))
                 term = term if operator == "in" else ~term
-            elif isinstance(value, (list, tuple)):
-                raise ConfigError(f"{self.what}: the filter on {column!r} compares with a list")
             else:
-                term = _OPERATORS[operator](pc.field(column), pa.scalar(values[0], type=kind))
+                term = _OPERATORS[operator](field, pa.scalar(value, type=kind))
             expression = term if expression is None else expression & term
         return expression
+
+    def _note_files_without(self, column: str, filtered: bool = False) -> None:
+        """See to a column that some files lack: refuse them, or remark that rows have none."""
+        without = [part.file for part in self._parts if column not in part.kinds]
+        if not without:
+            return
+        having = len(self._parts) - len(without)
+        if column not in self._optional and not filtered:
+            file = next(part.file for part in self._parts if column in part.kinds)
+            raise InputError(f"{self.what}: {without[0]} lacks {column!r}, which {file} has")
+        effect = "its rows have no value there"
+        if filtered:
+            effect += ", which no term of the filter lets pass but 'not in'"
+        self._remarks[column] = Remark(
+            self.what,
+            "column_in_some_files",
+            len(without),
+            f"column {column!r} is in {having:,} of {len(self._parts):,} files; {without[0]} lacks "
+            f"it: {effect}",
+        )
 
 
 def fingerprint_files(path: str, suffixes: tuple[str, ...], what: str) -> list[str]:
@@ -131,16 +241,6 @@ def _footer(file: InputFile, what: str) -> pq.FileMetaData:
         raise reading_failed(cause, error) from None
 
 
-def _refuse_missing_columns(
-    files: Sequence[InputFile], footers: Sequence[pq.FileMetaData], what: str
-) -> None:
-    """Arrow would read a column that one file lacks as nulls, and rows would be lost in silence."""
-    columns = [footer.schema.to_arrow_schema().names for footer in footers]
-    for file, names in zip(files, columns, strict=True):
-        if missing := [name for name in columns[0] if name not in names]:
-            raise InputError(f"{what}: {file} lacks {', '.join(missing)}, which {files[0]} has")
-
-
 def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
@@ -148,12 +248,13 @@ def _listed(value: Any) -> list[Any]:
 def _as_type(value: Any, kind: pa.DataType, column: str) -> Any:
     """The YAML value as the column's type, so that a quoted and an unquoted date both work."""
     text = value.isoformat() if hasattr(value, "isoformat") else value
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     try:
         zoned = isinstance(value, str) and value.upper().endswith("Z")
         if pa.types.is_timestamp(kind) and kind.tz is not None and not zoned:
             naive = pa.scalar(value).cast(pa.timestamp(kind.unit))
             return pc.assume_timezone(naive, "UTC").cast(kind).as_py()
-        return pa.scalar(text if pa.types.is_string(kind) else value).cast(kind).as_py()
+        return pa.scalar(text if is_text else value).cast(kind).as_py()
     except (pa.ArrowException, OverflowError):
         raise ConfigError(
             f"the filter compares column {column!r} ({kind}) with {value!r}, which is no {kind}"
