@@ -69,7 +69,7 @@ def _read_ids(exclude: ExcludeConfig) -> list[str]:
         lines = (line.strip() for file in files for _, line in read_text_lines(file, _EXCLUDE))
         return sorted({line for line in lines if line})
     table = ParquetTable(exclude.path, _EXCLUDE)
-    column = table.column(exclude.id, "doc_id", "_id") or ""
+    column = table.column(exclude.id, "doc_id", "_id", "id") or ""
     ids: set[str] = set()
     for batch in table.batches({"doc_id": column}):
         found, _ = as_ids(batch.column("doc_id"), f"{_EXCLUDE}: ids")
@@ -111,7 +111,7 @@ def _read_lists(path: str, given: GivenConfig) -> dict[str, Ranking]:
     """Rankings by query from a Parquet column of lists; rows without a list are passed over."""
     table = ParquetTable(path, _WHAT)
     columns = {
-        "query": table.column(given.id, "query_id", "_id") or "",
+        "query": table.column(given.id, "query_id", "_id", "id") or "",
         "documents": table.column(given.documents, "doc_ids") or "",
     }
     rankings: dict[str, Ranking] = {}

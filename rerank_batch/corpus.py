@@ -21,11 +21,12 @@ from rerank_batch.errors import InputError
 from rerank_batch.remarks import Remark
 from rerank_batch.storage import InputFile, input_files
 from rerank_batch.storage.layouts import SUFFIXES as LAYOUT_SUFFIXES
-from rerank_batch.tables import ParquetTable, fingerprint_files
+from rerank_batch.tables import ParquetTable, fingerprint_files, first_of
 from rerank_batch.text_files import read_jsonl
 from rerank_batch.text_values import as_ids, as_strings, json_id, json_text
 
 SUFFIXES = LAYOUT_SUFFIXES["corpus"]
+_IDS, _JSON_IDS = ("doc_id", "_id", "id"), ("_id", "doc_id", "id")
 _COLUMNS = ("doc_id", "title", "text")
 _SCHEMA = pa.schema([(name, pa.large_string()) for name in _COLUMNS])
 _JSONL_ROWS = 10_000
@@ -50,7 +51,10 @@ def corpus_fingerprint(config: CorpusConfig) -> dict[str, object]:
     Raises:
         InputError: nothing readable, or a column is not there.
     """
-    columns = _json_keys(config) if _is_jsonl(config) else _columns(_table(config), config)
+    if _is_jsonl(config):
+        columns: Sequence[str | None] = _json_keys(config, _files(config)[0])
+    else:
+        columns = _columns(_table(config), config)
     return {
         "files": fingerprint_files(config.path, SUFFIXES, "corpus"),
         "columns": list(columns),
@@ -93,8 +97,8 @@ def read_corpus(config: CorpusConfig) -> Corpus:
 
 def _raw_batches(config: CorpusConfig) -> Iterator[tuple[pa.Array, pa.Array, pa.Array]]:
     if _is_jsonl(config):
-        for file in input_files(config.path, SUFFIXES, "corpus"):
-            yield from _jsonl_batches(file, _json_keys(config))
+        for file in _files(config):
+            yield from _jsonl_batches(file, _json_keys(config, file))
         return
     table = _table(config)
     columns = dict(zip(_COLUMNS, _columns(table, config), strict=True))
@@ -108,12 +112,18 @@ def _raw_batches(config: CorpusConfig) -> Iterator[tuple[pa.Array, pa.Array, pa.
 
 
 def _is_jsonl(config: CorpusConfig) -> bool:
-    files = input_files(config.path, SUFFIXES, "corpus")
+    files = _files(config)
     return config.format == "beir" or (config.format == "auto" and files[0].kind != "parquet")
 
 
-def _json_keys(config: CorpusConfig) -> tuple[str, str, str]:
-    return config.id or "_id", config.title or "title", config.text or "text"
+def _files(config: CorpusConfig) -> list[InputFile]:
+    return input_files(config.path, SUFFIXES, "corpus")
+
+
+def _json_keys(config: CorpusConfig, file: InputFile) -> tuple[str, str, str]:
+    """The keys of the id, the title and the text; of the usual ones of an id the file has one."""
+    id_key = config.id or first_of(_JSON_IDS, next(read_jsonl(file, "corpus"), {}))
+    return id_key, config.title or "title", config.text or "text"
 
 
 def _table(config: CorpusConfig) -> ParquetTable:
@@ -125,7 +135,7 @@ def _columns(
 ) -> tuple[str | None, str | None, str | None]:
     """The columns of the id, the title, if there is one, and the text."""
     return (
-        table.column(config.id, "doc_id", "_id"),
+        table.column(config.id, *_IDS),
         table.column(config.title, "title", required=False),
         table.column(config.text, "text"),
     )

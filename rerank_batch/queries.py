@@ -20,12 +20,15 @@ from rerank_batch.errors import InputError
 from rerank_batch.remarks import Remark
 from rerank_batch.storage import InputFile, input_files
 from rerank_batch.storage.layouts import SUFFIXES as LAYOUT_SUFFIXES
-from rerank_batch.tables import ParquetTable
+from rerank_batch.tables import ParquetTable, first_of
 from rerank_batch.text_files import read_jsonl
 from rerank_batch.text_values import as_ids, as_strings, json_id, json_text
 from rerank_batch.topics import detect_format, read_topics, read_tsv
 
 SUFFIXES = LAYOUT_SUFFIXES["queries"]
+
+_IDS, _TEXTS = ("query_id", "_id", "id"), ("query", "text")
+_JSON_IDS, _JSON_TEXTS = ("_id", "query_id", "id"), ("text", "query")
 
 QUERY_CUT = "query_cut"
 """Flag of a query longer than ``queries.max_chars``, of which only the beginning is used."""
@@ -149,8 +152,8 @@ def log_batches(
         return
     table = ParquetTable(config.path, "queries")
     columns = {
-        "query_id": table.column(config.id, "query_id", "_id"),
-        "query": table.column(config.text, "query", "text"),
+        "query_id": table.column(config.id, *_IDS),
+        "query": table.column(config.text, *_TEXTS),
         "ts": table.column(config.time, "ts", required=False),
         "weight": table.column(config.weight, "count", required=False),
     }
@@ -167,10 +170,12 @@ def _format(config: QueriesConfig, file: InputFile) -> str:
 
 
 def _read_beir(file: InputFile, config: QueriesConfig) -> pa.RecordBatch:
-    id_key, text_key = config.id or "_id", config.text or "text"
+    id_key, text_key = config.id or "", config.text or ""
     ids: list[bytes | None] = []
     texts: list[bytes | None] = []
     for number, row in enumerate(read_jsonl(file, "queries"), start=1):
+        id_key = id_key or first_of(_JSON_IDS, row)
+        text_key = text_key or first_of(_JSON_TEXTS, row)
         if id_key not in row or text_key not in row:
             raise InputError(
                 f"queries: {file} query {number} lacks {id_key!r} or {text_key!r}; "
@@ -191,7 +196,7 @@ def _read_text(file: InputFile, config: QueriesConfig, format: str) -> pa.Record
     if config.id or (config.text and not topics):
         settings = "queries.id" if topics else "queries.id and queries.text"
         raise InputError(f"queries: {format} has its place for them; leave out {settings}")
-    rows = list(read_topics(file, config.text or "title") if topics else read_tsv(file))
+    rows = list(read_topics(file, config.text) if topics else read_tsv(file))
     return _batch([row[0] for row in rows], [row[1] for row in rows])
 
 

@@ -3,7 +3,7 @@
 Knows files, columns and filters; not what a corpus or a query log is.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import combinations, groupby
 from typing import Any
 
@@ -223,6 +223,11 @@ class ParquetTable:
             f"column {column!r} is in {having:,} of {len(self._parts):,} files; {without[0]} lacks "
             f"it: {effect}",
         )
+
+
+def first_of(names: Sequence[str], there: Collection[str]) -> str:
+    """The first of the names that is there, or the first of all."""
+    return next((name for name in names if name in there), names[0])
 
 
 def fingerprint_files(path: str, suffixes: tuple[str, ...], what: str) -> list[str]:

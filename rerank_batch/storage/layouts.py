@@ -35,6 +35,11 @@ _SPLIT_WORDS = {"train", "training", "test", "dev", "val", "valid", "validation"
 _NUMBERED = re.compile(r"-\d+-of-\d+$")
 _TABLES = (".parquet", *with_packed(".jsonl", ".ndjson", ".csv"))
 """Files that hold rows of something, whether or not an input can be read from them."""
+_KINDS = {
+    *("parquet", "arrow", "feather", "orc", "avro"),
+    *("jsonl", "ndjson", "json", "csv", "tsv", "xml"),
+    *("txt", "md", "qrels", "trec", "run"),
+}
 # A word of a layout says what a file is; others do where they stand beside another part's.
 _SURE = {"corpus": "corpus", "queries": "queries", "qrels": "qrels"}
 _LIKELY = {
@@ -45,8 +50,12 @@ _LIKELY = {
 
 
 def kind_of(name: str) -> str:
-    """What a file is by its name, whether it is packed or not: parquet, jsonl, tsv …"""
-    return PurePosixPath(_unpacked(name)).suffix.removeprefix(".")
+    """What a file is by its name, whether it is packed or not: parquet, jsonl, tsv …
+
+    It is "" where the end of the name says nothing, as of topics.301.
+    """
+    kind = PurePosixPath(_unpacked(name)).suffix.removeprefix(".")
+    return kind if kind in _KINDS else ""
 
 
 def in_words(counts: Mapping[str, int]) -> str:
