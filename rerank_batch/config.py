@@ -86,6 +86,12 @@ Location = Annotated[str, AfterValidator(expanded), AfterValidator(_refuse_crede
 ModelText = Annotated[str, AfterValidator(expanded_model)]
 """``family:location``, the location likewise."""
 
+USUAL = "auto"
+"""In place of the name of a column: the one of the usual name, where there is one and it fits. Null
+is none at all."""
+
+TimeUnit = Literal["s", "ms", "us", "ns"]
+
 OF_COLLECTION = "collection:"
 """The path of a section that ``collection`` is to fill; see `rerank_batch.collection`. No file has
 this name by chance, so that a path that was not filled is read by nobody."""
@@ -95,14 +101,14 @@ class CorpusConfig(Section):
     """Where the documents are and what their columns are called.
 
     ``id``, ``title`` and ``text`` default to doc_id (or _id, or id), title, text in Parquet and to
-    _id (or doc_id, or id), title, text in BEIR jsonl. A corpus without a title
-    column needs no setting.
+    _id (or doc_id, or id), title, text in BEIR jsonl. A corpus without a title column needs no
+    setting; with ``title: null`` titles are not read.
     """
 
     path: Location
     format: Literal["auto", "parquet", "beir"] = "auto"
     id: str | None = None
-    title: str | None = None
+    title: str | None = USUAL
     text: str | None = None
     empty: Literal["drop", "error"] = "drop"
 
@@ -132,8 +138,10 @@ class QueriesConfig(Section):
     ``id`` and ``text`` default to query_id (or _id, or id) and query (or text) in Parquet, to _id
     (or query_id, or id) and text (or query) in BEIR jsonl; of TREC topics the query is the field
     that ``text`` names, by default title, and of topics as XML query or title.
-    ``time`` and ``weight`` default to ts and count, used where the log has them. ``filter`` is a
-    list of ``[column, operator, value]`` that must all hold; it is pushed down to the Parquet scan.
+    ``time`` and ``weight`` default to ts and count, which are used where a Parquet log has them and
+    they fit; null is neither. Times that are numbers count ``time_unit`` since 1970. ``filter`` is
+    a list of ``[column, operator, value]`` that must all hold; it is pushed down to the Parquet
+    scan.
     Rejects carry ids and reasons; with ``keep_rejected_texts`` the texts of the queries as well,
     which are personal data. In ``path`` and in the values of ``filter``, ``{date}`` stands for the
     day of the night, by default today in UTC, and ``{yesterday}`` for the day before it, written
@@ -149,8 +157,9 @@ class QueriesConfig(Section):
     format: Literal["auto", "parquet", "beir", "trec-topics", "tsv"] = "auto"
     id: str | None = None
     text: str | None = None
-    time: str | None = None
-    weight: str | None = None
+    time: str | None = USUAL
+    time_unit: TimeUnit | None = None
+    weight: str | None = USUAL
     dedupe: bool = True
     duplicates: Literal["error", "first"] = "error"
     judged_only: bool = False
@@ -1061,6 +1070,11 @@ class Config(Section):
             del settings["queries"]["date"]  # it is in the path or the filter that it filled
             if settings["queries"]["head"] is None:
                 del settings["queries"]["head"]  # runs that knew no such setting go on
+            if settings["queries"]["time_unit"] is None:
+                del settings["queries"]["time_unit"]  # likewise
+        for section, key in _USUAL_COLUMNS:
+            if settings[section] is not None:
+                settings[section][key] = _as_before(settings[section][key])
         del settings["index"]["compact_at"]
         settings["index"]["encoder"] = settings["index"]["encoder"].partition(":")[0]
         settings["retrieval"] = self.retrieval.settings()
@@ -1081,6 +1095,14 @@ class Config(Section):
             }
         settings["compute"] = {"block_rows": settings["compute"]["block_rows"]}
         return settings
+
+
+_USUAL_COLUMNS = (("corpus", "title"), ("queries", "time"), ("queries", "weight"))
+
+
+def _as_before(column: str | None) -> str | bool | None:
+    """A column as fingerprints have had it since before one could be switched off."""
+    return {USUAL: None, None: False}.get(column, column)
 
 
 _OTHER_SECTIONS = (

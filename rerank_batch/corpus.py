@@ -16,11 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rerank_batch.config import CorpusConfig
+from rerank_batch.config import USUAL, CorpusConfig
 from rerank_batch.errors import InputError
-from rerank_batch.remarks import Remark
+from rerank_batch.remarks import LEFT_ALONE, Remark
 from rerank_batch.storage import InputFile, input_files
 from rerank_batch.storage.layouts import SUFFIXES as LAYOUT_SUFFIXES
+from rerank_batch.table_schemas import is_text, plain
 from rerank_batch.tables import ParquetTable, fingerprint_files, first_of
 from rerank_batch.text_files import read_jsonl
 from rerank_batch.text_values import as_ids, as_strings, json_id, json_text
@@ -74,7 +75,8 @@ def read_corpus(config: CorpusConfig) -> Corpus:
     """
     parts: list[pa.Table] = []
     dropped: dict[str, int] = {}
-    for ids, titles, texts in _raw_batches(config):
+    remarks: list[Remark] = []
+    for ids, titles, texts in _raw_batches(config, remarks):
         part, reasons = _validate(ids, titles, texts)
         parts.append(part)
         for reason, count in reasons.items():
@@ -92,10 +94,12 @@ def read_corpus(config: CorpusConfig) -> Corpus:
         )
     documents = documents.sort_by("doc_id").combine_chunks()
     _refuse_repeated_ids(documents.column("doc_id"), config.path)
-    return Corpus(documents, dropped)
+    return Corpus(documents, dropped, tuple(remarks))
 
 
-def _raw_batches(config: CorpusConfig) -> Iterator[tuple[pa.Array, pa.Array, pa.Array]]:
+def _raw_batches(
+    config: CorpusConfig, remarks: list[Remark]
+) -> Iterator[tuple[pa.Array, pa.Array, pa.Array]]:
     if _is_jsonl(config):
         for file in _files(config):
             yield from _jsonl_batches(file, _json_keys(config, file))
@@ -109,6 +113,9 @@ def _raw_batches(config: CorpusConfig) -> Iterator[tuple[pa.Array, pa.Array, pa.
             batch.column("title") if columns["title"] else empty,
             batch.column("text"),
         )
+    remarks.extend(table.remarks)
+    if columns["title"] is None and (unread := _unread_title(table, config)):
+        remarks.append(unread)
 
 
 def _is_jsonl(config: CorpusConfig) -> bool:
@@ -120,10 +127,11 @@ def _files(config: CorpusConfig) -> list[InputFile]:
     return input_files(config.path, SUFFIXES, "corpus")
 
 
-def _json_keys(config: CorpusConfig, file: InputFile) -> tuple[str, str, str]:
+def _json_keys(config: CorpusConfig, file: InputFile) -> tuple[str, str | None, str]:
     """The keys of the id, the title and the text; of the usual ones of an id the file has one."""
     id_key = config.id or first_of(_JSON_IDS, next(read_jsonl(file, "corpus"), {}))
-    return id_key, config.title or "title", config.text or "text"
+    title = "title" if config.title == USUAL else config.title
+    return id_key, title, config.text or "text"
 
 
 def _table(config: CorpusConfig) -> ParquetTable:
@@ -136,13 +144,38 @@ def _columns(
     """The columns of the id, the title, if there is one, and the text."""
     return (
         table.column(config.id, *_IDS),
-        table.column(config.title, "title", required=False),
+        _title_column(table, config),
         table.column(config.text, "text"),
     )
 
 
+def _title_column(table: ParquetTable, config: CorpusConfig) -> str | None:
+    if config.title != USUAL:
+        return config.title and table.column(config.title, required=False)
+    if _unread_title(table, config):
+        return None
+    return table.column(None, "title", required=False)
+
+
+def _unread_title(table: ParquetTable, config: CorpusConfig) -> Remark | None:
+    """That a column is called title, which nobody named, and holds none."""
+    if config.title != USUAL or "title" not in table.columns:
+        return None
+    kind = plain(table.kind("title"))
+    if is_text(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind):
+        return None
+    return Remark(
+        "corpus",
+        LEFT_ALONE,
+        table.rows,
+        f"column 'title' of {table.path} is left alone and documents have no titles: nobody named "
+        f"it, and it holds {kind}. Name it with corpus.title if these are titles, or say "
+        "corpus.title: null",
+    )
+
+
 def _jsonl_batches(
-    file: InputFile, keys: tuple[str, str, str]
+    file: InputFile, keys: tuple[str, str | None, str]
 ) -> Iterator[tuple[pa.Array, pa.Array, pa.Array]]:
     columns: tuple[list[bytes | None], ...] = ([], [], [])
     fields = tuple(zip(keys, (json_id, json_text, json_text), columns, strict=True))
@@ -161,7 +194,7 @@ def _jsonl_batches(
             )
         try:
             for key, read, column in fields:
-                column.append(read(row.get(key)))
+                column.append(read(None if key is None else row.get(key)))
         except ValueError as error:
             raise InputError(f"corpus: {file} document {number}: {key!r} {error}") from None
         if len(columns[0]) == _JSONL_ROWS:

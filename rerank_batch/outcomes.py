@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from rerank_batch.config import OutcomesConfig
 from rerank_batch.errors import InputError
+from rerank_batch.remarks import Remark
 from rerank_batch.tables import ParquetTable
 from rerank_batch.text_values import as_ids, as_strings
 
@@ -26,12 +27,14 @@ class Outcomes:
     """``table`` is of `OUTCOMES`, in the order of the file; ``rows`` is how many were read.
 
     ``dropped`` counts the others by reason: ``missing_name`` (an id, system or outcome that is
-    null, empty or no UTF-8), ``missing_value`` and ``not_finite``.
+    null, empty or no UTF-8), ``missing_value`` and ``not_finite``. ``remarks`` say what looks wrong
+    about the columns.
     """
 
     rows: int
     table: pa.Table
     dropped: dict[str, int]
+    remarks: tuple[Remark, ...] = ()
 
 
 def read_outcomes(config: OutcomesConfig) -> Outcomes:
@@ -63,7 +66,7 @@ def read_outcomes(config: OutcomesConfig) -> Outcomes:
             f"outcomes: less_is_better names {', '.join(map(repr, unknown))}; the outcomes of "
             f"{config.path} are {', '.join(map(repr, sorted(there)))}"
         )
-    return Outcomes(rows, table, dropped)
+    return Outcomes(rows, table, dropped, source.remarks)
 
 
 def add_outcomes(outcomes: Outcomes | None, table: pa.Table) -> Outcomes:
@@ -71,7 +74,8 @@ def add_outcomes(outcomes: Outcomes | None, table: pa.Table) -> Outcomes:
     if outcomes is None:
         return Outcomes(table.num_rows, table, {})
     together = pa.concat_tables([outcomes.table, table])
-    return Outcomes(outcomes.rows + table.num_rows, together, outcomes.dropped)
+    rows = outcomes.rows + table.num_rows
+    return Outcomes(rows, together, outcomes.dropped, outcomes.remarks)
 
 
 def refuse_taken(outcomes: Outcomes, name: str, whose: str) -> None:

@@ -8,6 +8,8 @@ nothing of models, indexes or Ray.
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -17,6 +19,7 @@ import pyarrow.parquet as pq
 from rerank_batch import schema
 from rerank_batch.config import HeadConfig, QueriesConfig
 from rerank_batch.errors import InputError
+from rerank_batch.log_columns import TIME, log_columns, named_columns
 from rerank_batch.remarks import Remark
 from rerank_batch.storage import InputFile, input_files
 from rerank_batch.storage.layouts import SUFFIXES as LAYOUT_SUFFIXES
@@ -36,14 +39,8 @@ QUERY_CUT = "query_cut"
 _COMPACT_ROWS = 2_000_000
 _HASH_ROWS = 1_000_000
 _SPACES = r"[\s\v\x{85}\p{Z}]+"
-_RAW = pa.schema(
-    [
-        ("query_id", pa.string()),
-        ("query", pa.string()),
-        ("ts", pa.timestamp("us", tz="UTC")),
-        ("weight", pa.float64()),
-    ]
-)
+_WITHOUT = {"ts": pa.scalar(None, TIME), "bad_time": pa.scalar(False), "weight": pa.scalar(1.0)}
+"""What the rows of a log have that has no such column."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,8 @@ def make_plan(config: QueriesConfig, judged: Collection[str] | None = None) -> P
     kept = pl.DataFrame()
     rejected = pl.DataFrame()
     log_rows = 0
-    for batch in log_batches(config):
+    remarks: list[Remark] = []
+    for batch in log_batches(config, remarks=remarks):
         good, bad = check_rows(batch, config.max_chars, first_row=log_rows)
         log_rows += batch.num_rows
         kept = pl.concat([kept, _compact(good)]) if len(kept) else _compact(good)
@@ -113,7 +111,7 @@ def make_plan(config: QueriesConfig, judged: Collection[str] | None = None) -> P
         reasons = "all left out by queries.head" if left_out.queries else reasons
         raise InputError(f"queries: none of {config.path} can be used ({reasons})")
     rejects = _reject_table(rejected, config.keep_rejected_texts)
-    return Plan(_number(queries, config.dedupe), rejects, log_rows, left_out)
+    return Plan(_number(queries, config.dedupe), rejects, log_rows, left_out, tuple(remarks))
 
 
 def normalise(texts: pa.Array) -> pa.Array:
@@ -136,11 +134,15 @@ def log_format(config: QueriesConfig) -> str:
 
 
 def log_batches(
-    config: QueriesConfig, more: Mapping[str, str] | None = None
+    config: QueriesConfig,
+    more: Mapping[str, str] | None = None,
+    remarks: list[Remark] | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """The rows that pass the filter, as they are: query_id, query and, where there are, ts, weight.
+    """The rows that pass the filter: query_id and query as they are, and where there are, ts (with
+    bad_time) and weight.
 
-    ``more`` are further columns of a Parquet log, new name: name there.
+    ``more`` are further columns of a Parquet log, new name: name there. When all is read,
+    ``remarks`` has what looks wrong about the columns.
     """
     files = input_files(config.path, SUFFIXES, "queries")
     format = _format(config, files[0])
@@ -151,14 +153,17 @@ def log_batches(
             yield _read_beir(file, config) if format == "beir" else _read_text(file, config, format)
         return
     table = ParquetTable(config.path, "queries")
-    columns = {
-        "query_id": table.column(config.id, *_IDS),
-        "query": table.column(config.text, *_TEXTS),
-        "ts": table.column(config.time, "ts", required=False),
-        "weight": table.column(config.weight, "count", required=False),
+    read = {
+        "query_id": table.column(config.id, *_IDS) or "",
+        "query": table.column(config.text, *_TEXTS) or "",
     }
-    read = {name: column for name, column in columns.items() if column}
-    yield from table.batches({**read, **(more or {})}, config.filter)
+    further = {new: table.column(name, required=False) or "" for new, name in (more or {}).items()}
+    found = log_columns(table, config)
+    columns = {**read, **found.columns, **further}
+    for batch in table.batches(columns, config.filter, found.absent):
+        yield found.converted(batch)
+    if remarks is not None:
+        remarks.extend((*table.remarks, *found.remarks))
 
 
 def _format(config: QueriesConfig, file: InputFile) -> str:
@@ -173,6 +178,8 @@ def _read_beir(file: InputFile, config: QueriesConfig) -> pa.RecordBatch:
     id_key, text_key = config.id or "", config.text or ""
     ids: list[bytes | None] = []
     texts: list[bytes | None] = []
+    named = named_columns(config)
+    more: dict[str, list[Any]] = {name: [] for name in named.columns}
     for number, row in enumerate(read_jsonl(file, "queries"), start=1):
         id_key = id_key or first_of(_JSON_IDS, row)
         text_key = text_key or first_of(_JSON_TEXTS, row)
@@ -188,7 +195,10 @@ def _read_beir(file: InputFile, config: QueriesConfig) -> pa.RecordBatch:
             texts.append(json_text(row[key]))
         except ValueError as error:
             raise InputError(f"queries: {file} query {number}: {key!r} {error}") from None
-    return _batch(ids, texts)
+        for name, key in named.columns.items():
+            value = row.get(key)
+            more[name].append(float(value) if isinstance(value, Decimal) else value)
+    return named.converted(named.added(_batch(ids, texts), more, str(file)))
 
 
 def _read_text(file: InputFile, config: QueriesConfig, format: str) -> pa.RecordBatch:
@@ -196,6 +206,11 @@ def _read_text(file: InputFile, config: QueriesConfig, format: str) -> pa.Record
     if config.id or (config.text and not topics):
         settings = "queries.id" if topics else "queries.id and queries.text"
         raise InputError(f"queries: {format} has its place for them; leave out {settings}")
+    if named_columns(config).columns:
+        raise InputError(
+            f"queries: {format} has no times and no weights; leave out queries.time and "
+            "queries.weight"
+        )
     rows = list(read_topics(file, config.text) if topics else read_tsv(file))
     return _batch([row[0] for row in rows], [row[1] for row in rows])
 
@@ -212,7 +227,6 @@ def check_rows(
 
     ``row`` of the good ones counts from ``first_row``.
     """
-    names = batch.schema.names
     ids, bad_ids = as_ids(batch.column("query_id"), "queries: ids")
     raw, bad_texts = as_strings(batch.column("query"), "queries: texts")
     texts, cut = as_read(raw, max_chars)
@@ -225,13 +239,9 @@ def check_rows(
             "bad_id": pl.from_arrow(bad_ids),
             "bad_text": pl.from_arrow(bad_texts),
             "raw_empty": pl.from_arrow(pc.equal(raw, "")),
-            "ts": _optional(batch, "ts", names),
-            "weight": _optional(batch, "weight", names),
+            **{name: _column(batch, name) for name in _WITHOUT},
         }
-    ).with_columns(
-        row=pl.int_range(first_row, first_row + batch.num_rows, dtype=pl.Int64),
-        weight=pl.col("weight") if "weight" in names else pl.lit(1.0),
-    )
+    ).with_columns(row=pl.int_range(first_row, first_row + batch.num_rows, dtype=pl.Int64))
     reason = (
         pl.when(pl.col("bad_id"))
         .then(pl.lit("invalid_query_id"))
@@ -247,6 +257,8 @@ def check_rows(
         .then(pl.lit("blank_query"))
         .when(pl.col("weight").is_null() | ~pl.col("weight").is_finite() | (pl.col("weight") <= 0))
         .then(pl.lit("bad_weight"))
+        .when(pl.col("bad_time"))
+        .then(pl.lit("bad_time"))
     )
     frame = frame.with_columns(reason=reason)
     good = frame.filter(pl.col("reason").is_null()).with_columns(rows=pl.lit(1, pl.Int64))
@@ -255,20 +267,10 @@ def check_rows(
     return good, bad
 
 
-def _optional(batch: pa.RecordBatch, name: str, names: list[str]) -> pl.Series:
-    kind = _RAW.field(name).type
-    if name not in names:
-        return pl.Series(pl.from_arrow(pa.nulls(batch.num_rows, kind)))
-    column = batch.column(name)
-    try:
-        if pa.types.is_timestamp(column.type) and column.type.tz is None:
-            column = pc.assume_timezone(column, "UTC")
-        # Nanoseconds are what pandas writes; nothing here needs more than microseconds.
-        finer = pa.types.is_timestamp(column.type)
-        return pl.Series(pl.from_arrow(column.cast(kind, safe=not finer)))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        wanted = "timestamps" if name == "ts" else "numbers"
-        raise InputError(f"queries: the {name} column holds no {wanted}: {error}") from None
+def _column(batch: pa.RecordBatch, name: str) -> pl.Series:
+    if name in batch.schema.names:
+        return pl.Series(pl.from_arrow(batch.column(name)))
+    return pl.Series(pl.from_arrow(pa.repeat(_WITHOUT[name], batch.num_rows)))
 
 
 def _compact(rows: pl.DataFrame) -> pl.DataFrame:

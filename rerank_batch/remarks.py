@@ -7,6 +7,12 @@ counted reject.
 from dataclasses import asdict, dataclass
 from typing import Any
 
+LEFT_ALONE = "default_column_left_alone"
+"""The kind of remark on a column of a usual name that holds something else."""
+
+IN_SOME_FILES = "column_in_some_files"
+"""That on a column that may be missing, where some files have it and some do not."""
+
 
 @dataclass(frozen=True)
 class Remark:

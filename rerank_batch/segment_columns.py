@@ -16,6 +16,7 @@ from rerank_batch.config import QueriesConfig
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.evaluation.segments import ColumnValues
 from rerank_batch.queries import check_rows, log_batches, log_format
+from rerank_batch.remarks import Remark
 from rerank_batch.tables import ParquetTable
 from rerank_batch.text_values import as_ids, as_strings
 
@@ -25,14 +26,16 @@ NOT_UTF8 = "(not UTF-8)"
 _COMPACT_ROWS = 2_000_000
 
 
-def check_segments(config: QueriesConfig | None, columns: Sequence[str]) -> None:
-    """See that the log has the columns, before anything is run.
+def check_segments(config: QueriesConfig | None, columns: Sequence[str]) -> tuple[Remark, ...]:
+    """See that the log has the columns, before anything is run; remarks on those that only some of
+    its files have.
 
     Raises:
         ConfigError: there is no log, it is not Parquet, or which columns it has instead.
+        InputError: the types of a column do not go together over the files.
     """
     if not columns:
-        return
+        return ()
     if config is None:
         raise ConfigError("evaluation.segments names columns of the log: it needs queries.path")
     if (format := log_format(config)) != "parquet":
@@ -40,12 +43,16 @@ def check_segments(config: QueriesConfig | None, columns: Sequence[str]) -> None
             f"evaluation.segments names columns of a Parquet log; {config.path} is {format}, which "
             "has none. Leave the setting out"
         )
-    there = ParquetTable(config.path, "queries").columns
+    table = ParquetTable(config.path, "queries")
+    there = table.columns
     if missing := [name for name in columns if name not in there]:
         raise ConfigError(
             f"evaluation.segments: {config.path} has no column {', '.join(map(repr, missing))}; "
             f"it has {', '.join(there)}"
         )
+    for name in columns:
+        table.column(name, required=False)
+    return table.remarks
 
 
 def read_segments(

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from rerank_batch.config import FilterTerm
 from rerank_batch.errors import ConfigError, InputError
-from rerank_batch.remarks import Remark
+from rerank_batch.remarks import IN_SOME_FILES, Remark
 from rerank_batch.storage import InputFile, input_files, open_dataset, reading_failed
 from rerank_batch.table_schemas import Part, of_kinds, part_of, plain, united
 
@@ -44,7 +44,7 @@ class ParquetTable:
         self.path = path
         self.files = input_files(path, (".parquet",), what)
         self._remarks: dict[str, Remark] = {}
-        self._optional: set[str] = set()
+        self._optional: dict[str, str] = {}
         self._kinds: dict[str, pa.DataType] = {}
         footers = [_footer(file, what) for file in self.files]
         self.rows = sum(footer.num_rows for footer in footers)
@@ -72,11 +72,17 @@ class ParquetTable:
         """What looks wrong about the columns that were looked up or read so far."""
         return tuple(self._remarks.values())
 
-    def column(self, named: str | None, *defaults: str, required: bool = True) -> str | None:
+    def column(
+        self,
+        named: str | None,
+        *defaults: str,
+        required: bool = True,
+        otherwise: str | None = None,
+    ) -> str | None:
         """The column to read: the one the user named, else the first default that exists.
 
-        One that is not required may be missing from some files: their rows have no value there,
-        and `remarks` says so.
+        One that is not required may be missing from some files: their rows have no value there, or
+        ``otherwise``, in words, and `remarks` says so.
 
         Raises:
             InputError: a named or required column is missing, from all files (the message lists
@@ -87,8 +93,8 @@ class ParquetTable:
             if name in self.columns:
                 self.kind(name)
                 if not required:
-                    self._optional.add(name)
-                self._note_files_without(name)
+                    self._optional[name] = otherwise or "its rows have no value there"
+                self._note_files_without(name, nulls_too=otherwise is not None)
                 return name
         if named is None and not required:
             return None
@@ -118,13 +124,6 @@ class ParquetTable:
             f"{firsts[other].file}; such values are not read as one column. Write it with one type"
         )
 
-    def files_of_nulls(self, column: str) -> int:
-        """How many files hold no value of a column that others have: it is not there, or there is
-        nothing but nulls of no type."""
-        kinds = [part.kinds.get(column, pa.null()) for part in self._parts]
-        empty = sum(map(pa.types.is_null, kinds))
-        return empty if empty < len(kinds) else 0
-
     def batches(
         self,
         columns: dict[str, str],
@@ -134,7 +133,8 @@ class ParquetTable:
         """Batches in file and row order with ``columns`` = {new name: column in the file}.
 
         A column has one type in all batches, but that numbers keep the width of their file.
-        ``absent`` = {new name: value} is what the rows of `files_of_nulls` have; without it, null.
+        ``absent`` = {new name: value} is what rows have whose file has no such column, or holds
+        nothing in it but nulls of no type, while others have values; without it, null.
 
         Raises:
             InputError: a column is missing from some files and was not looked up as one that may
@@ -143,7 +143,8 @@ class ParquetTable:
         """
         kinds = {name: self.kind(name) for name in columns.values()}
         for name in columns.values():
-            self._note_files_without(name)
+            if name not in self._optional:
+                self._note_files_without(name)
         terms = [self._typed(term) for term in terms]
         needed = list(dict.fromkeys([*columns.values(), *(term[0] for term in terms)]))
         for shape, parts in groupby(self._parts, key=lambda part: part.shape(needed)):
@@ -204,24 +205,26 @@ class ParquetTable:
             expression = term if expression is None else expression & term
         return expression
 
-    def _note_files_without(self, column: str, filtered: bool = False) -> None:
+    def _note_files_without(
+        self, column: str, filtered: bool = False, nulls_too: bool = False
+    ) -> None:
         """See to a column that some files lack: refuse them, or remark that rows have none."""
-        without = [part.file for part in self._parts if column not in part.kinds]
-        if not without:
+        values = [part.kinds.get(column) for part in self._parts]
+        empty = [kind is None or (nulls_too and pa.types.is_null(kind)) for kind in values]
+        if all(empty) or not any(empty):
             return
-        having = len(self._parts) - len(without)
+        lacking, having = (self._parts[empty.index(each)].file for each in (True, False))
         if column not in self._optional and not filtered:
-            file = next(part.file for part in self._parts if column in part.kinds)
-            raise InputError(f"{self.what}: {without[0]} lacks {column!r}, which {file} has")
-        effect = "its rows have no value there"
+            raise InputError(f"{self.what}: {lacking} lacks {column!r}, which {having} has")
+        effect = self._optional.get(column, "its rows have no value there")
         if filtered:
-            effect += ", which no term of the filter lets pass but 'not in'"
+            effect = "its rows have no value there, and of a filter only 'not in' lets them pass"
+        there = f"{empty.count(False):,} of {len(empty):,} files"
         self._remarks[column] = Remark(
             self.what,
-            "column_in_some_files",
-            len(without),
-            f"column {column!r} is in {having:,} of {len(self._parts):,} files; {without[0]} lacks "
-            f"it: {effect}",
+            IN_SOME_FILES,
+            empty.count(True),
+            f"column {column!r} is in {there}; {lacking} lacks it: {effect}",
         )
 
 

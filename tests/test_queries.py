@@ -147,7 +147,7 @@ def test_each_kind_of_bad_row_has_its_reason(
     columns = [broken_strings(ids), broken_strings(texts), pa.array(counts, pa.float64())]
     table = pa.table(columns, names=["query_id", "query", "count"])
     pq.write_table(table, tmp_path / "log.parquet")
-    made = make_plan(QueriesConfig(path=str(tmp_path)))
+    made = make_plan(QueriesConfig(path=str(tmp_path), weight="count"))
     assert only(made)["query_id"] == "good"
     assert made.rejects.to_pylist() == [
         {"qidx": None, "query_id": named, "reason": reason, "rows": 2, "query": None}
@@ -158,7 +158,7 @@ def test_each_kind_of_bad_row_has_its_reason(
 def test_rejects_hold_no_query_text(tmp_path: Path) -> None:
     secret = "my private question"
     rows = [CLEAN, row("a", secret, count=0.0), row(None, secret), row("", f"{secret} again")]
-    made = plan(tmp_path, [{"count": 1.0, **r} for r in rows])
+    made = plan(tmp_path, [{"count": 1.0, **r} for r in rows], weight="count")
     assert made.log_rows - made.queries.num_rows == 3
     assert "private" not in str(made.rejects.to_pylist())
     assert made.rejects.column_names == ["qidx", "query_id", "reason", "rows", "query"]
@@ -167,7 +167,8 @@ def test_rejects_hold_no_query_text(tmp_path: Path) -> None:
 
 def test_rejects_hold_the_query_text_where_that_is_asked(tmp_path: Path) -> None:
     rows = [CLEAN, row("a", "mine", count=0.0), row("a", "mine", count=-1.0), row("b", None)]
-    made = plan(tmp_path, [{"count": 1.0, **r} for r in rows], keep_rejected_texts=True)
+    settings = {"weight": "count", "keep_rejected_texts": True}
+    made = plan(tmp_path, [{"count": 1.0, **r} for r in rows], **settings)
     kept = {r["query_id"]: (r["reason"], r["rows"], r["query"]) for r in made.rejects.to_pylist()}
     assert kept == {"a": ("bad_weight", 2, "mine"), "b": ("null_query", 1, None)}
     assert made.rejects.schema == schema.REJECTS
@@ -274,7 +275,7 @@ def test_the_order_of_rows_and_files_does_not_matter(
     shuffled = random.sample(rows, len(rows))
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
         files = [part for part in (shuffled[:cut], shuffled[cut:]) if part]
-        settings = {"max_chars": 12}
+        settings = {"max_chars": 12, "weight": "count"}
         assert same(plan(Path(one), rows, **settings), plan(Path(two), *files, **settings))
 
 

@@ -22,6 +22,7 @@ from rerank_batch.clicks.propensity import Floats, Propensity, propensity_of
 from rerank_batch.config import ClicksConfig, QueriesConfig
 from rerank_batch.errors import InputError
 from rerank_batch.qrels import Qrels
+from rerank_batch.remarks import Remark
 
 LIMITS = (
     "Click labels tell what was clicked, not what is relevant: values measured against them are "
@@ -86,10 +87,12 @@ class ClickFacts:
 
 @dataclass(frozen=True)
 class ClickLabels:
-    """Labels in the form of judgements, which they are not, and what they are made of."""
+    """Labels in the form of judgements, which they are not, what they are made of, and what looks
+    wrong about the columns of the log."""
 
     qrels: Qrels
     facts: ClickFacts
+    remarks: tuple[Remark, ...] = ()
 
 
 def read_clicks(config: ClicksConfig, queries: QueriesConfig | None = None) -> ClickLabels:
@@ -121,7 +124,8 @@ def read_clicks(config: ClicksConfig, queries: QueriesConfig | None = None) -> C
             f"{config.min_impressions} impressions (clicks.min_impressions) that make "
             f"{config.min_examinations:g} expected looks (clicks.min_examinations)"
         )
-    return ClickLabels(_qrels(graded), _facts(config, log, propensity, graded, unlabelled))
+    facts = _facts(config, log, propensity, graded, unlabelled)
+    return ClickLabels(_qrels(graded), facts, log.remarks)
 
 
 def estimate(counts: pl.DataFrame, propensity: Propensity, confidence: float) -> pl.DataFrame:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from rerank_batch.config import ClicksConfig, QueriesConfig
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.queries import as_read, make_plan
+from rerank_batch.remarks import Remark
 from rerank_batch.tables import ParquetTable
 from rerank_batch.text_values import as_ids, as_strings
 
@@ -32,12 +33,14 @@ class ClickLog:
 
     ``counts`` has a row per triple: query (an id), document, position (int64), impressions, clicks
     and rows of the log, in that order. ``rejects``: rows by reason. ``joined_by``: in words.
+    ``remarks``: what looks wrong about its columns.
     """
 
     counts: pl.DataFrame
     rows: int
     rejects: dict[str, int]
     joined_by: str
+    remarks: tuple[Remark, ...] = ()
 
 
 def read_click_log(config: ClicksConfig, queries: QueriesConfig | None) -> ClickLog:
@@ -61,7 +64,7 @@ def read_click_log(config: ClicksConfig, queries: QueriesConfig | None) -> Click
     counts = _add_up([])
     rows = zeros = 0
     rejects: dict[str, int] = {}
-    for batch in table.batches(columns, config.filter):
+    for batch in table.batches(columns, config.filter, absent={"count": 1}):
         frame = _validate(batch, cut, last)
         rows += len(frame)
         zeros += int((frame["position"] == 0).sum())
@@ -82,18 +85,22 @@ def read_click_log(config: ClicksConfig, queries: QueriesConfig | None) -> Click
         rejects |= {"query_not_in_log": unknown} if unknown else {}
     _refuse_useless(config.path, rows, counts, rejects)
     joined_by = "text of the query" if by_text else "id of the query"
-    return ClickLog(counts.sort(_KEYS), rows, dict(sorted(rejects.items())), joined_by)
+    rejects = dict(sorted(rejects.items()))
+    return ClickLog(counts.sort(_KEYS), rows, rejects, joined_by, table.remarks)
 
 
 def _columns(table: ParquetTable, config: ClicksConfig) -> tuple[dict[str, str], bool]:
     """New name -> column of the log, and whether the query column holds texts."""
-    by_id = None if config.text else table.column(config.id, "query_id", required=False)
+    has_ids = config.id is not None or (config.text is None and "query_id" in table.columns)
+    by_id = table.column(config.id, "query_id") if has_ids else None
     columns = {
         "query": by_id or table.column(config.text, "query"),
         "document": table.column(config.document, "doc_id"),
         "position": table.column(config.position, "position"),
         "clicked": table.column(config.clicked, "clicked"),
-        "count": table.column(config.count, "count", required=False),
+        "count": table.column(
+            config.count, "count", required=False, otherwise="each row of it counts once"
+        ),
     }
     return {name: column for name, column in columns.items() if column}, by_id is None
 
