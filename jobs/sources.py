@@ -66,7 +66,7 @@ def _read_ids(exclude: ExcludeConfig) -> list[str]:
     if files[0].kind != "parquet":
         if exclude.id is not None:
             raise ConfigError(f"{_EXCLUDE}.id is a column of Parquet; {exclude.path} is text")
-        lines = (line.strip() for file in files for _, line in read_text_lines(file, _EXCLUDE))
+        lines = (line.strip(" \t") for file in files for _, line in read_text_lines(file, _EXCLUDE))
         return sorted({line for line in lines if line})
     table = ParquetTable(exclude.path, _EXCLUDE)
     column = table.column(exclude.id, "doc_id", "_id", "id") or ""

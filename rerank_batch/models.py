@@ -32,6 +32,7 @@ _MODEL_FILES = (".json", ".safetensors", ".txt", ".model", ".tiktoken", ".jinja"
 _UNSAFE_FILES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
+_ADAPTER = "adapter_config.json"
 _AT = "@"
 _PACKAGE = "package:"
 _SNAPSHOTS = "snapshots"
@@ -95,6 +96,11 @@ def model_folder(location: str) -> Path:
     folder = _source(location)
     if is_delta(folder):
         folder = merged(folder, model_folder(base_of(folder)), _cache())
+    if (folder / _ADAPTER).is_file():
+        raise ModelError(
+            f"{folder} holds a LoRA adapter, whose base model lies elsewhere: merge the two (peft: "
+            "merge_and_unload) and save the whole model"
+        )
     if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
         raise ModelError(f"{folder} is no model: it has neither config.json nor modules.json")
     _refuse_unsafe_weights(folder)

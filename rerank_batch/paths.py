@@ -102,7 +102,7 @@ def cache_folder(path: str) -> Path:
         StorageError: somebody else has that temporary folder.
     """
     if path.partition("/")[0] == "~" and home() is None:
-        return _temporary_home() / path.partition("/")[2]
+        return temporary_home() / path.partition("/")[2]
     return Path(with_home(path)).absolute()
 
 
@@ -120,7 +120,12 @@ def is_text(value: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
-def _temporary_home() -> Path:
+def temporary_home() -> Path:
+    """A private folder for a user without a home.
+
+    Raises:
+        StorageError: it cannot be made, or it is somebody else's.
+    """
     folder = Path(tempfile.gettempdir()) / f"rerank_batch-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)

@@ -325,6 +325,8 @@ def read_parquet(uris: Sequence[str]) -> Dataset:
     Each is opened by the worker that reads it: no file system travels, and no credentials with it.
     """
     if not ray.is_initialized():  # readers of results leave that to Ray, as with its own data
+        if address_of(compute := ComputeConfig()) is not None:
+            check_ray(compute, logging.getLogger(__name__).warning)
         ray.init()
     return _read([_ReadFile(uri) for uri in uris])
 

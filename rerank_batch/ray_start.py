@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from rerank_batch.config import ComputeConfig
 from rerank_batch.errors import ComputeError, ConfigError, StorageError
+from rerank_batch.paths import home, temporary_home
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -49,6 +50,7 @@ def check_ray(compute: ComputeConfig, say: Say) -> float:
         ComputeError: the cluster does not answer in time, or Ray cannot use its folder.
         StorageError: the disk that Ray would write to is full.
     """
+    _have_a_home()
     address = address_of(compute)
     if address is None:
         check_scratch(compute.object_store_mb << 20)
@@ -58,6 +60,19 @@ def check_ray(compute: ComputeConfig, say: Say) -> float:
     if place is not None:
         _reach(address, *place, compute.connect_seconds, say)
     return max(compute.connect_seconds - (time.monotonic() - began), _ANSWER_SECONDS)
+
+
+def _have_a_home() -> None:
+    """Ray keeps a file in the home folder of its user, which a container may not have."""
+    stated = home()
+    if stated is not None:
+        there = Path(stated) / ".ray"
+        if os.access(there if there.exists() else stated, os.W_OK):
+            return
+        models = Path(stated) / ".cache" / "huggingface"
+        if models.is_dir() and "XDG_CACHE_HOME" not in os.environ:
+            os.environ.setdefault("HF_HOME", str(models))
+    os.environ["HOME"] = str(temporary_home())
 
 
 def check_scratch(object_store_bytes: int) -> None:

@@ -61,19 +61,37 @@ def read_jsonl(file: InputFile, what: str) -> Iterator[dict[str, Any]]:
             continue
         try:
             row = _DECODER.decode(line.strip())
-        except (ValueError, InvalidOperation, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{what}: {file} is damaged near line {number}: {error}") from None
+        if isinstance(row, _Repeated):
+            raise InputError(f"{what}: {file} line {number} has the key {row.key!r} twice")
         if not isinstance(row, dict):
             raise InputError(f"{what}: {file} line {number} is not a JSON object")
         yield row
 
 
+class _Repeated(dict[str, Any]):
+    """An object with a key twice, of which JSON does not say which counts."""
+
+    key = ""
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"it has {next(k for k in keys if keys.count(k) > 1)!r} twice")
-    return found
+    if len(found) == len(pairs):
+        return found
+    keys = [key for key, _ in pairs]
+    repeated = _Repeated(found)
+    repeated.key = next(key for key in keys if keys.count(key) > 1)
+    return repeated
+
+
+def _number(text: str) -> Decimal:
+    """A number with a point or an exponent, exactly; one beyond all bounds is infinite."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return Decimal("-Infinity" if text.startswith("-") else "Infinity")
 
 
 def _constant(name: str) -> Decimal | None:
@@ -82,5 +100,5 @@ def _constant(name: str) -> Decimal | None:
 
 
 _DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_float=Decimal, parse_constant=_constant
+    object_pairs_hook=_object, parse_float=_number, parse_constant=_constant
 )

@@ -20,6 +20,12 @@ UNREADABLE = (EOFError, OSError, zlib.error, UnicodeError, pa.ArrowException)
 """What reading raises where a file is damaged: cut short, or not what its first bytes say."""
 
 _GZIP, _ZSTD, _BZIP2 = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh"
+_NO_TEXT = {
+    b"PK\x03\x04": "a zip archive",
+    b"\xfd7zXZ\x00": "packed with xz",
+    b"PAR1": "Parquet",
+    b"\x04\x22\x4d\x18": "packed with lz4",
+}
 _UTF8_MARK = b"\xef\xbb\xbf"
 # The mark of UTF-32 in little-endian order begins with that of UTF-16.
 _OTHER_MARKS = {
@@ -45,19 +51,23 @@ def utf8_lines(raw: Any) -> Iterator[bytes]:
         One of `UNREADABLE`.
     """
     for piece in _marked(_unpacked(raw)):
-        line = piece.removesuffix(b"\n").removesuffix(b"\r")
+        # Where files were put together, the mark of the second stands in the middle.
+        line = piece.removesuffix(b"\n").removesuffix(b"\r").removeprefix(_UTF8_MARK)
         # A CR alone ended lines on old Macs, and still does in what some tools export.
         yield from line.split(b"\r") if b"\r" in line else (line,)
 
 
 def _unpacked(raw: Any) -> Any:
     stream = raw if hasattr(raw, "peek") else io.BufferedReader(raw)
-    first = stream.peek(4)[:4]
+    first = stream.peek(8)[:8]
+    for beginning, kind in _NO_TEXT.items():
+        if first.startswith(beginning):
+            raise OSError(f"it is {kind}, not text: unpack it, or name another file")
     if first.startswith(_GZIP):
         return gzip.open(stream)
     if first.startswith(_BZIP2):
         return bz2.open(stream)
-    if first == _ZSTD:
+    if first.startswith(_ZSTD):
         return io.BufferedReader(pa.CompressedInputStream(stream, "zstd"))
     return stream
 
@@ -73,7 +83,7 @@ def _marked(stream: Any) -> Iterator[bytes]:
             for line in text:
                 yield line.encode("utf-8", "surrogatepass")
             return
-    yield first.removeprefix(_UTF8_MARK)
+    yield first
     yield from stream
 
 

@@ -40,6 +40,9 @@ def as_ids(values: pa.Array, where: str) -> tuple[pa.Array, pa.Array]:
         raise InputError(f"{where}: a column of {values.type} holds no ids")
     if pa.types.is_floating(values.type):
         return _whole_numbers(values, where), _none_of(values)
+    if pa.types.is_decimal(values.type):  # 7.00 is the 7 of a column of integers
+        found = [None if each is None else _decimal_id(each) for each in values.to_pylist()]
+        return pa.array(found, pa.string()), _none_of(values)
     return as_strings(values, where)
 
 
@@ -50,11 +53,14 @@ def as_strings(values: pa.Array, where: str) -> tuple[pa.Array, pa.Array]:
     the tokenizers rely on them, so this is the one gate that raw text passes.
 
     Raises:
-        InputError: values that are no texts, such as lists.
+        InputError: values that are no texts, such as lists, or numbers that are not finite.
     """
     values = _plain(values)
     if pa.types.is_floating(values.type):
-        texts = [None if number is None else number_text(number) for number in _numbers(values)]
+        numbers = _numbers(values)
+        if odd := next((n for n in numbers if n is not None and not n.is_finite()), None):
+            raise InputError(f"{where}: a column of {values.type} holds {odd}, which is no text")
+        texts = [None if number is None else number_text(number) for number in numbers]
         return pa.array(texts, pa.string()), _none_of(values)
     if pa.types.is_decimal(values.type):  # Arrow writes some of them with an exponent
         texts = [None if number is None else f"{number:f}" for number in values.to_pylist()]
@@ -135,6 +141,11 @@ def _plain(values: pa.Array) -> pa.Array:
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
     if pa.types.is_dictionary(values.type):
+        kind = values.type.value_type
+        if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):  # Arrow decodes neither
+            raw = pa.large_string() if pa.types.is_string_view(kind) else pa.large_binary()
+            entries = values.dictionary.cast(raw)
+            values = pa.DictionaryArray.from_arrays(values.indices, entries)
         values = values.dictionary_decode()
     if isinstance(values.type, pa.UuidType):
         raw = [None if v is None else str(uuid.UUID(bytes=v)) for v in values.storage.to_pylist()]
@@ -145,7 +156,9 @@ def _plain(values: pa.Array) -> pa.Array:
 def _whole_numbers(values: pa.Array, where: str) -> pa.Array:
     """Floats as the whole numbers they are; NaN is what pandas writes for a missing value."""
     ids = []
-    for number in _numbers(values):
+    # Exactly what is stored: the fewest digits of 2**60 end in 000, and the integer does not.
+    for value in values.to_pylist():
+        number = None if value is None or value != value else Decimal(value)
         if number is not None and _whole(number) is None:
             raise InputError(
                 f"{where}: a column of {values.type} holds {number}, which is no id: only whole "
@@ -153,6 +166,11 @@ def _whole_numbers(values: pa.Array, where: str) -> pa.Array:
             )
         ids.append(None if number is None else number_text(number))
     return pa.array(ids, pa.string())
+
+
+def _decimal_id(value: Decimal) -> str:
+    whole = _whole(value)
+    return f"{value:f}" if whole is None else str(whole)
 
 
 def _numbers(values: pa.Array) -> list[Decimal | None]:

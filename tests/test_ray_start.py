@@ -196,3 +196,24 @@ def test_a_folder_that_cannot_be_made_is_named(scratch, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(file))
     with pytest.raises(ComputeError, match=r"cannot be written to \(Not a directory\); set TMPDIR"):
         check_scratch(100 << 20)
+
+
+def test_ray_gets_a_home_where_there_is_none_to_write_to(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HF_HOME", "")
+    monkeypatch.delenv("HF_HOME")
+    private = str(tmp_path / f"rerank_batch-{os.getuid()}")
+    home = tmp_path / "home"
+    (home / ".cache/huggingface").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    ray_start._have_a_home()
+    assert os.environ["HOME"] == str(home)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    ray_start._have_a_home()
+    assert os.environ["HOME"] == private
+    assert os.environ["HF_HOME"] == str(home / ".cache/huggingface")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(ray_start, "home", lambda: None)
+    ray_start._have_a_home()
+    assert os.environ["HOME"] == private

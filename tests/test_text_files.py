@@ -49,6 +49,9 @@ WRITTEN = {
     ),
     "zstd": lambda text: zstd(text.encode()),
     "bzip2": lambda text: bz2.compress(text.encode()),
+    "two files put together, each with a mark": lambda text: b"".join(
+        codecs.BOM_UTF8 + line.encode() for line in text.splitlines(keepends=True)
+    ),
     "gzip over a mark and CRLF": lambda text: gzip.compress(
         codecs.BOM_UTF8 + text.replace("\n", "\r\n").encode()
     ),
@@ -160,6 +163,9 @@ def test_only_ends_of_lines_end_lines(tmp_path, mark):
         (zstd(b"d1\n" * 9000)[:-3], "is damaged after line"),
         (bz2.compress(b"d1\n" * 9000)[:-12], "is damaged after line"),
         ("d1\n".encode("utf-16") + b"\x00", "is damaged after line"),
+        (b"PK\x03\x04d1\n", "is damaged after line 0: it is a zip archive"),
+        (b"\xfd7zXZ\x00d1\n", "is damaged after line 0: it is packed with xz"),
+        (b"PAR1d1\n", "is damaged after line 0: it is Parquet"),
         ("d1\nd2\n".encode("utf-16-le"), "line 1 holds NUL bytes, as UTF-16 without"),
         (b"d1\nd\xff\n", "line 2 is not UTF-8 text"),
         (b"d1\nd\xe9j\xe0\n", "line 2 is not UTF-8 text"),
@@ -170,6 +176,19 @@ def test_a_damaged_list_is_an_error_that_names_the_place(tmp_path, damaged, said
     file.write_bytes(damaged)
     with pytest.raises(InputError, match=f"takedowns.txt {said}"):
         takedowns(file)
+
+
+def test_an_id_keeps_the_blanks_of_other_scripts(tmp_path):
+    file = tmp_path / "takedowns.txt"
+    file.write_text("\u3000d1\n \td2 \n")
+    assert takedowns(file) == ["d2", "\u3000d1"]
+
+
+def test_a_key_that_nobody_reads_may_hold_anything(tmp_path):
+    corpus = corpus_of(
+        tmp_path, '{"_id": "d1", "text": "x", "m": {"a": 1, "a": 2}, "n": 1e99999999999999999999}'
+    )
+    assert corpus.documents.num_rows == 1
 
 
 def test_an_empty_file_has_no_line(tmp_path):
@@ -258,7 +277,7 @@ def test_a_number_as_a_text_is_what_people_write(tmp_path, json, text):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('{"_id": "d1", "_id": "d2", "text": "x"}', "it has '_id' twice"),
+        ('{"_id": "d1", "_id": "d2", "text": "x"}', "has the key '_id' twice"),
         ("[1, 2]", "is not a JSON object"),
         ('{"_id": "d1"} {"_id": "d2"}', "Extra data"),
         ("[" * 100_000, "recursion"),

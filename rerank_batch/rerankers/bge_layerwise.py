@@ -26,11 +26,12 @@ from rerank_batch.models import model_settings
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.rerankers.bge_gemma import bge_prompts
 from rerank_batch.rerankers.decoders import DecoderScorer, load_tokenizer
-from rerank_batch.scoring.decoder import TYPES, Decoder, refuse_missing
+from rerank_batch.scoring.decoder import TYPES, Decoder
 from rerank_batch.scoring.device import pick_device
 from rerank_batch.scoring.loading import loading
 from rerank_batch.scoring.modes import Mode
 from rerank_batch.scoring.prompts import PromptTokenizer
+from rerank_batch.scoring.weights import Exempt, weights_of
 
 _SHAPE = (
     "vocab_size",
@@ -60,8 +61,8 @@ class BgeLayerwiseScorer(DecoderScorer):
         with loading(folder, "a layerwise MiniCPM"):
             _refuse_others(settings)
         layer, number = _layer(settings, options.layer)
-        with loading(folder, "a layerwise MiniCPM"):
-            model, found = LlamaModel.from_pretrained(
+        with weights_of(folder, "a layerwise MiniCPM", unread=_unread(settings, layer)):
+            model: Any = LlamaModel.from_pretrained(
                 folder,
                 config=LlamaConfig(
                     **{key: settings[key] for key in _SHAPE if key in settings},
@@ -69,11 +70,10 @@ class BgeLayerwiseScorer(DecoderScorer):
                 ),
                 dtype=TYPES[mode.format],
                 use_safetensors=True,
-                output_loading_info=True,
             )
-            refuse_missing(found)
+        with loading(folder, "a layerwise MiniCPM"):
             _fold_scales(model, settings)
-            head = _tensor(folder, f"lm_head.{number}.linear_head.weight")
+            head = _tensor(folder, f"lm_head.{number}.linear_head.weight", settings["hidden_size"])
         return Decoder(model, head[0], pick_device())
 
     @classmethod
@@ -107,10 +107,22 @@ def _fold_scales(model: Any, settings: Mapping[str, Any]) -> None:
                 weights *= branch
 
 
-def _tensor(folder: Path, name: str) -> Tensor:
+def _unread(settings: Mapping[str, Any], layer: int) -> list[Exempt]:
+    """Names of the layers above the one to stop after."""
+    above = "|".join(str(number) for number in range(layer, settings["num_hidden_layers"]))
+    names = rf"^(model\.)?layers\.({above})\."
+    return [Exempt(names, "layers above the last that is computed")] if above else []
+
+
+def _tensor(folder: Path, name: str, width: int) -> Tensor:
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as weights:
             if name in weights.keys():  # noqa: SIM118
                 found: Tensor = weights.get_tensor(name)
+                if found.shape != (1, width):
+                    raise ModelError(
+                        f"its weights do not fit: {name} has another shape "
+                        f"({list(found.shape)} in the file, {[1, width]} by config.json)"
+                    )
                 return found
-    raise ModelError(f"weights are missing: {name}")
+    raise ModelError(f"its weights do not fit: {name} is missing. The file is not whole")

@@ -25,14 +25,15 @@ from rerank_batch.models import json_file
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.scoring.decoder import TYPES
 from rerank_batch.scoring.device import first_pass, pick_device
-from rerank_batch.scoring.loading import loading
 from rerank_batch.scoring.modes import Choice, Mode
 from rerank_batch.scoring.packing import TokenBudget
 from rerank_batch.scoring.runtime import FloatArray, Unavailable
 from rerank_batch.scoring.usable import check_finite, check_padding, check_positions
+from rerank_batch.scoring.weights import Exempt, check_modules, weights_of
 
 IntArray = NDArray[np.int64]
 
+_UNREAD = (Exempt(r"^linear\.weight$", "the projection, which is read by a module of its own"),)
 _PROBES = ("what is it?", "a few words", "word " * 700)
 
 
@@ -40,12 +41,13 @@ class ColbertEncoder:
     """Texts to unit token vectors, without those that do not count in the score."""
 
     def __init__(self, folder: Path, options: ScorerOptions, mode: Mode) -> None:
-        with loading(folder, "a ColBERT model"):
+        with weights_of(folder, "a ColBERT model", unread=_UNREAD):
             self._model: Any = MultiVectorEncoder(
                 str(folder),
                 device=pick_device(),
                 model_kwargs={"dtype": TYPES[mode.format], "use_safetensors": True},
             ).eval()
+        check_modules(folder, self._model)
         reader = self._model[0]
         if options.max_length is not None:
             positions = getattr(reader.config, "max_position_embeddings", options.max_length)

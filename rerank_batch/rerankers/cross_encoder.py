@@ -22,7 +22,6 @@ from rerank_batch.scoring.choice import choose
 from rerank_batch.scoring.device import first_pass, pick_device
 from rerank_batch.scoring.engine import NotTheSame, PairEngine, check_engine, plain, probe
 from rerank_batch.scoring.library import Library, reads_at_most, set_most
-from rerank_batch.scoring.loading import loading
 from rerank_batch.scoring.modes import Choice, Mode, modes_for
 from rerank_batch.scoring.network import UnknownShape, pair_network
 from rerank_batch.scoring.packing import TokenBudget
@@ -36,6 +35,7 @@ from rerank_batch.scoring.usable import (
     check_room,
     note,
 )
+from rerank_batch.scoring.weights import check_modules, weights_of
 
 
 class CrossEncoderScorer:
@@ -83,13 +83,14 @@ class CrossEncoderScorer:
 
 
 def _load(folder: Path, options: ScorerOptions) -> Any:
-    with loading(folder, "a cross-encoder"):
+    with weights_of(folder, "a cross-encoder"):
         model: Any = CrossEncoder(
             str(folder),
             device=pick_device(),
             max_length=options.max_length,
             model_kwargs={"dtype": torch.float32, "use_safetensors": True},
         )
+    check_modules(folder, model)
     if model.num_labels != 1:
         raise ModelError(
             f"{folder} has {model.num_labels} labels; a reranker needs a cross-encoder with one"

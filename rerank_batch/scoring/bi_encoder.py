@@ -9,26 +9,27 @@ from sentence_transformers import SentenceTransformer
 
 from rerank_batch.scoring.device import pick_device
 from rerank_batch.scoring.engine import TextEngine
-from rerank_batch.scoring.loading import loading
 from rerank_batch.scoring.modes import Graphs, Mode
 from rerank_batch.scoring.network import Network, Read
 from rerank_batch.scoring.packing import TokenBudget
 from rerank_batch.scoring.runtime import FloatArray, open_runtime
 from rerank_batch.scoring.tokens import TextTokenizer
+from rerank_batch.scoring.weights import check_modules, weights_of
 
 
 def load_bi_encoder(folder: Path, max_length: int | None) -> Any:
     """The sentence-transformers model of a folder, in float32.
 
     Raises:
-        ModelError: the folder holds none.
+        ModelError: the folder holds none, or not all of its weights.
     """
-    with loading(folder, "a sentence-transformers bi-encoder"):
+    with weights_of(folder, "a sentence-transformers bi-encoder"):
         model: Any = SentenceTransformer(
             str(folder),
             device=pick_device(),
             model_kwargs={"dtype": torch.float32, "use_safetensors": True},
         )
+    check_modules(folder, model)
     if max_length is not None:
         model.max_seq_length = max_length
     return model.eval()

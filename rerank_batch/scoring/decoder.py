@@ -18,13 +18,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.cache_utils import Cache, DynamicLayer
 
 from rerank_batch.config import Format
-from rerank_batch.errors import ModelError
 from rerank_batch.progress import pairs as progress
-from rerank_batch.scoring.loading import loading
 from rerank_batch.scoring.packing import TokenBudget
 from rerank_batch.scoring.prompts import Prompt, PromptTokenizer
 from rerank_batch.scoring.runtime import FloatArray
 from rerank_batch.scoring.tokens import TokenBatch
+from rerank_batch.scoring.weights import weights_of
 
 IntArray = NDArray[np.int64]
 
@@ -177,25 +176,17 @@ def load_decoder(folder: Path, architecture: str, format: Format) -> Any:
     Raises:
         ModelError: the folder holds another model, or not all of its weights.
     """
-    with loading(folder, f"a {architecture}"):
+    with weights_of(folder, f"a {architecture}"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         if config.architectures != [architecture]:
             raise ValueError(f"its config.json says {config.architectures}")
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=TYPES[format],
             trust_remote_code=False,
             use_safetensors=True,
-            output_loading_info=True,
         )
-        refuse_missing(found)
     return model
-
-
-def refuse_missing(found: Any) -> None:
-    """Weights that are not in the files would be random ones."""
-    if found["missing_keys"]:
-        raise ModelError(f"weights are missing: {', '.join(sorted(found['missing_keys']))}")
 
 
 def _concatenate(parts: Iterable[NDArray[Any]], kind: Any) -> NDArray[Any]:

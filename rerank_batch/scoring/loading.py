@@ -18,7 +18,9 @@ def loading(folder: Path, what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ModelError(f"{folder} does not load as {what}: {error}") from error
+        raise ModelError(
+            f"{folder} does not load as {what}: {' '.join(str(error).split())}"
+        ) from error
 
 
 @contextmanager

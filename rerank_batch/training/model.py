@@ -14,7 +14,8 @@ from sentence_transformers import CrossEncoder
 
 from rerank_batch.errors import ConfigError, ModelError
 from rerank_batch.models import model_settings
-from rerank_batch.scoring.loading import loading, quiet
+from rerank_batch.scoring.loading import quiet
+from rerank_batch.scoring.weights import check_modules, weights_of
 from rerank_batch.training.config import FinetuneConfig, LoraConfig
 
 _HEAD = "ForSequenceClassification"
@@ -23,15 +24,17 @@ _HEAD = "ForSequenceClassification"
 def write_start(source: Path, config: FinetuneConfig, out: Path) -> None:
     """Write the start model as a cross-encoder with one logit that reads ``max_length`` tokens.
 
-    What has no such head gets a fresh one, drawn by ``config.seed``.
+    What has no such head gets a fresh one, drawn by ``config.seed``: training fits it. All else has
+    to be in the files.
 
     Raises:
-        ModelError: the model is a decoder, or does not load.
+        ModelError: the model is a decoder, or does not load, or its weights do not fit.
     """
     architectures = model_settings(source).get("architectures") or [""]
     if architectures[0].endswith("ForCausalLM"):
         raise ModelError(f"{source} is a decoder ({architectures[0]}); finetune trains encoders")
-    with quiet(), loading(source, "a cross-encoder to start from"):
+    fresh = not has_head(source)
+    with weights_of(source, "a cross-encoder to start from", fresh_head=fresh):
         torch.manual_seed(config.seed)
         model: Any = CrossEncoder(
             str(source),
@@ -40,6 +43,7 @@ def write_start(source: Path, config: FinetuneConfig, out: Path) -> None:
             device="cpu",
             model_kwargs={"dtype": torch.float32, "use_safetensors": True},
         )
+    check_modules(source, model)
     positions = getattr(model.model.config, "max_position_embeddings", config.max_length)
     if config.max_length > positions:
         raise ConfigError(
@@ -56,7 +60,7 @@ def has_head(source: Path) -> bool:
 
 def load_start(folder: Path, config: FinetuneConfig) -> tuple[Any, Any]:
     """The start model in memory, ready to learn, and its LoRA tuner (None without one)."""
-    with quiet(), loading(folder, "the start model"):
+    with weights_of(folder, "the start model"):
         model: Any = CrossEncoder(
             str(folder),
             device="cpu",

@@ -1,6 +1,7 @@
 """One real command for every exit code that the help lists, and what it says to do next."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -220,6 +221,11 @@ COMMANDS: dict[int, tuple[Callable[..., subprocess.CompletedProcess[str]], tuple
 
 def test_every_exit_code_has_its_command():
     assert COMMANDS.keys() == EXIT_CODES.keys()
+
+
+def test_the_page_lists_them_all():
+    rows = re.findall(r"^\| (\d+) \| (.+) \|$", (HERE / "README.md").read_text("utf-8"), re.M)
+    assert {int(code): meaning for code, meaning in rows}.items() >= EXIT_CODES.items()
 
 
 @pytest.mark.parametrize("code", COMMANDS, ids=lambda code: f"{code}-{COMMANDS[code][0].__name__}")

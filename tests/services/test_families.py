@@ -63,6 +63,27 @@ def test_all_families_that_are_services_are_tried_here():
     assert not family_of(ModelName("cross-encoder", "x")).service
 
 
+def test_a_server_that_takes_fewer_documents_is_sent_no_more(serve):
+    """A list is divided, and its scores are those of one call."""
+    server = serve("tei")
+    few = ServiceConfig(requests_per_minute=100_000, documents_per_call=5)
+    documents = sentences(18, seed=3)
+    (answer,) = opened("tei", service=few).answers(["alpha"], [documents], Budget(None))
+    assert [len(call.body["texts"]) for call in server.calls] == [5, 5, 5, 3]
+    np.testing.assert_array_equal(answer.values, true_scores("tei", "alpha", documents))
+
+
+def test_a_call_that_is_refused_says_how_large_it_was_and_what_makes_it_smaller(serve):
+    server = serve("tei")
+    server.canned = lambda body: Canned(413, b'{"error": "batch size 20 > maximum 8"}')
+    with pytest.raises(ServiceError) as error:
+        list(opened("tei").answers(["alpha"], [["beta river"] * 20], Budget(None)))
+    said = str(error.value)
+    assert "answered POST /rerank with HTTP 413: batch size 20 > maximum 8. " in said
+    assert "held 20 documents" in said
+    assert "reranker.service.documents_per_call" in said
+
+
 @pytest.mark.parametrize("faults", [{}, FAULTY], ids=["well", "faulty"])
 def test_every_query_is_answered_by_the_scores_of_the_service(serve, family, faults):
     server = serve(family, faults=faults, seed=836)

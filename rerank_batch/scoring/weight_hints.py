@@ -1,0 +1,108 @@
+"""What kind of files weights look like that do not fit, and what to do. Decides nothing."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rerank_batch.models import json_file
+
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "transformer.", "encoder.")
+_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|block)\.(\d+)\.")
+
+
+def hint(
+    folder: Path, model: Any, missing: Sequence[str], unexpected: Sequence[str], shapes: bool
+) -> str:
+    """One sentence or two: what the names look like, and what to give instead."""
+    settings = json_file(folder / "config.json")
+    both = (*missing, *unexpected)
+    if wrapper := _wrapper(missing, unexpected):
+        return (
+            f"The names in the file begin with {wrapper!r}, as a training wrapper or another "
+            "program saves them: save the model itself with save_pretrained, without that prefix"
+        )
+    if any("lora_" in name or ".base_layer." in name for name in unexpected):
+        return "They look like adapters (LoRA) that were not merged: merge_and_unload, then save"
+    if any("Wqkv" in name or "mixer." in name for name in unexpected):
+        return (
+            "They look like the names of flash-attention's own code, which is never run: take a "
+            "version that was converted for transformers"
+        )
+    if _is_alibi(settings, unexpected):
+        return (
+            "They look like JinaBERT (ALiBi positions, gated layers) under another model_type; "
+            "its own code is never run: take a model that transformers knows"
+        )
+    if headless := _headless(folder, model, missing, settings):
+        return headless
+    if not missing and not shapes and _highest(unexpected) > _highest(model.state_dict()):
+        return "The file has more layers than config.json says: it belongs to another size"
+    if not unexpected and not shapes and _LAYER.search(" ".join(missing)):
+        return (
+            "The file is not whole, or config.json has more layers than it: fetch the model again"
+        )
+    if settings.get("auto_map"):
+        return (
+            "config.json names code of the model's own (auto_map), which is never run: take a "
+            "model that transformers knows"
+        )
+    if shapes and not both:
+        return "config.json or the weights belong to another size of model: fetch both again"
+    return (
+        "The weights belong to another kind of network than config.json says, or were renamed or "
+        "damaged: fetch the model again, config.json and weights together"
+    )
+
+
+def _wrapper(missing: Sequence[str], unexpected: Sequence[str]) -> str:
+    """The prefix under which the file has the missing names; empty where there is none."""
+    there = set(unexpected)
+    for wrapper in _WRAPPERS:
+        if missing and all(wrapper + name in there for name in missing):
+            return wrapper
+    for wrapper in _WRAPPERS[:2]:
+        if unexpected and all(name.startswith(wrapper) for name in unexpected):
+            return wrapper
+    return ""
+
+
+def _is_alibi(settings: dict[str, Any], unexpected: Iterable[str]) -> bool:
+    return (
+        settings.get("position_embedding_type") == "alibi"
+        or "glu" in str(settings.get("feed_forward_type", ""))
+        or any(re.search(r"gated_layers|up_gated_layer|\.glumlp\.", name) for name in unexpected)
+    )
+
+
+def _headless(folder: Path, model: Any, missing: Sequence[str], settings: dict[str, Any]) -> str:
+    """What to say where all that is missing is the head above the encoder; else empty."""
+    prefix = f"{model.base_model_prefix}."
+    below = [
+        name
+        for name in missing
+        if name.startswith(prefix) and not name.startswith(f"{prefix}pooler.")
+    ]
+    if not missing or below or model.base_model is model:
+        return ""
+    architecture = str((settings.get("architectures") or ["of no name"])[0])
+    modules = folder / "modules.json"
+    if modules.is_file() and "Pooling" in modules.read_text("utf-8", "replace"):
+        return (
+            "It looks like a sentence-transformers bi-encoder, which has no head that scores "
+            f"pairs: use it as late-interaction:{folder} or as index.encoder"
+        )
+    if architecture.endswith(("ForCausalLM", "LMHeadModel")):
+        return (
+            f"It looks like a language model ({architecture}) without its head, or one whose "
+            "config.json belongs to another kind of network: fetch it again"
+        )
+    return (
+        f"It looks like an encoder without a head that scores pairs ({architecture}): take a "
+        "fine-tuned cross-encoder, or train one from it with: rerank-batch finetune"
+    )
+
+
+def _highest(names: Iterable[str]) -> int:
+    """The highest number of a layer in the names; -1 where there is none."""
+    return max((int(found) for name in names for found in _LAYER.findall(name)), default=-1)
