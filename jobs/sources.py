@@ -7,8 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.input_facts import of_documents
 from rerank_batch.config import Config, ExcludeConfig, GivenConfig, Source, digest
 from rerank_batch.errors import ConfigError, InputError
+from rerank_batch.remarks import Remark
 from rerank_batch.retrieval.fusion import Found, Fusion
 from rerank_batch.retrieval.index import Index
 from rerank_batch.retrieval.sources import SourceUse
@@ -36,11 +38,12 @@ class Given:
 @dataclass(frozen=True)
 class Excluded:
     """Documents that no source may give, by number; how many ids of the list are none of the
-    corpus; and what identifies the list."""
+    corpus; what identifies the list; and what looks wrong about it."""
 
     documents: tuple[int, ...] = ()
     unknown: int = 0
     fingerprint: str | None = None
+    remarks: tuple[Remark, ...] = ()
 
 
 def read_excluded(config: Config, index: Index) -> Excluded:
@@ -57,7 +60,8 @@ def read_excluded(config: Config, index: Index) -> Excluded:
     ids = _read_ids(exclude)
     numbers = index.texts().numbers(ids)
     known = tuple(numbers[numbers >= 0].tolist())
-    return Excluded(known, len(ids) - len(known), digest(ids))
+    remarks = of_documents(_EXCLUDE, "ids of the list", ids, index.texts())
+    return Excluded(known, len(ids) - len(known), digest(ids), tuple(remarks))
 
 
 def _read_ids(exclude: ExcludeConfig) -> list[str]:

@@ -97,12 +97,28 @@ def read_corpus(config: CorpusConfig) -> Corpus:
     return Corpus(documents, dropped, tuple(remarks))
 
 
+def corpus_remarks(config: CorpusConfig) -> tuple[Remark, ...]:
+    """What looks wrong about the columns of Parquet files; no row is read.
+
+    Raises:
+        InputError: see `read_corpus`.
+    """
+    if _is_jsonl(config):
+        return ()
+    table = _table(config)
+    _columns(table, config)
+    unread = _unread_title(table, config)
+    return (*table.remarks, *([unread] if unread else ()))
+
+
 def _raw_batches(
     config: CorpusConfig, remarks: list[Remark]
 ) -> Iterator[tuple[pa.Array, pa.Array, pa.Array]]:
     if _is_jsonl(config):
-        for file in _files(config):
-            yield from _jsonl_batches(file, _json_keys(config, file))
+        titled: set[str] = set()
+        for file in (files := _files(config)):
+            yield from _jsonl_batches(file, _json_keys(config, file), titled)
+        remarks.extend(_files_without_titles(files, titled))
         return
     table = _table(config)
     columns = dict(zip(_COLUMNS, _columns(table, config), strict=True))
@@ -174,8 +190,20 @@ def _unread_title(table: ParquetTable, config: CorpusConfig) -> Remark | None:
     )
 
 
+def _files_without_titles(files: Sequence[InputFile], titled: set[str]) -> Iterator[Remark]:
+    without = [file for file in files if file.uri not in titled]
+    if titled and without:
+        yield Remark(
+            "corpus",
+            "column_in_some_files",
+            len(without),
+            f"titles are in {len(titled):,} of {len(files):,} files; {without[0]} has none: its "
+            "documents have no titles",
+        )
+
+
 def _jsonl_batches(
-    file: InputFile, keys: tuple[str, str | None, str]
+    file: InputFile, keys: tuple[str, str | None, str], titled: set[str]
 ) -> Iterator[tuple[pa.Array, pa.Array, pa.Array]]:
     columns: tuple[list[bytes | None], ...] = ([], [], [])
     fields = tuple(zip(keys, (json_id, json_text, json_text), columns, strict=True))
@@ -192,6 +220,8 @@ def _jsonl_batches(
                 f"corpus: {file} document {number} lacks {keys[0]!r} or {keys[2]!r}; "
                 f"it has {', '.join(map(repr, row))}"
             )
+        if keys[1] in row:
+            titled.add(file.uri)
         try:
             for key, read, column in fields:
                 column.append(read(None if key is None else row.get(key)))
