@@ -147,10 +147,7 @@ def log_batches(
     files = input_files(config.path, SUFFIXES, "queries")
     format = _format(config, files[0])
     if format != "parquet":
-        if config.filter:
-            raise InputError(f"queries: filter works on Parquet logs, not on {format}")
-        for file in files:
-            yield _read_beir(file, config) if format == "beir" else _read_text(file, config, format)
+        yield from _text_batches(config, files, format)
         return
     table = ParquetTable(config.path, "queries")
     read = {
@@ -164,6 +161,23 @@ def log_batches(
         yield found.converted(batch)
     if remarks is not None:
         remarks.extend((*table.remarks, *found.remarks))
+
+
+def _text_batches(
+    config: QueriesConfig, files: Sequence[InputFile], format: str
+) -> Iterator[pa.RecordBatch]:
+    if config.filter:
+        raise InputError(f"queries: filter works on Parquet logs, not on {format}")
+    missing = dict(named_columns(config).columns)
+    for file in files:
+        beir = format == "beir"
+        batch = _read_beir(file, config) if beir else _read_text(file, config, format)
+        empty = {name for name in missing if batch.column(name).null_count == batch.num_rows}
+        missing = {name: key for name, key in missing.items() if name in empty}
+        yield batch
+    if missing:
+        keys = " and no ".join(map(repr, missing.values()))
+        raise InputError(f"queries: no line of {config.path} has {keys}, which is named")
 
 
 def _format(config: QueriesConfig, file: InputFile) -> str:

@@ -91,7 +91,7 @@ class ParquetTable:
         wanted = (named,) if named else defaults
         for name in wanted:
             if name in self.columns:
-                self.kind(name)
+                self._check_kind(name, is_named=named is not None or required)
                 if not required:
                     self._optional[name] = otherwise or "its rows have no value there"
                 self._note_files_without(name, nulls_too=otherwise is not None)
@@ -102,6 +102,13 @@ class ParquetTable:
             f"{self.what}: {self.path} has no column {' or '.join(map(repr, wanted))}; "
             f"it has {', '.join(self.columns)}. Name the right one in the configuration"
         )
+
+    def _check_kind(self, column: str, is_named: bool) -> None:
+        try:
+            self.kind(column)
+        except InputError as error:
+            way_out = "" if is_named else ", or say null where the configuration names it"
+            raise InputError(f"{error}{way_out}") from None
 
     def kind(self, column: str) -> pa.DataType:
         """The type of a column over all files.

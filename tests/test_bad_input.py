@@ -75,6 +75,23 @@ def test_truncated_parquet(command, collection, tmp_path):
     )  # fmt: skip
 
 
+def test_query_ids_of_two_kinds(command, tmp_path):
+    write(tmp_path / "1.parquet", query_id=[1, 2], query=["x", "y"])
+    write(tmp_path / "2.parquet", query_id=["007"], query=["z"])
+    refused(
+        command(f"queries.path={tmp_path}"),
+        InputError, "column 'query_id'", "int64 in", "1.parquet", "string in", "2.parquet",
+    )  # fmt: skip
+
+
+def test_numbers_that_are_times_of_no_unit(command, tmp_path):
+    log = write(tmp_path / "log.parquet", query_id=["a"], query=["x"], when=[1767225600])
+    refused(
+        command(f"queries.path={log}", "queries.time=when"),
+        InputError, "column 'when' holds int64", "Set queries.time_unit to s, ms, us or ns",
+    )  # fmt: skip
+
+
 def test_duplicate_query_ids(command, tmp_path):
     log = write(tmp_path / "log.parquet", query_id=["a", "a", "b"], query=["x", "y", "z"])
     refused(command(f"queries.path={log}"), InputError, "first a.", "queries.duplicates: first")

@@ -74,7 +74,7 @@ def test_weights_of_a_querys_values_add_up_to_its_weight_in_the_plan(
     half = len(rows) // 2 if several_files else 0
     with tempfile.TemporaryDirectory() as folder:
         config = write_log(Path(folder), *(part for part in (rows[:half], rows[half:]) if part))
-        setting = {"dedupe": dedupe, "duplicates": "first", "max_chars": 45}
+        setting = {"dedupe": dedupe, "duplicates": "first", "max_chars": 45, "weight": "count"}
         config = config.model_copy(update=setting)
         planned = make_plan(config).queries
         columns = read_segments(config, ["channel", "shop"], planned["query_ids"].to_pylist())
