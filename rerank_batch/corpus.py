@@ -224,7 +224,7 @@ def _jsonl_batches(
             titled.add(file.uri)
         try:
             for key, read, column in fields:
-                column.append(read(None if key is None else row.get(key)))
+                column.append(None if key is None else read(row.get(key)))
         except ValueError as error:
             raise InputError(f"corpus: {file} document {number}: {key!r} {error}") from None
         if len(columns[0]) == _JSONL_ROWS:

@@ -163,7 +163,7 @@ def _refuse_others(folder: Path, pin: ModelPin) -> None:
         raise ModelChanged(
             f"{folder} holds other files than the model {pin.location} that this run began with "
             f"(fingerprint {found[:12]}, the run's is {pin.fingerprint[:12]}): put the files back "
-            "and resume, or begin a new run. Nothing was scored with them"
+            "and go on with the run, or begin a new one. Nothing was scored with them"
         )
 
 

@@ -209,8 +209,8 @@ def _read_beir(file: InputFile, config: QueriesConfig) -> pa.RecordBatch:
             texts.append(json_text(row[key]))
         except ValueError as error:
             raise InputError(f"queries: {file} query {number}: {key!r} {error}") from None
-        for name, key in named.columns.items():
-            value = row.get(key)
+        for name, column in named.columns.items():
+            value = row.get(column)
             more[name].append(float(value) if isinstance(value, Decimal) else value)
     return named.converted(named.added(_batch(ids, texts), more, str(file)))
 

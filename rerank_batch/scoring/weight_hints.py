@@ -7,7 +7,7 @@ from typing import Any
 
 from rerank_batch.models import json_file
 
-_WRAPPERS = ("module.", "_orig_mod.", "model.", "transformer.", "encoder.")
+_WRAPPERS = ("module.", "_orig_mod.", "base_model.model.", "model.", "transformer.", "encoder.")
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|block)\.(\d+)\.")
 
 
@@ -34,7 +34,7 @@ def hint(
             "They look like JinaBERT (ALiBi positions, gated layers) under another model_type; "
             "its own code is never run: take a model that transformers knows"
         )
-    if headless := _headless(folder, model, missing, settings):
+    if headless := _headless(folder, model, missing, unexpected, settings):
         return headless
     if not missing and not shapes and _highest(unexpected) > _highest(model.state_dict()):
         return "The file has more layers than config.json says: it belongs to another size"
@@ -61,7 +61,7 @@ def _wrapper(missing: Sequence[str], unexpected: Sequence[str]) -> str:
     for wrapper in _WRAPPERS:
         if missing and all(wrapper + name in there for name in missing):
             return wrapper
-    for wrapper in _WRAPPERS[:2]:
+    for wrapper in _WRAPPERS[:3]:
         if unexpected and all(name.startswith(wrapper) for name in unexpected):
             return wrapper
     return ""
@@ -75,7 +75,13 @@ def _is_alibi(settings: dict[str, Any], unexpected: Iterable[str]) -> bool:
     )
 
 
-def _headless(folder: Path, model: Any, missing: Sequence[str], settings: dict[str, Any]) -> str:
+def _headless(
+    folder: Path,
+    model: Any,
+    missing: Sequence[str],
+    unexpected: Sequence[str],
+    settings: dict[str, Any],
+) -> str:
     """What to say where all that is missing is the head above the encoder; else empty."""
     prefix = f"{model.base_model_prefix}."
     below = [
@@ -91,6 +97,14 @@ def _headless(folder: Path, model: Any, missing: Sequence[str], settings: dict[s
         return (
             "It looks like a sentence-transformers bi-encoder, which has no head that scores "
             f"pairs: use it as late-interaction:{folder} or as index.encoder"
+        )
+    # The classifiers that transformers builds on decoders call their last layer so.
+    is_decoder = any(name.startswith("score.") for name in missing)
+    if is_decoder or any(name.startswith("lm_head.") for name in unexpected):
+        return (
+            "It looks like a language model, which has no head that scores pairs: take one that "
+            "was trained as a classifier, or the family that reads its words (qwen3-reranker, "
+            "mxbai-v2, bge-gemma)"
         )
     if architecture.endswith(("ForCausalLM", "LMHeadModel")):
         return (

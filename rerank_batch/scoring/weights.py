@@ -6,6 +6,7 @@ account of what they found, after their renaming of older names, and refuses wha
 may be absent is listed here, each with its reason. Knows no family.
 """
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -104,6 +105,8 @@ def check_modules(folder: Path, model: Any) -> None:
     Raises:
         ModelError: the message names the first of them.
     """
+    if not any(map(_has_transformer, model.children())):
+        return  # tables of vectors, which are folded as they are read; not run here
     _refuse_other_widths(folder, model)
     stored: dict[tuple[int, ...], list[torch.Tensor]] | None = None
     fresh = []
@@ -178,13 +181,16 @@ def _refuse_misfits(
 
 
 def _without_fresh_head(model: Any, missing: Sequence[str]) -> list[str]:
-    """The missing names without those of a head, where all of the head is missing.
+    """The missing names without those of a head, where its last layer is missing whole.
 
-    A pooler belongs to the head: encoders are published with it and without.
+    What stands before that layer may be there: ModernBERT's head of pretraining begins alike. A
+    pooler belongs to the head: encoders are published with it and without.
     """
     prefix = f"{model.base_model_prefix}."
-    head = {name for name, _ in model.named_parameters() if not name.startswith(prefix)}
-    fresh = head if head <= set(missing) else set()
+    head = [name for name, _ in model.named_parameters() if not name.startswith(prefix)]
+    last = head[-1].rpartition(".")[0] if head else ""
+    layer = {name for name in head if name.rpartition(".")[0] == last}
+    fresh = set(head) if layer <= set(missing) else set()
     return [
         name
         for name in missing
@@ -217,17 +223,31 @@ def _listed(names: Sequence[str], one: str, many: str) -> str:
     return f"{', '.join(names[:_NAMED])}{more} ({len(names):,} in all) {many}"
 
 
+def _folders(folder: Path) -> list[Path]:
+    """The folders that a model is read from; what else lies below, such as checkpoints, is not."""
+    try:
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        below = {folder / str(module["path"]) for module in modules if module["path"]}
+    except (OSError, ValueError, TypeError, KeyError):
+        below = set()  # none there; a damaged one is for the library to refuse
+    return [folder, *sorted(below)]
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return [file for each in _folders(folder) for file in sorted(each.glob("*.safetensors"))]
+
+
 def _refuse_adapter(folder: Path) -> None:
-    if found := sorted(folder.rglob(_ADAPTER)):
+    if any((each / _ADAPTER).is_file() for each in _folders(folder)):
         raise ModelError(
-            f"{found[0].name} says that these are adapters (LoRA) over another model's weights: "
+            f"{_ADAPTER} says that these are adapters (LoRA) over another model's weights: "
             "merge them into that model (merge_and_unload of peft) and save the whole"
         )
 
 
 def _refuse_whole_numbers(folder: Path) -> None:
     """Quantised weights without the settings that say how are taken for plain numbers."""
-    for file in sorted(folder.rglob("*.safetensors")):
+    for file in _weight_files(folder):
         if "quantization_config" in json_file(file.parent / "config.json"):
             continue
         with safe_open(file, framework="pt") as stored:
@@ -272,7 +292,7 @@ def _tensors(folder: Path, model: Any) -> dict[tuple[int, ...], list[torch.Tenso
         for weight in module.parameters()
     }
     found: dict[tuple[int, ...], list[torch.Tensor]] = {}
-    for file in sorted(folder.rglob("*.safetensors")):
+    for file in _weight_files(folder):
         with safe_open(file, framework="pt") as stored:
             for name in stored.keys():  # noqa: SIM118
                 shape = tuple(stored.get_slice(name).get_shape())

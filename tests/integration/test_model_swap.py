@@ -62,12 +62,11 @@ def test_no_score_of_swapped_weights_is_published_or_cached(
     assert f"{model} holds other files than the model" in said
     assert "Traceback" not in done.stderr
     root = open_root(project.root)
-    assert Run.open(root, "night").final() is None
     assert not root.sizes("scores/"), "no score entered the cache"
-    assert not root.sizes("runs/night/commits/"), "nor a block the run"
+    assert not root.sizes("runs/night/"), "the run holds nothing, so its id is free"
 
     shutil.copytree(original, model, dirs_exist_ok=True)
-    resumed = project.run("rerank", project.config, "--resume", "night", *settings)
-    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    again = project.run("rerank", project.config, "--run-id", "night", *settings)
+    assert again.returncode == 0, again.stderr[-3000:]
     assert Run.open(root, "night").final() is not None
     assert root.sizes("scores/"), "the cache was on"

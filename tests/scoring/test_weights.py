@@ -282,3 +282,58 @@ def test_training_draws_a_head_where_there_is_none_and_nothing_else(tmp_path, te
     assert f"bert.{INNER}" in refused("finetune", bert(tmp_path / "b", encoder, **as_encoder))
     half = {n: t for n, t in tensors.items() if n != "classifier.bias"}
     assert "classifier.bias" in refused("finetune", bert(tmp_path / "c", half, **as_encoder))
+
+
+STARTS = {
+    "bert": ("BertForMaskedLM", "BertConfig"),
+    "bert-pretraining": ("BertForPreTraining", "BertConfig"),
+    "roberta": ("RobertaForMaskedLM", "RobertaConfig"),
+    "deberta": ("DebertaV2ForMaskedLM", "DebertaV2Config"),
+    "electra": ("ElectraForPreTraining", "ElectraConfig"),
+    "distilbert": ("DistilBertForMaskedLM", "DistilBertConfig"),
+    "modernbert": ("ModernBertForMaskedLM", "ModernBertConfig"),
+    "mpnet": ("MPNetForMaskedLM", "MPNetConfig"),
+}
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_training_starts_from_what_pretraining_left(tmp_path, start):
+    """Encoders are published with heads of pretraining; some share layers with a classifier."""
+    import transformers
+
+    network, config = (getattr(transformers, name) for name in STARTS[start])
+    tokenizer = build_tokenizer()
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    if start == "distilbert":
+        sizes = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}
+    settings = config(
+        vocab_size=len(tokenizer),
+        intermediate_size=64,
+        pad_token_id=0,
+        max_position_embeddings=80,
+        **sizes,
+    )
+    network(settings).save_pretrained(tmp_path / "m")
+    tokenizer.save_pretrained(tmp_path / "m")
+    load("finetune", tmp_path / "m")
+
+
+def test_a_language_model_is_no_cross_encoder(tmp_path, whole):
+    folder = Path(shutil.copytree(whole["qwen3-reranker"], tmp_path / "m"))
+    config = json.loads((folder / "config.json").read_text())
+    config |= {
+        "architectures": ["Qwen3ForSequenceClassification"],
+        "num_labels": 1,
+        "pad_token_id": 0,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    message = refused("cross-encoder", folder)
+    assert "score.weight" in message
+    assert "language model" in message
+
+
+def test_checkpoints_below_a_model_are_not_of_it(tmp_path, tensors):
+    folder = bert(tmp_path / "m", tensors)
+    (folder / "checkpoint-5").mkdir()
+    (folder / "checkpoint-5" / "adapter_config.json").write_text("{}")
+    load("cross-encoder", folder)
