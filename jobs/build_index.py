@@ -20,6 +20,7 @@ from jobs.index_steps import (
     publish_rows,
     summary_of,
 )
+from jobs.input_facts import as_objects, files_line, files_read, remark_lines
 from jobs.inputs import ENCODER_FAMILIES, node_cache
 from jobs.update_index import plan_update, texts_of, update_index
 from rerank_batch.config import Config, digest
@@ -110,7 +111,7 @@ def _build(job: IndexJob, corpus: Corpus, digests: pa.Table) -> dict[str, Any]:
     build = new_build(digest(made_of))
     texts = publish_rows(root, f"{build}/texts", corpus.documents, bounds)
     kept = publish_rows(root, f"{build}/digests", digests, bounds)
-    dropped = corpus.dropped
+    dropped, remarks = corpus.dropped, as_objects(corpus.remarks)
     del corpus, digests
     opened = BuildTexts(root, job.cache, tuple(file.wanted for file in texts), tuple(bounds))
     with (
@@ -150,7 +151,7 @@ def _build(job: IndexJob, corpus: Corpus, digests: pa.Table) -> dict[str, Any]:
         words=words,
     )
     seconds = {"read": read_seconds, "encode": encode_seconds, "bm25": bm25_seconds}
-    return finish(job, manifest, seconds, memory, encoded=documents)
+    return finish(job, manifest, seconds, memory, encoded=documents, remarks=remarks)
 
 
 def _would_build(job: IndexJob, corpus: Corpus, shards: int, read_seconds: float) -> dict[str, Any]:
@@ -168,6 +169,8 @@ def _would_build(job: IndexJob, corpus: Corpus, shards: int, read_seconds: float
         "recall_at_100": None,
         "changes": None,
         "encoded": documents,
+        "files_read": files_read(job.config, "corpus"),
+        "remarks": as_objects(corpus.remarks),
         "seconds": {"read": round(read_seconds, 2)},
     }
 
@@ -200,6 +203,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
     kind = summary["kind"] + (" and BM25" if summary["bm25"] else "")
     facts: dict[str, object] = {
         "index": summary["index"],
+        "files": files_line(summary["files_read"]),
         "documents": f"{summary['documents']:,} in {summary['shards']} shards ({kind})",
         "dropped": summary["dropped"] or "none",
     }
@@ -216,6 +220,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
         facts["encoded"] = f"{facts['encoded']}, {rate:.0f} a second"
     if "total" in seconds:
         facts["time"] = f"{seconds['total']:.0f} s, peak memory {summary['peak_memory_gb']} GiB"
+    facts |= remark_lines(summary)
     title = "Dry run: nothing was written" if summary["dry_run"] else "Index"
     console.result(summary, facts_table(title, facts))
 

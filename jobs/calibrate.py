@@ -10,6 +10,7 @@ from rich.table import Table
 
 from jobs.console import Console, facts_table
 from jobs.evaluated import evaluated_run
+from jobs.input_facts import remark_lines
 from jobs.rerank import Start
 from rerank_batch.config import Config
 from rerank_batch.errors import ConfigError, InputError
@@ -70,6 +71,7 @@ def calibrate_gate(
         "confidence": confidence,
         "pairs_per_query": run.finished()["pairs"] / max(run.finished()["queries"], 1),
         "signals": found,
+        "remarks": list(evaluated.remarks),
         "signal": chosen,
         "snippet": _snippet(chosen, found[chosen]["threshold"], max_loss),
     }
@@ -98,10 +100,14 @@ def show(summary: Mapping[str, Any], console: Console) -> None:
             f"{held['bound']:+.4f}",
         )
     chosen = summary["signals"][summary["signal"]]
+    facts: dict[str, object] = {
+        "run": summary["run_id"],
+        "in words": _in_words(summary, chosen),
+    }
     console.result(
         dict(summary),
         table,
-        facts_table("Gate", {"run": summary["run_id"], "in words": _in_words(summary, chosen)}),
+        facts_table("Gate", facts | remark_lines(summary)),
         summary["snippet"] or "",
     )
 

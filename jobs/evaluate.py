@@ -10,8 +10,9 @@ from typing import Any
 from jobs import acceptance, insights, outcomes
 from jobs.acceptance import Asked
 from jobs.console import Console
-from jobs.evaluated import Evaluated, evaluated_run, findings_of
+from jobs.evaluated import Evaluated, evaluated_run, findings_of, known_ids
 from jobs.evaluation_tables import as_json, headline_cells
+from jobs.input_facts import of_outcomes, together
 from jobs.report_sections import cost_summary, gate_study, gate_summary, scores_summary
 from jobs.rerank import Start
 from jobs.segments import segment_summary, segments_of
@@ -77,6 +78,7 @@ def evaluate(
         "gate": gate_summary(sections.gate),
         "costs": cost_summary(sections.costs),
         "labels": evaluated.labels.words,
+        "remarks": list(_remarks(evaluated, prepared)),
         "clicks": clicks.as_json() if (clicks := evaluated.labels.clicks) else None,
     }
     prefix = f"runs/{run.run_id}/"
@@ -104,6 +106,14 @@ def evaluate(
         text = markdown(run.run_id, comparison.queries, cells, depth, checks, against)
         acceptance.write_markdown(asked.markdown, text)
     return {**summary, "report": root.path(f"{prefix}report/report.html")}
+
+
+def _remarks(evaluated: Evaluated, prepared: outcomes.Prepared) -> tuple[dict[str, Any], ...]:
+    """What looks wrong about all that was read, outcomes included."""
+    if prepared.outcomes is None:
+        return evaluated.remarks
+    known = known_ids(evaluated.run, evaluated.comparison)
+    return together(evaluated.remarks, of_outcomes(prepared.outcomes, known))
 
 
 def measure_rows(comparison: Comparison) -> tuple[MeasureRow, ...]:

@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 from jobs import insights
 from jobs.console import Console
+from jobs.input_facts import of_queries, together
 from jobs.labels import Labels, label_path, read_labels
+from jobs.outcomes import ids_of
 from jobs.report_sections import gate_signals
 from jobs.rerank import Start, rerank
 from jobs.segments import check as check_segments
@@ -39,6 +42,7 @@ class Evaluated:
     """A finished run, the judgements, what these say of it, and what its systems are.
 
     ``missing`` says of systems whose lists were read for how many queries they have none.
+    ``remarks`` are what looks wrong about all that was read, as a summary has them.
     """
 
     run: Run
@@ -47,6 +51,7 @@ class Evaluated:
     described: Mapping[str, str]
     missing: Mapping[str, int]
     external: Mapping[str, Lists]
+    remarks: tuple[dict[str, Any], ...] = ()
 
     @property
     def comparison(self) -> Comparison:
@@ -71,7 +76,7 @@ def evaluated_run(
     if label_path(config) is None:
         raise ConfigError("evaluate needs qrels.path: without judgements nothing can be measured")
     parse_measures(config.evaluation.measures)
-    check_segments(config)
+    remarks = list(check_segments(config))
     root = open_root(config.root)
     if from_run is None:
         several = bool(config.evaluation.systems)
@@ -96,6 +101,13 @@ def evaluated_run(
             f"{label_path(config)}; query ids of log and judgements must match"
         )
     comparison = findings.comparison
+    if from_run is not None:
+        remarks += labels.remarks
+        known = known_ids(run, comparison) if 2 * comparison.queries < len(labels.qrels) else None
+        if known is not None:
+            section = "qrels" if labels.clicks is None else "clicks"
+            where = f"run {run.run_id}"
+            remarks += of_queries(section, "judged queries", labels.qrels, known, where)
     described = descriptions(config) if external or run.spec.get("systems") else {}
     return Evaluated(
         run=run,
@@ -104,7 +116,13 @@ def evaluated_run(
         described={name: described.get(name, "") for name in comparison.systems},
         missing=with_missing(external, comparison.query_ids),
         external=external,
+        remarks=together(final.get("remarks", ()), remarks),
     )
+
+
+def known_ids(run: Run, comparison: Comparison) -> set[str]:
+    """Every id that the judged queries of a run stand for."""
+    return {each for ids in ids_of(run, comparison.query_ids) for each in ids}
 
 
 def findings_of(

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from jobs import acceptance, insights, outcomes
 from jobs.console import Console, facts_table
+from jobs.input_facts import remark_lines
 from jobs.labels import JUDGEMENTS
 from jobs.scores import scores_line
 from jobs.segments import segment_parts
@@ -31,7 +32,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
         for row in summary["comparison"]
         if row["doubt"] and (not several or row["measure"] == headline)
     ]
-    facts = {
+    facts: dict[str, object] = {
         "run": summary["run_id"],
         "pairs": f"{summary['pairs']:,} read"
         + (f"; {scores_line(summary['cache'])}" if summary["cache"] else ""),
@@ -39,6 +40,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
     }
     if summary.get("dashboard"):
         facts["Ray dashboard"] = summary["dashboard"]
+    facts |= remark_lines(summary)
     about = f" of {summary['best']}, the best by the first measure" if several else ""
     console.result(
         summary,

@@ -13,10 +13,11 @@ import pyarrow as pa
 
 from jobs.build_postings import FILE_FIELDS, SHARD_FIELDS
 from jobs.console import Console, PeakMemory
+from jobs.input_facts import as_objects, files_read
 from jobs.inputs import graphs
 from jobs.modes import encoder_mode
 from rerank_batch.config import Config
-from rerank_batch.corpus import write_texts
+from rerank_batch.corpus import corpus_remarks, write_texts
 from rerank_batch.errors import RunConflict, StorageError
 from rerank_batch.models import ModelName, ModelPin
 from rerank_batch.pipeline import Cluster, build_shards, encode_documents
@@ -186,6 +187,8 @@ def summary_of(
         "dropped": manifest.dropped,
         "recall_at_100": manifest.recall_at_100,
         "changes": None,
+        "files_read": files_read(job.config, "corpus"),
+        "remarks": as_objects(corpus_remarks(job.config.corpus)),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         **facts,
     }

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from jobs.labels import label_files, read_labels
+from jobs.input_facts import of_labels, of_queries
+from jobs.labels import Labels, label_files, read_labels
 from jobs.sources import Excluded, Given, read_excluded, read_given
 from rerank_batch.config import (
     Config,
@@ -31,6 +32,7 @@ from rerank_batch.paths import cache_folder
 from rerank_batch.qrels import Qrels
 from rerank_batch.queries import SUFFIXES as QUERY_SUFFIXES
 from rerank_batch.queries import Plan, make_plan
+from rerank_batch.remarks import Remark
 from rerank_batch.rerankers import FAMILIES as RERANKER_FAMILIES
 from rerank_batch.rerankers import family_of, prompt_fingerprint
 from rerank_batch.retrieval.index import (
@@ -102,7 +104,7 @@ class OpenedIndex:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run works on, and what it is made of (the fingerprint's ingredients).
+    """What a run works on, what it is made of (the fingerprint's ingredients), what looks wrong.
 
     ``generations`` are those of the indexes that it reads, by where the index lies.
     """
@@ -116,6 +118,7 @@ class Inputs:
     given: Given | None = None
     excluded: Excluded = field(default_factory=Excluded)
     generations: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[Remark, ...] = ()
 
     @cached_property
     def planned_ids(self) -> set[str]:
@@ -197,7 +200,7 @@ def read_inputs(
         if not any(each in given.lists for ids in planned for each in ids):
             raise InputError("retrieval.given: its lists are of none of the log's queries")
         made_of["given"] = given.fingerprint
-    return Inputs(
+    inputs = Inputs(
         plan,
         qrels,
         opened.index,
@@ -208,6 +211,18 @@ def read_inputs(
         excluded,
         opened.index.generations(),
     )
+    return replace(inputs, remarks=_remarks(inputs, labels, queries.judged_only))
+
+
+def _remarks(inputs: Inputs, labels: Labels | None, judged_only: bool) -> tuple[Remark, ...]:
+    """What looks wrong about all that was read."""
+    asked = inputs.planned_ids | set(inputs.plan.rejects.column("query_id").to_pylist())
+    found = of_labels(labels, inputs.plan, asked, inputs.index.texts())
+    if inputs.given is not None and not judged_only and not inputs.plan.left_out.queries:
+        found += of_queries(
+            "retrieval.given", "queries of its lists", inputs.given.lists, asked, "the log"
+        )
+    return (*inputs.plan.remarks, *inputs.excluded.remarks, *found)
 
 
 def day_of(config: Config, run: str) -> datetime.date | None:

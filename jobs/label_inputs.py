@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from jobs.console import Console
+from jobs.input_facts import as_objects, of_judged_documents, of_queries
 from jobs.inputs import node_cache
 from jobs.judging import JudgeTruth, Judging, judge_plan, judge_run, prepare_judge
 from jobs.labels import label_files, read_labels
@@ -28,6 +29,7 @@ from rerank_batch.labels.splits import HeldOut
 from rerank_batch.qrels import SUFFIXES as QRELS_SUFFIXES
 from rerank_batch.qrels import read_qrels
 from rerank_batch.queries import Plan
+from rerank_batch.remarks import Remark
 from rerank_batch.rerankers import FAMILIES
 from rerank_batch.retrieval.index import Index, read_manifest, verify_files
 from rerank_batch.run import Run, latest_run
@@ -45,6 +47,7 @@ class LabelInputs:
     plan: LabelPlan
     made_of: dict[str, Any]
     told: dict[str, Any]
+    remarks: tuple[Remark, ...] = ()
 
 
 def read_label_inputs(
@@ -76,8 +79,9 @@ def plan_label_run(config: Config, source_run: str) -> dict[str, Any]:
     opened = _open(config, source_run)
     told = {"run": opened.source.run_id, "truth": config.labels.source}
     if opened.judging is not None:
-        return {**told, "judge": judge_plan(config, opened.judging)}
-    plan = _planned(config, opened, read_truth(config)).plan
+        return {**told, "judge": judge_plan(config, opened.judging), "remarks": []}
+    planned = _planned(config, opened, read_truth(config))
+    plan = planned.plan
     splits = Counter(plan.queries.column("split").to_pylist())
     return {
         **told,
@@ -85,6 +89,7 @@ def plan_label_run(config: Config, source_run: str) -> dict[str, Any]:
         "groups": plan.groups,
         "queries_unknown_to_the_truth": plan.unknown,
         "split_queries": {split: splits[split] for split in SPLITS},
+        "remarks": as_objects(planned.remarks),
     }
 
 
@@ -142,7 +147,24 @@ def _planned(config: Config, opened: _Opened, truth: "TruthRead") -> LabelInputs
         "documents": index.manifest.documents,
         "corpus": index.manifest.made_of["corpus"],
     }
-    return LabelInputs(index, mining, held_out, plan, made_of, told)
+    remarks = (*truth.remarks, *_remarks(config, opened, truth, plan))
+    return LabelInputs(index, mining, held_out, plan, made_of, told, remarks)
+
+
+def _remarks(config: Config, opened: _Opened, truth: "TruthRead", plan: LabelPlan) -> list[Remark]:
+    """What looks wrong about judgements that somebody else wrote."""
+    qrels, source = truth.truth.grades, config.labels.source
+    if qrels is None or source not in ("qrels", "clicks"):
+        return []
+    section = "clicks" if source == "clicks" else "labels.qrels" if config.labels.qrels else "qrels"
+    listed = plan.queries.column("query_ids").to_pylist()
+    known = {each for ids in listed for each in ids}
+    known |= set(opened.held_out.query_ids)
+    where = f"run {opened.source.run_id}"
+    return [
+        *of_judged_documents(section, qrels, opened.index.texts()),
+        *of_queries(section, "judged queries", qrels, known, where),
+    ]
 
 
 def _made_of(config: Config, opened: _Opened) -> dict[str, Any]:
@@ -271,6 +293,7 @@ class TruthRead:
     told: str
     made_of: Any
     judge: dict[str, Any] | None = None
+    remarks: tuple[Remark, ...] = ()
 
 
 def read_truth(config: Config, judged: JudgeTruth | None = None) -> TruthRead:
@@ -298,7 +321,7 @@ def read_truth(config: Config, judged: JudgeTruth | None = None) -> TruthRead:
         told = f"{config.clicks.path}: {labels.clicks.words}"
         settings = config.clicks.model_dump(mode="json", exclude={"path"})
         made_of = {"files": label_files(by_clicks), "settings": settings}
-        return TruthRead(Truth(source, labels.qrels), told, made_of)
+        return TruthRead(Truth(source, labels.qrels), told, made_of, remarks=labels.remarks)
     qrels = config.labels.qrels or config.qrels
     if qrels is None:
         raise ConfigError("labels.source is qrels: give labels.qrels.path or qrels.path")

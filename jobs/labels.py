@@ -8,6 +8,7 @@ from rerank_batch.config import ClicksConfig, Config
 from rerank_batch.errors import ConfigError, TooManyRejects
 from rerank_batch.qrels import SUFFIXES as QRELS_SUFFIXES
 from rerank_batch.qrels import Qrels, read_qrels
+from rerank_batch.remarks import Remark
 from rerank_batch.tables import fingerprint_files
 
 JUDGEMENTS = "measured against judgements"
@@ -19,6 +20,7 @@ class Labels:
 
     qrels: Qrels
     clicks: ClickFacts | None
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def words(self) -> str:
@@ -37,7 +39,7 @@ def read_labels(config: Config) -> Labels | None:
         return None if config.qrels is None else Labels(read_qrels(config.qrels), None)
     labels = read_clicks(_clicks(config), config.queries)
     _check_rejects(labels.facts, config.limits.max_rejects)
-    return Labels(labels.qrels, labels.facts)
+    return Labels(labels.qrels, labels.facts, labels.remarks)
 
 
 def label_files(config: Config) -> list[str] | None:

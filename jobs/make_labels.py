@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from jobs.console import Console, PeakMemory, facts_table
+from jobs.input_facts import as_objects, remark_lines
 from jobs.inputs import versions
 from jobs.judging import judge_lines, plan_line
 from jobs.label_inputs import LabelInputs, plan_label_run, read_label_inputs
@@ -114,6 +115,7 @@ def make_labels(
         "peak_memory_gb": round(memory.bytes / 2**30, 2),
         "root": config.root,
         "out": out,
+        "remarks": as_objects(inputs.remarks),
     }
 
 
@@ -351,6 +353,7 @@ def show(card: dict[str, Any], console: Console) -> None:
     }
     if card.get("dashboard"):
         facts["Ray dashboard"] = card["dashboard"]
+    facts |= remark_lines(card)
     console.result(card, table, facts_table("Labels", facts))
 
 
@@ -366,4 +369,5 @@ def show_plan(plan: dict[str, Any], console: Console) -> None:
             f"{plan['queries']:,} in {plan['groups']:,} groups ({splits}); "
             f"{plan['queries_unknown_to_the_truth']:,} unknown to the truth"
         )
+    facts |= remark_lines(plan)
     console.result(plan, facts_table("Labels, dry run: nothing was written", facts))

@@ -29,6 +29,7 @@ from jobs.groups import (
     in_gb,
     with_retrievers,
 )
+from jobs.input_facts import as_objects, files_line, files_read, remark_lines
 from jobs.inputs import Inputs, are_too_many, read_inputs, versions
 from jobs.modes import modes_of, query_encoder_options, scorer_modes, scorer_options
 from jobs.notify import told_of
@@ -334,6 +335,7 @@ def _execute(
         "rejects": _rejects(plan.reject_counts(), total(commits, "reject_reasons")),
         "documents": inputs.index.manifest.documents,
         "excluded": _excluded(inputs),
+        "remarks": as_objects(inputs.remarks),
         "index_groups": in_gb(groups),
         "pairs": pairs,
         "pairs_skipped": sum(skipped.values()),
@@ -458,6 +460,10 @@ def dry_run(config: Config, judged_only: bool = False, compare: bool = False) ->
         "judged": inputs.judged_queries + inputs.judged_rejects,
         "documents": inputs.index.manifest.documents,
         "excluded": _excluded(inputs),
+        "files_read": files_read(
+            config, "queries", config.evaluation.labels.replace("judgements", "qrels")
+        ),
+        "remarks": as_objects(inputs.remarks),
         "pairs": sum(reads),
         "blocks": len(block_bounds(queries, rows_per_block(config, queries))),
         "fingerprint": digest(inputs.made_of),
@@ -653,6 +659,7 @@ def show_plan(summary: dict[str, Any], console: Console) -> None:
         )
     if "estimated_petaflop_at_most" in summary:
         facts["work"] = f"at most {summary['estimated_petaflop_at_most']} PFLOP of scoring"
+    facts |= {"files": files_line(summary["files_read"]), **remark_lines(summary)}
     console.result(summary, facts_table("Dry run: nothing was written", facts))
 
 
@@ -713,7 +720,7 @@ def _facts(summary: dict[str, Any]) -> dict[str, object]:
         facts["guards"] = guards.guards_line(summary["guards"])
     if summary["judged_not_in_log"]:
         facts["judged elsewhere"] = f"{summary['judged_not_in_log']:,} queries not in this log"
-    return facts
+    return facts | remark_lines(summary)
 
 
 def _tail(summary: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from rerank_batch.evaluation.segments import (
     study_segments,
     weight_text,
 )
+from rerank_batch.remarks import Remark
 from rerank_batch.run import Run
 from rerank_batch.segment_columns import check_segments, read_segments
 from rerank_batch.storage import open_file
@@ -33,13 +34,14 @@ class Compared(Measured, Protocol):
         """[n], the smallest id of each query."""
 
 
-def check(config: Config) -> None:
-    """See that the log has the columns of ``evaluation.segments``, before anything is run.
+def check(config: Config) -> tuple[Remark, ...]:
+    """See that the log has the columns of ``evaluation.segments``, before anything is run; what
+    looks wrong about them.
 
     Raises:
         ConfigError: it has none, or others.
     """
-    check_segments(config.queries, config.evaluation.segments)
+    return check_segments(config.queries, config.evaluation.segments)
 
 
 def segments_of(run: Run, config: Config, compared: Compared) -> SegmentStudy:

@@ -7,8 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.input_facts import of_documents
 from rerank_batch.config import Config, ExcludeConfig, GivenConfig, Source, digest
 from rerank_batch.errors import ConfigError, InputError
+from rerank_batch.remarks import Remark
 from rerank_batch.retrieval.fusion import Found, Fusion
 from rerank_batch.retrieval.index import Index
 from rerank_batch.retrieval.sources import SourceUse
@@ -36,11 +38,12 @@ class Given:
 @dataclass(frozen=True)
 class Excluded:
     """Documents that no source may give, by number; how many ids of the list are none of the
-    corpus; and what identifies the list."""
+    corpus; what identifies the list; and what looks wrong about it."""
 
     documents: tuple[int, ...] = ()
     unknown: int = 0
     fingerprint: str | None = None
+    remarks: tuple[Remark, ...] = ()
 
 
 def read_excluded(config: Config, index: Index) -> Excluded:
@@ -57,19 +60,20 @@ def read_excluded(config: Config, index: Index) -> Excluded:
     ids = _read_ids(exclude)
     numbers = index.texts().numbers(ids)
     known = tuple(numbers[numbers >= 0].tolist())
-    return Excluded(known, len(ids) - len(known), digest(ids))
+    remarks = of_documents(_EXCLUDE, "ids of the list", ids, index.texts())
+    return Excluded(known, len(ids) - len(known), digest(ids), tuple(remarks))
 
 
 def _read_ids(exclude: ExcludeConfig) -> list[str]:
     """The distinct ids of a list, in order."""
     files = input_files(exclude.path, _ID_SUFFIXES, _EXCLUDE)
-    if not files[0].name.endswith(".parquet"):
+    if files[0].kind != "parquet":
         if exclude.id is not None:
             raise ConfigError(f"{_EXCLUDE}.id is a column of Parquet; {exclude.path} is text")
         lines = (line.strip(" \t") for file in files for _, line in read_text_lines(file, _EXCLUDE))
         return sorted({line for line in lines if line})
     table = ParquetTable(exclude.path, _EXCLUDE)
-    column = table.column(exclude.id, "doc_id", "_id") or ""
+    column = table.column(exclude.id, "doc_id", "_id", "id") or ""
     ids: set[str] = set()
     for batch in table.batches({"doc_id": column}):
         found, _ = as_ids(batch.column("doc_id"), f"{_EXCLUDE}: ids")
@@ -111,7 +115,7 @@ def _read_lists(path: str, given: GivenConfig) -> dict[str, Ranking]:
     """Rankings by query from a Parquet column of lists; rows without a list are passed over."""
     table = ParquetTable(path, _WHAT)
     columns = {
-        "query": table.column(given.id, "query_id", "_id") or "",
+        "query": table.column(given.id, "query_id", "_id", "id") or "",
         "documents": table.column(given.documents, "doc_ids") or "",
     }
     rankings: dict[str, Ranking] = {}

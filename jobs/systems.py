@@ -156,6 +156,7 @@ def read_comparison(
         scorers=tuple(scorers.values()),
         made_of=made_of,
         excluded=inputs.excluded,
+        remarks=inputs.remarks,
         generations={
             where: name
             for each in retrievals

@@ -26,6 +26,7 @@ from jobs.index_steps import (
     publish_rows,
     summary_of,
 )
+from jobs.input_facts import as_objects
 from rerank_batch.config import digest
 from rerank_batch.corpus import Corpus, shard_bounds
 from rerank_batch.pipeline import Cluster, cluster
@@ -72,6 +73,7 @@ class Update:
                 "unchanged": changes.unchanged,
             },
             "encoded": len(changes.to_encode),
+            "remarks": as_objects(self.corpus.remarks),
             "shards_reused": len(self.layout.kept),
             "shards_written": len(self.layout.written),
         }

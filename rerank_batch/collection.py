@@ -5,8 +5,7 @@ ir_datasets only that it becomes such a folder.
 """
 
 import glob
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from rerank_batch.config import OF_COLLECTION, Config, StorageConfig
@@ -14,17 +13,10 @@ from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.ir_datasets_copy import PREFIX, copied
 from rerank_batch.paths import cache_folder
 from rerank_batch.storage import input_files
+from rerank_batch.storage.layouts import SHOWN, STEMS, SUFFIXES, forms, stems_of_split
+from rerank_batch.text_streams import PACKED
 
-_STEMS = {"corpus": ("corpus",), "queries": ("queries", "query_log"), "qrels": ("qrels",)}
-_SUFFIXES = {
-    "corpus": (".jsonl", ".jsonl.gz", ".parquet"),
-    "queries": (".jsonl", ".jsonl.gz", ".parquet"),
-    "qrels": (".tsv", ".qrels", ".txt", ".parquet"),
-}
-_ANY_SUFFIX = tuple(sorted({suffix for suffixes in _SUFFIXES.values() for suffix in suffixes}))
-_SPLIT = re.compile(r"qrels/(?P<split>[^/]+?)(-\d+-of-\d+(?=\.parquet))?(\.[a-z]+|/.*)")
-_DEFAULT_SPLIT = "test"
-_SHOWN = 8
+_ANY_SUFFIX = tuple(sorted({suffix for suffixes in SUFFIXES.values() for suffix in suffixes}))
 
 
 def located(config: Config) -> Config:
@@ -35,7 +27,7 @@ def located(config: Config) -> Config:
         InputError: the collection cannot be read, lacks a part or has it twice; the message says
             what was looked for and what is there.
     """
-    sections = {name: getattr(config, name) for name in _STEMS}
+    sections = {name: getattr(config, name) for name in STEMS}
     left = [name for name, part in sections.items() if part and part.path == OF_COLLECTION]
     if config.split is not None and "qrels" not in left:
         raise ConfigError(
@@ -48,7 +40,9 @@ def located(config: Config) -> Config:
     names = _names(folder)
     paths = {}
     for part in left:
-        stems = _STEMS[part] if part != "qrels" else _stems_of_split(folder, names, config.split)
+        stems = STEMS[part]
+        if part == "qrels":
+            stems = stems_of_split(f"collection: {folder}", names, config.split)
         paths[part] = _only_form(folder, part, stems, names)
     return config.model_copy(
         update={
@@ -72,57 +66,24 @@ def _names(collection: str) -> list[str]:
     return [str(file.relative_to(folder)) for file in files]
 
 
-def _stems_of_split(collection: str, names: Sequence[str], wanted: str | None) -> tuple[str, ...]:
-    """How the files of the judgements begin: those of a split, or those of a whole collection."""
-    readable = [name for name in names if name.endswith(_SUFFIXES["qrels"])]
-    splits = sorted({match["split"] for match in map(_SPLIT.fullmatch, readable) if match})
-    unsplit = _forms("qrels", "qrels", [name for name in readable if "/" not in name])
-    if wanted is None and (unsplit or not splits):
-        return ("qrels",)
-    split = wanted or (splits[0] if len(splits) == 1 else _DEFAULT_SPLIT)
-    if split not in splits:
-        choice = "nothing is split: leave split out"
-        if splits:
-            choice = f"choose among {', '.join(splits)} (--set split=…)"
-        raise InputError(
-            f"collection: {collection} has no judgements of the split {split!r}; {choice}"
-        )
-    return (f"qrels/{split}",)
-
-
 def _only_form(collection: str, part: str, stems: tuple[str, ...], names: Sequence[str]) -> str:
     """The one path that the part has."""
-    forms = [form for stem in stems for form in _forms(part, stem, names)]
-    if len(forms) == 1:
+    found = sorted(form for stem in stems for form in forms(part, stem, names))
+    if len(found) == 1:
         folder = collection.rstrip("/")
-        (form,) = forms
+        (form,) = found
         return f"{glob.escape(folder)}/{form}" if "*" in form else f"{folder}/{form}"
-    if forms:
+    if found:
         raise InputError(
-            f"collection: {collection} has several of {part}: {', '.join(forms)}. "
+            f"collection: {collection} has several of {part}: {', '.join(found)}. "
             f"Name one with --set {part}.path=…"
         )
-    endings = (*_SUFFIXES[part], "-*-of-*.parquet", "/")
-    looked = [f"{stem}{ending}" for stem in stems for ending in endings]
+    plain = [ending for ending in SUFFIXES[part] if not ending.endswith(PACKED)]
+    looked = [f"{stem}{ending}" for stem in stems for ending in (*plain, "-*.parquet", "/")]
     tops = sorted({name.partition("/")[0] + "/" * ("/" in name) for name in names})
-    more = ", …" if len(tops) > _SHOWN else ""
+    more = ", …" if len(tops) > SHOWN else ""
     without = ", or go without: --set qrels=null" if part == "qrels" else ""
     raise InputError(
-        f"collection: {collection} has no {part}: looked for {', '.join(looked)}; found "
-        f"{', '.join(tops[:_SHOWN])}{more}. Name it with --set {part}.path=…{without}"
+        f"collection: {collection} has no {part}: looked for {', '.join(looked)} (packed or not); "
+        f"found {', '.join(tops[:SHOWN])}{more}. Name it with --set {part}.path=…{without}"
     )
-
-
-def _forms(part: str, stem: str, names: Iterable[str]) -> list[str]:
-    """Every form in which the files have what a stem names: a file, numbered files, a folder."""
-    whole = {f"{stem}{suffix}" for suffix in _SUFFIXES[part]}
-    numbered = re.compile(rf"{re.escape(stem)}-\d+-of-\d+\.parquet")
-    found = set()
-    for name in names:
-        if name in whole:
-            found.add(name)
-        elif numbered.fullmatch(name):
-            found.add(f"{glob.escape(stem)}-[0-9]*-of-*.parquet")
-        elif name.startswith(f"{stem}/") and name.endswith(_SUFFIXES[part]):
-            found.add(stem)
-    return sorted(found)

@@ -100,9 +100,9 @@ this name by chance, so that a path that was not filled is read by nobody."""
 class CorpusConfig(Section):
     """Where the documents are and what their columns are called.
 
-    ``id``, ``title`` and ``text`` default to doc_id (or _id), title, text in Parquet and to _id,
-    title, text in BEIR jsonl. A corpus without a title column needs no setting; with ``title:
-    null`` titles are not read.
+    ``id``, ``title`` and ``text`` default to doc_id (or _id, or id), title, text in Parquet and to
+    _id (or doc_id, or id), title, text in BEIR jsonl. A corpus without a title column needs no
+    setting; with ``title: null`` titles are not read.
     """
 
     path: Location
@@ -135,8 +135,9 @@ class HeadConfig(Section):
 class QueriesConfig(Section):
     """Where the query log is, how its columns are called, which rows count.
 
-    ``id`` and ``text`` default to query_id (or _id) and query (or text) in Parquet, to _id and text
-    in BEIR jsonl; of TREC topics the query is the field that ``text`` names, by default title.
+    ``id`` and ``text`` default to query_id (or _id, or id) and query (or text) in Parquet, to _id
+    (or query_id, or id) and text (or query) in BEIR jsonl; of TREC topics the query is the field
+    that ``text`` names, by default title, and of topics as XML query or title.
     ``time`` and ``weight`` default to ts and count, which are used where a Parquet log has them and
     they fit; null is neither. Times that are numbers count ``time_unit`` since 1970. ``filter`` is
     a list of ``[column, operator, value]`` that must all hold; it is pushed down to the Parquet
@@ -168,9 +169,10 @@ class QueriesConfig(Section):
 
 
 class QrelsConfig(Section):
-    """Judgements: Parquet, BEIR tsv, or TREC qrels.
+    """Judgements: Parquet, jsonl, tsv with or without a heading, or TREC qrels.
 
-    Parquet has query_id, doc_id, relevance, or query-id, corpus-id, score as on model hubs.
+    Columns are query_id (or query-id, qid), doc_id (or doc-id, corpus_id, corpus-id, docid) and
+    relevance (or score, grade, rel). A grade is a whole number, which may be written 1.0.
     """
 
     path: Location

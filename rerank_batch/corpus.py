@@ -20,13 +20,14 @@ from rerank_batch.config import USUAL, CorpusConfig
 from rerank_batch.errors import InputError
 from rerank_batch.remarks import LEFT_ALONE, Remark
 from rerank_batch.storage import InputFile, input_files
+from rerank_batch.storage.layouts import SUFFIXES as LAYOUT_SUFFIXES
 from rerank_batch.table_schemas import is_text, plain
-from rerank_batch.tables import ParquetTable, fingerprint_files
+from rerank_batch.tables import ParquetTable, fingerprint_files, first_of
 from rerank_batch.text_files import read_jsonl
-from rerank_batch.text_streams import with_packed
 from rerank_batch.text_values import as_ids, as_strings, json_id, json_text
 
-SUFFIXES = (".parquet", *with_packed(".jsonl"))
+SUFFIXES = LAYOUT_SUFFIXES["corpus"]
+_IDS, _JSON_IDS = ("doc_id", "_id", "id"), ("_id", "doc_id", "id")
 _COLUMNS = ("doc_id", "title", "text")
 _SCHEMA = pa.schema([(name, pa.large_string()) for name in _COLUMNS])
 _JSONL_ROWS = 10_000
@@ -51,7 +52,10 @@ def corpus_fingerprint(config: CorpusConfig) -> dict[str, object]:
     Raises:
         InputError: nothing readable, or a column is not there.
     """
-    columns = _json_keys(config) if _is_jsonl(config) else _columns(_table(config), config)
+    if _is_jsonl(config):
+        columns: Sequence[str | None] = _json_keys(config, _files(config)[0])
+    else:
+        columns = _columns(_table(config), config)
     return {
         "files": fingerprint_files(config.path, SUFFIXES, "corpus"),
         "columns": list(columns),
@@ -93,12 +97,28 @@ def read_corpus(config: CorpusConfig) -> Corpus:
     return Corpus(documents, dropped, tuple(remarks))
 
 
+def corpus_remarks(config: CorpusConfig) -> tuple[Remark, ...]:
+    """What looks wrong about the columns of Parquet files; no row is read.
+
+    Raises:
+        InputError: see `read_corpus`.
+    """
+    if _is_jsonl(config):
+        return ()
+    table = _table(config)
+    _columns(table, config)
+    unread = _unread_title(table, config)
+    return (*table.remarks, *([unread] if unread else ()))
+
+
 def _raw_batches(
     config: CorpusConfig, remarks: list[Remark]
 ) -> Iterator[tuple[pa.Array, pa.Array, pa.Array]]:
     if _is_jsonl(config):
-        for file in input_files(config.path, SUFFIXES, "corpus"):
-            yield from _jsonl_batches(file, _json_keys(config))
+        titled: set[str] = set()
+        for file in (files := _files(config)):
+            yield from _jsonl_batches(file, _json_keys(config, file), titled)
+        remarks.extend(_files_without_titles(files, titled))
         return
     table = _table(config)
     columns = dict(zip(_COLUMNS, _columns(table, config), strict=True))
@@ -115,15 +135,19 @@ def _raw_batches(
 
 
 def _is_jsonl(config: CorpusConfig) -> bool:
-    files = input_files(config.path, SUFFIXES, "corpus")
-    return config.format == "beir" or (
-        config.format == "auto" and not files[0].name.endswith(".parquet")
-    )
+    files = _files(config)
+    return config.format == "beir" or (config.format == "auto" and files[0].kind != "parquet")
 
 
-def _json_keys(config: CorpusConfig) -> tuple[str, str | None, str]:
+def _files(config: CorpusConfig) -> list[InputFile]:
+    return input_files(config.path, SUFFIXES, "corpus")
+
+
+def _json_keys(config: CorpusConfig, file: InputFile) -> tuple[str, str | None, str]:
+    """The keys of the id, the title and the text; of the usual ones of an id the file has one."""
+    id_key = config.id or first_of(_JSON_IDS, next(read_jsonl(file, "corpus"), {}))
     title = "title" if config.title == USUAL else config.title
-    return config.id or "_id", title, config.text or "text"
+    return id_key, title, config.text or "text"
 
 
 def _table(config: CorpusConfig) -> ParquetTable:
@@ -135,7 +159,7 @@ def _columns(
 ) -> tuple[str | None, str | None, str | None]:
     """The columns of the id, the title, if there is one, and the text."""
     return (
-        table.column(config.id, "doc_id", "_id"),
+        table.column(config.id, *_IDS),
         _title_column(table, config),
         table.column(config.text, "text"),
     )
@@ -166,8 +190,20 @@ def _unread_title(table: ParquetTable, config: CorpusConfig) -> Remark | None:
     )
 
 
+def _files_without_titles(files: Sequence[InputFile], titled: set[str]) -> Iterator[Remark]:
+    without = [file for file in files if file.uri not in titled]
+    if titled and without:
+        yield Remark(
+            "corpus",
+            "column_in_some_files",
+            len(without),
+            f"titles are in {len(titled):,} of {len(files):,} files; {without[0]} has none: its "
+            "documents have no titles",
+        )
+
+
 def _jsonl_batches(
-    file: InputFile, keys: tuple[str, str | None, str]
+    file: InputFile, keys: tuple[str, str | None, str], titled: set[str]
 ) -> Iterator[tuple[pa.Array, pa.Array, pa.Array]]:
     columns: tuple[list[bytes | None], ...] = ([], [], [])
     fields = tuple(zip(keys, (json_id, json_text, json_text), columns, strict=True))
@@ -184,6 +220,8 @@ def _jsonl_batches(
                 f"corpus: {file} document {number} lacks {keys[0]!r} or {keys[2]!r}; "
                 f"it has {', '.join(map(repr, row))}"
             )
+        if keys[1] in row:
+            titled.add(file.uri)
         try:
             for key, read, column in fields:
                 column.append(None if key is None else read(row.get(key)))

@@ -1,7 +1,10 @@
-"""Relevance judgements: Parquet, BEIR tsv or TREC qrels in; query -> document -> grade out."""
+"""Relevance judgements: Parquet, jsonl, tsv or TREC qrels in; query -> document -> grade out."""
 
+import math
+import re
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -9,15 +12,16 @@ import pyarrow as pa
 from rerank_batch.config import QrelsConfig
 from rerank_batch.errors import InputError
 from rerank_batch.storage import InputFile, input_files
+from rerank_batch.storage.layouts import SUFFIXES as LAYOUT_SUFFIXES
 from rerank_batch.tables import ParquetTable
-from rerank_batch.text_files import read_text_lines
-from rerank_batch.text_streams import with_packed
-from rerank_batch.text_values import as_ids
+from rerank_batch.text_files import read_jsonl, read_text_lines
+from rerank_batch.text_values import as_ids, json_id
 
-SUFFIXES = (".parquet", *with_packed(".tsv", ".qrels", ".txt"))
+SUFFIXES = LAYOUT_SUFFIXES["qrels"]
 
 Qrels = dict[str, dict[str, int]]
 Grades = dict[str, int]
+Places = tuple[int, int, int]
 Judgements = Mapping[str, Mapping[str, int]]
 """What judgements are to those who only look them up."""
 
@@ -82,13 +86,13 @@ def merge_grades(qrels: Judgements, query_ids: list[str]) -> Grades | None:
 
 
 def _is_parquet(config: QrelsConfig, file: InputFile) -> bool:
-    named = file.name.endswith(".parquet")
-    return config.format == "parquet" or (config.format == "auto" and named)
+    return config.format == "parquet" or (config.format == "auto" and file.kind == "parquet")
 
 
 def _read_parquet(config: QrelsConfig, qrels: Qrels) -> None:
     table = ParquetTable(config.path, "qrels")
-    columns = {name: table.column(None, name, hub) for name, hub in _COLUMNS.items()}
+    _refuse_several_splits(table, config)
+    columns = {role: table.column(None, *names) for role, names in COLUMNS.items()}
     for batch in table.batches({n: c for n, c in columns.items() if c}, config.filter):
         queries, _ = as_ids(batch.column("query_id"), "qrels: query ids")
         documents, _ = as_ids(batch.column("doc_id"), "qrels: document ids")
@@ -102,20 +106,100 @@ def _read_parquet(config: QrelsConfig, qrels: Qrels) -> None:
             _judge(qrels, query, document, grade, config.path)
 
 
+def _refuse_several_splits(table: ParquetTable, config: QrelsConfig) -> None:
+    """Merged, the judgements of several splits are those of no evaluation."""
+    if _SPLIT not in table.columns or any(column == _SPLIT for column, _, _ in config.filter):
+        return
+    splits: set[str] = set()
+    for batch in table.batches({_SPLIT: _SPLIT}, config.filter):
+        splits.update(map(str, batch.column(_SPLIT).unique().to_pylist()))
+    if len(splits) > 1:
+        first = sorted(splits)
+        raise InputError(
+            f"qrels: {config.path} holds judgements of several splits ({', '.join(first[:8])}); "
+            f"choose one with qrels.filter: [[{_SPLIT}, ==, {first[-1]}]]"
+        )
+
+
 def _read_text(file: InputFile, format: str, qrels: Qrels) -> None:
-    for number, line in read_text_lines(file, "qrels"):
-        fields = line.split("\t") if line.count("\t") in (2, 3) else line.split()
-        heading = number == 1 and format != "trec" and [f.strip() for f in fields] == _HEADING
-        if not line.strip() or heading:
-            continue
+    """Lines of judgements; a first line that names the columns says which is which."""
+    lines = ((number, line) for number, line in read_text_lines(file, "qrels") if line.strip())
+    places: Places | None = None
+    width = 0
+    for count, (number, line) in enumerate(lines):
         where = f"{file} line {number}"
-        expected = {"beir": (3,), "trec": (4,)}.get(format, (3, 4))
-        if len(fields) not in expected or not _is_integer(fields[-1]):
+        if count == 0 and format != "trec":
+            if line.lstrip().startswith("{"):
+                _read_json(file, qrels)
+                return
+            heading = _fields(line, line.count("\t") + 1)
+            places, width = _places(heading), len(heading)
+            if places is not None:
+                continue
+        fields = _fields(line, width if places else 0)
+        if places is None:
+            query, document, grade = _plain(fields, format, line, where)
+        elif len(fields) != width:
             raise InputError(
-                f"qrels: {where} is neither 'query document grade' (BEIR) nor "
-                f"'query 0 document grade' (TREC): {line[:80]!r}"
+                f"qrels: {where} has {len(fields)} fields, the heading {width}: {line[:80]!r}"
             )
-        _judge(qrels, fields[0].strip(), fields[-2].strip(), int(fields[-1]), where)
+        else:
+            query, document, grade = (fields[place] for place in places)
+        _judge(qrels, query, document, grade, where)
+
+
+def _fields(line: str, width: int) -> list[str]:
+    """The fields between tabs, where there are as many; between blanks elsewhere."""
+    tabs = line.count("\t")
+    is_tabbed = tabs in (2, 3) or (tabs > 0 and tabs == width - 1)
+    return [field.strip() for field in (line.split("\t") if is_tabbed else line.split())]
+
+
+def _places(heading: Sequence[str]) -> Places | None:
+    """Where the query, the document and the grade stand by a heading; None where it is none."""
+    names = [name.lower() for name in heading]
+    found = []
+    for known in COLUMNS.values():
+        there = [names.index(name) for name in known if name in names]
+        if not there:
+            return None
+        found.append(there[0])
+    query, document, grade = found
+    return query, document, grade
+
+
+def _plain(fields: list[str], format: str, line: str, where: str) -> tuple[str, str, str]:
+    """The judgement of a line of a file without a heading."""
+    expected = {"beir": (3,), "trec": (4,)}.get(format, (3, 4))
+    if len(fields) not in expected or not _NUMBER.fullmatch(fields[-1]):
+        raise InputError(
+            f"qrels: {where} is neither 'query document grade' (BEIR) nor "
+            f"'query 0 document grade' (TREC): {line[:80]!r}"
+        )
+    return fields[0], fields[-2], fields[-1]
+
+
+def _read_json(file: InputFile, qrels: Qrels) -> None:
+    for number, row in enumerate(read_jsonl(file, "qrels"), start=1):
+        where = f"{file} judgement {number}"
+        keys = {role: next((n for n in names if n in row), "") for role, names in COLUMNS.items()}
+        if lacking := [COLUMNS[role] for role, key in keys.items() if not key]:
+            raise InputError(
+                f"qrels: {where} lacks {' or '.join(lacking[0])}; it has {', '.join(row)}"
+            )
+        try:
+            query, document = (_id(row[keys[role]]) for role in ("query_id", "doc_id"))
+        except ValueError as error:
+            raise InputError(f"qrels: {where}: an id {error}") from None
+        _judge(qrels, query, document, row[keys["relevance"]], where)
+
+
+def _id(value: object) -> str | None:
+    raw = json_id(value)
+    try:
+        return None if raw is None else raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("holds half a character") from None
 
 
 def _judge(
@@ -123,13 +207,12 @@ def _judge(
 ) -> None:
     if not query or not document or grade is None:
         raise InputError(f"qrels: {where} has a judgement with an empty field")
-    whole = isinstance(grade, int) or (isinstance(grade, float) and grade.is_integer())
-    if not whole:
+    value = _whole(grade)
+    if value is None:
         raise InputError(
-            f"qrels: {where} grades document {document} for query {query} as {grade!r}, "
+            f"qrels: {where} grades document {document} for query {query} as {grade!s}, "
             "which is no integer"
         )
-    value = int(grade)  # type: ignore[call-overload]
     grades = qrels.setdefault(query, {})
     if grades.setdefault(document, value) != value:
         raise InputError(
@@ -138,10 +221,24 @@ def _judge(
         )
 
 
-def _is_integer(text: str) -> bool:
-    return text.isascii() and text.strip().removeprefix("-").isdigit()
+def _whole(grade: object) -> int | None:
+    """The whole number that a grade is, 1.0 and "1.0" included; None where it is none."""
+    if isinstance(grade, str):
+        grade = Decimal(grade.strip()) if _NUMBER.fullmatch(grade.strip()) else None
+    if not isinstance(grade, (int, float, Decimal)) or not math.isfinite(grade):
+        return None
+    number = Decimal(grade)
+    return int(number) if abs(number) <= _LARGEST and number == int(number) else None
 
+
+COLUMNS = {
+    "query_id": ("query_id", "query-id", "qid"),
+    "doc_id": ("doc_id", "doc-id", "corpus_id", "corpus-id", "docid"),
+    "relevance": ("relevance", "score", "grade", "rel"),
+}
+"""The names that the columns of judgements have, in headings, in Parquet and in jsonl."""
 
 _NONE: Mapping[str, int] = {}
-_COLUMNS = {"query_id": "query-id", "doc_id": "corpus-id", "relevance": "score"}
-_HEADING = list(_COLUMNS.values())
+_SPLIT = "split"
+_LARGEST = 2**31 - 1
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]*)?")

@@ -8,6 +8,7 @@ nothing of models, indexes or Ray.
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import polars as pl
@@ -21,14 +22,16 @@ from rerank_batch.errors import InputError
 from rerank_batch.log_columns import TIME, log_columns, named_columns
 from rerank_batch.remarks import Remark
 from rerank_batch.storage import InputFile, input_files
-from rerank_batch.tables import ParquetTable
+from rerank_batch.storage.layouts import SUFFIXES as LAYOUT_SUFFIXES
+from rerank_batch.tables import ParquetTable, first_of
 from rerank_batch.text_files import read_jsonl
-from rerank_batch.text_streams import with_packed
 from rerank_batch.text_values import as_ids, as_strings, json_id, json_text
 from rerank_batch.topics import detect_format, read_topics, read_tsv
 
-_JSONL = with_packed(".jsonl")
-SUFFIXES = (".parquet", *_JSONL)
+SUFFIXES = LAYOUT_SUFFIXES["queries"]
+
+_IDS, _TEXTS = ("query_id", "_id", "id"), ("query", "text")
+_JSON_IDS, _JSON_TEXTS = ("_id", "query_id", "id"), ("text", "query")
 
 QUERY_CUT = "query_cut"
 """Flag of a query longer than ``queries.max_chars``, of which only the beginning is used."""
@@ -148,8 +151,8 @@ def log_batches(
         return
     table = ParquetTable(config.path, "queries")
     read = {
-        "query_id": table.column(config.id, "query_id", "_id") or "",
-        "query": table.column(config.text, "query", "text") or "",
+        "query_id": table.column(config.id, *_IDS) or "",
+        "query": table.column(config.text, *_TEXTS) or "",
     }
     further = {new: table.column(name, required=False) or "" for new, name in (more or {}).items()}
     found = log_columns(table, config)
@@ -180,18 +183,20 @@ def _text_batches(
 def _format(config: QueriesConfig, file: InputFile) -> str:
     if config.format != "auto":
         return config.format
-    if file.name.endswith(".parquet"):
+    if file.kind == "parquet":
         return "parquet"
-    return "beir" if file.name.endswith(_JSONL) else detect_format(file)
+    return "beir" if file.kind == "jsonl" else detect_format(file)
 
 
 def _read_beir(file: InputFile, config: QueriesConfig) -> pa.RecordBatch:
-    id_key, text_key = config.id or "_id", config.text or "text"
+    id_key, text_key = config.id or "", config.text or ""
     ids: list[bytes | None] = []
     texts: list[bytes | None] = []
     named = named_columns(config)
     more: dict[str, list[Any]] = {name: [] for name in named.columns}
     for number, row in enumerate(read_jsonl(file, "queries"), start=1):
+        id_key = id_key or first_of(_JSON_IDS, row)
+        text_key = text_key or first_of(_JSON_TEXTS, row)
         if id_key not in row or text_key not in row:
             raise InputError(
                 f"queries: {file} query {number} lacks {id_key!r} or {text_key!r}; "
@@ -205,7 +210,8 @@ def _read_beir(file: InputFile, config: QueriesConfig) -> pa.RecordBatch:
         except ValueError as error:
             raise InputError(f"queries: {file} query {number}: {key!r} {error}") from None
         for name, column in named.columns.items():
-            more[name].append(row.get(column))
+            value = row.get(column)
+            more[name].append(float(value) if isinstance(value, Decimal) else value)
     return named.converted(named.added(_batch(ids, texts), more, str(file)))
 
 
@@ -219,7 +225,7 @@ def _read_text(file: InputFile, config: QueriesConfig, format: str) -> pa.Record
             f"queries: {format} has no times and no weights; leave out queries.time and "
             "queries.weight"
         )
-    rows = list(read_topics(file, config.text or "title") if topics else read_tsv(file))
+    rows = list(read_topics(file, config.text) if topics else read_tsv(file))
     return _batch([row[0] for row in rows], [row[1] for row in rows])
 
 

@@ -4,6 +4,9 @@ A remark never stops a job; what has to stop it is an error (`errors`), and what
 counted reject.
 """
 
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,3 +38,68 @@ class Remark:
     def as_json(self) -> dict[str, Any]:
         """The object that ``--json`` and final.json hold."""
         return asdict(self)
+
+
+IDS_MATCH_NOTHING = "ids_match_nothing"
+"""The kind of a remark on ids of which more than half are nowhere."""
+
+Lookup = Callable[[Sequence[str]], Collection[str]]
+"""Which of some ids are known."""
+
+
+def unmatched(
+    section: str, what: str, ids: Sequence[str], known: Lookup, where: str
+) -> Remark | None:
+    """A remark where more than half of the distinct ``ids`` are not known; None elsewhere.
+
+    ``what`` names them (``judged documents``), ``where`` what they were looked up in (``the
+    corpus``). Where an id of another form is known, such as d001 for D001, the remark says so.
+    """
+    there = set(known(ids))
+    missing = [each for each in ids if each not in there]
+    if len(missing) * 2 <= len(ids):
+        return None
+    shown = ", ".join(map(repr, missing[:_EXAMPLES]))
+    pair = _in_another_form(missing[:_TRIED], known)
+    if pair is None:
+        hint = "Do the ids have another form there?"
+    else:
+        hint = f"The ids have another form there: {pair[0]!r} is {pair[1]!r}"
+    text = f"{len(missing):,} of {len(ids):,} {what} are not in {where}, such as {shown}. {hint}"
+    return Remark(section, IDS_MATCH_NOTHING, len(missing), text)
+
+
+def lines(remarks: Iterable[Mapping[str, Any]]) -> str:
+    """Remarks of a summary, one a line."""
+    return "\n".join(str(Remark(**remark)) for remark in remarks)
+
+
+def _in_another_form(ids: Sequence[str], known: Lookup) -> tuple[str, str] | None:
+    """The first id that is known in another form, and that form."""
+    forms = {each: _forms(each) for each in ids}
+    there = set(known(sorted({form for some in forms.values() for form in some})))
+    pairs = ((each, form) for each, some in forms.items() for form in some if form in there)
+    return next(pairs, None)
+
+
+def _forms(name: str) -> list[str]:
+    """What programs make of an id: other case, without zeros, blanks, a prefix or a suffix."""
+    forms = [
+        name.lower(),
+        name.upper(),
+        name.strip(),
+        name.lstrip("0"),
+        name.removesuffix(".0"),
+        f"{name}.0",
+        name.strip("\"'"),
+        re.split(r"[/:#]", name)[-1],
+        re.sub(r"\D+", "", name),
+        re.sub(r"\D+", "", name).lstrip("0"),
+        unicodedata.normalize("NFC", name),
+        unicodedata.normalize("NFD", name),
+        *(name.zfill(width) for width in range(len(name) + 1, 13) if name.isdigit()),
+    ]
+    return [form for form in dict.fromkeys(forms) if form and form != name]
+
+
+_EXAMPLES, _TRIED = 2, 20

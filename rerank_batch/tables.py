@@ -3,7 +3,7 @@
 Knows files, columns and filters; not what a corpus or a query log is.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import combinations, groupby
 from typing import Any
 
@@ -233,6 +233,11 @@ class ParquetTable:
             empty.count(True),
             f"column {column!r} is in {there}; {lacking} lacks it: {effect}",
         )
+
+
+def first_of(names: Sequence[str], there: Collection[str]) -> str:
+    """The first of the names that is there, or the first of all."""
+    return next((name for name in names if name in there), names[0])
 
 
 def fingerprint_files(path: str, suffixes: tuple[str, ...], what: str) -> list[str]:

@@ -194,7 +194,7 @@ def test_a_run_is_what_its_files_are_and_not_how_they_were_named(tmp_path: Path)
         (["qrels/train.tsv", "qrels/test.tsv"], "train", "qrels/train.tsv"),
         (["qrels/test.tsv", "qrels/test-2020.tsv"], "test-2020", "qrels/test-2020.tsv"),
         (["qrels/test/a.parquet", "qrels/test/b.parquet"], None, "qrels/test"),
-        (["qrels/dev.tsv", "qrels/train.jsonl"], None, "qrels/dev.tsv"),
+        (["qrels/dev.tsv", "qrels/train.md"], None, "qrels/dev.tsv"),
         (["qrels/dl-2019.parquet"], "dl-2019", "qrels/dl-2019.parquet"),
         (["qrels/test-0-of-1.parquet"], "test", "qrels/test-[0-9]*-of-*.parquet"),
         (["qrels.txt"], None, "qrels.txt"),
@@ -257,8 +257,8 @@ def test_a_part_that_is_missing_is_told_with_what_was_looked_for_and_found(tmp_p
     with pytest.raises(InputError) as error:
         located(configured(tmp_path))
     assert str(error.value) == (
-        f"collection: {tmp_path} has no corpus: looked for corpus.jsonl, corpus.jsonl.gz, "
-        "corpus.parquet, corpus-*-of-*.parquet, corpus/; found documents.jsonl, qrels/, "
+        f"collection: {tmp_path} has no corpus: looked for corpus.parquet, corpus.jsonl, "
+        "corpus-*.parquet, corpus/ (packed or not); found documents.jsonl, qrels/, "
         "queries.jsonl. Name it with --set corpus.path=…"
     )
 

@@ -93,7 +93,7 @@ def test_a_missing_column_is_answered_with_the_columns_there_are(tmp_path: Path)
     rows = [{"doc_id": "a", "body": "B", "lang": "en"}]
     with pytest.raises(InputError, match=r"no column 'text'; it has doc_id, body, lang"):
         read(write_parquet(tmp_path / "c.parquet", rows))
-    with pytest.raises(InputError, match=r"document 1 lacks '_id' or 'text'; it has 'doc_id', 'bo"):
+    with pytest.raises(InputError, match=r"lacks 'doc_id' or 'text'; it has 'doc_id', 'body'"):
         read(write_beir(tmp_path / "c.jsonl", rows))
 
 

@@ -127,7 +127,7 @@ def test_a_judgement_with_an_empty_field_is_refused(tmp_path: Path, row: dict[st
         read(write_parquet(tmp_path / "q.parquet", rows))
 
 
-@pytest.mark.parametrize("grade", [1.5, float("nan"), float("inf"), "good", "2"])
+@pytest.mark.parametrize("grade", [1.5, float("nan"), float("inf"), "good", "2.5"])
 def test_a_grade_that_is_no_integer_is_refused_as_such(tmp_path: Path, grade: Any) -> None:
     file = write_parquet(tmp_path / "q.parquet", [judgement("q", "d", grade)])
     with pytest.raises(InputError, match=r"q\.parquet") as error:

@@ -4,6 +4,7 @@ from rerank_batch.storage.cache import NodeCache, Wanted
 from rerank_batch.storage.file_hashes import file_hashes
 from rerank_batch.storage.inputs import (
     InputFile,
+    file_kinds,
     filesystem_of,
     input_files,
     open_dataset,
@@ -21,6 +22,7 @@ __all__ = [
     "Wanted",
     "endpoint_variables",
     "file_hashes",
+    "file_kinds",
     "filesystem_of",
     "input_files",
     "open_dataset",

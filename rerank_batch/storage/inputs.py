@@ -6,6 +6,7 @@ Knows paths and bytes, not what is in the files.
 import functools
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,6 +18,7 @@ import pyarrow.fs as pafs
 from fsspec.utils import glob_translate
 
 from rerank_batch.errors import ConfigError, InputError, RerankBatchError, StorageError
+from rerank_batch.storage.layouts import input_of, input_of_glob, kind_of
 from rerank_batch.storage.root import sha256_file
 from rerank_batch.storage.s3 import (
     TRIES,
@@ -26,6 +28,8 @@ from rerank_batch.storage.s3 import (
 )
 
 _CHUNK = 8 << 20
+_MIXED = ("collection", "labels")
+"""Folders that hold several things by their layout, and whose reader knows which is which."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,11 @@ class InputFile:
     def name(self) -> str:
         """The last part of the path."""
         return PurePosixPath(self.uri).name
+
+    @property
+    def kind(self) -> str:
+        """What it is by its name, packed or not: parquet, jsonl, tsv …"""
+        return kind_of(self.name)
 
     def open(self) -> pa.NativeFile:
         """The file for random access."""
@@ -82,10 +91,12 @@ def input_files(path: str, suffixes: tuple[str, ...], what: str) -> list[InputFi
     """The files that an input path names: a file, a folder searched to the bottom, or a glob.
 
     Sorted by path. Hidden files and those starting with ``_`` are passed over in folders, as
-    Parquet writers use them for their own notes.
+    Parquet writers use them for their own notes. All are of one kind; of the folder of a collection
+    they are those of the part that ``what`` names (see `layouts`).
 
     Raises:
-        InputError: nothing is there; the message says what was looked for.
+        InputError: nothing is there, or files of several kinds; the message says what was looked
+            for and what was found.
         StorageError: the bucket cannot be listed.
     """
     if is_remote(path):
@@ -94,6 +105,15 @@ def input_files(path: str, suffixes: tuple[str, ...], what: str) -> list[InputFi
         raise ConfigError(f"{what} path {path!r}: inputs are read from folders and s3:// only")
     files = _in_folders(path, suffixes, what)
     return [InputFile(str(file), file.stat().st_size) for file in files]
+
+
+def file_kinds(path: str, suffixes: tuple[str, ...], what: str) -> dict[str, int]:
+    """How many files of which kind an input path names.
+
+    Raises:
+        InputError, StorageError: see `input_files`.
+    """
+    return dict(Counter(file.kind for file in input_files(path, suffixes, what)))
 
 
 def open_file(uri: str) -> pa.NativeFile:
@@ -158,6 +178,7 @@ def _in_bucket(path: str, suffixes: tuple[str, ...], what: str) -> list[InputFil
         raise InputError(f"{what}: {path!r} is no glob: {error}") from None
     if not (chosen := [file for file in found if matches(file.uri)]):
         raise InputError(f"{what}: no file matches {path!r}")
+    _check_matches([file.uri for file in chosen], path, what)
     return chosen
 
 
@@ -171,6 +192,7 @@ def _in_folders(path: str, suffixes: tuple[str, ...], what: str) -> list[Path]:
             raise InputError(f"{what}: {path!r} is no glob: {error}") from None
         if not found:
             raise InputError(f"{what}: no file matches {path!r}")
+        _check_matches([str(file) for file in found], path, what)
         return found
     target = Path(path)
     if target.is_dir():
@@ -184,16 +206,23 @@ def _in_folders(path: str, suffixes: tuple[str, ...], what: str) -> list[Path]:
 def _readable(
     files: Sequence[InputFile], folder: str, suffixes: tuple[str, ...], what: str
 ) -> list[InputFile]:
-    chosen = [
-        file
-        for file in files
-        if file.name.endswith(suffixes)
-        and not any(
-            part.startswith((".", "_")) for part in file.uri.removeprefix(folder).split("/")
-        )
+    names = {file.uri.removeprefix(folder): file for file in files}
+    shown = [
+        name for name in names if not any(part.startswith((".", "_")) for part in name.split("/"))
     ]
+    if what in _MIXED:
+        chosen = [name for name in shown if name.endswith(suffixes)]
+    else:
+        chosen = input_of(shown, suffixes, what, folder.rstrip("/"))
     if not chosen:
         raise InputError(
             f"{what}: no {' or '.join(suffixes)} file in the folder {folder.rstrip('/')}"
         )
-    return chosen
+    return [names[name] for name in chosen]
+
+
+def _check_matches(paths: Sequence[str], pattern: str, what: str) -> None:
+    """Refuse what a glob matches where it is no one input."""
+    if what not in _MIXED:
+        literal = re.split(r"[*?\[]", pattern, maxsplit=1)[0].rpartition("/")[0]
+        input_of_glob([path.removeprefix(f"{literal}/") for path in paths], what, pattern)
