@@ -8,7 +8,6 @@ nothing of models, indexes or Ray.
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 import polars as pl
@@ -29,7 +28,6 @@ from rerank_batch.text_values import as_ids, as_strings, json_id, json_text
 from rerank_batch.topics import detect_format, read_topics, read_tsv
 
 SUFFIXES = LAYOUT_SUFFIXES["queries"]
-
 _IDS, _TEXTS = ("query_id", "_id", "id"), ("query", "text")
 _JSON_IDS, _JSON_TEXTS = ("_id", "query_id", "id"), ("text", "query")
 
@@ -87,8 +85,7 @@ def make_plan(config: QueriesConfig, judged: Collection[str] | None = None) -> P
         InputError: unreadable log, wrong columns, ids that stand for several queries, or nothing
             left to do.
     """
-    kept = pl.DataFrame()
-    rejected = pl.DataFrame()
+    kept, rejected = pl.DataFrame(), pl.DataFrame()
     log_rows = 0
     remarks: list[Remark] = []
     for batch in log_batches(config, remarks=remarks):
@@ -183,9 +180,7 @@ def _text_batches(
 def _format(config: QueriesConfig, file: InputFile) -> str:
     if config.format != "auto":
         return config.format
-    if file.kind == "parquet":
-        return "parquet"
-    return "beir" if file.kind == "jsonl" else detect_format(file)
+    return {"parquet": "parquet", "jsonl": "beir"}.get(file.kind) or detect_format(file)
 
 
 def _read_beir(file: InputFile, config: QueriesConfig) -> pa.RecordBatch:
@@ -210,8 +205,7 @@ def _read_beir(file: InputFile, config: QueriesConfig) -> pa.RecordBatch:
         except ValueError as error:
             raise InputError(f"queries: {file} query {number}: {key!r} {error}") from None
         for name, column in named.columns.items():
-            value = row.get(column)
-            more[name].append(float(value) if isinstance(value, Decimal) else value)
+            more[name].append(row.get(column))
     return named.converted(named.added(_batch(ids, texts), more, str(file)))
 
 
