@@ -99,7 +99,8 @@ class OpenVinoRuntime:
             if not hasattr(self._of_thread, "request"):
                 self._of_thread.request = self._compiled.create_infer_request()
             found: FloatArray = self._of_thread.request.infer(list(batch.even()))[0]
-            return np.concatenate(found) if self._tokens else found.copy()
+            # Copied, as the request computes the next batch in the same memory.
+            return (found.reshape(-1, found.shape[-1]) if self._tokens else found).copy()
         finally:
             self._room.release()
 
