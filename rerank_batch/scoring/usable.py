@@ -54,8 +54,24 @@ def check_padding(folder: Path, tokenizer: Any) -> None:
             f"{folder} reads texts by {type(tokenizer).__name__}, not by a tokenizer of "
             "transformers: take a model that is a transformer"
         )
+    check_words(folder, tokenizer)
     if tokenizer.pad_token is None:
         raise ModelError(f"{folder} has no padding token:{_PAD}")
+
+
+def check_words(folder: Path, tokenizer: Any) -> None:
+    """Refuse a tokenizer that was made without its files: transformers makes one of special tokens.
+
+    Every text is then a row of unknown tokens, or of single letters where only merges are missing.
+    """
+    fetch = "fetch the tokenizer's files again, tokenizer.json first"
+    if len(tokenizer) <= len(tokenizer.added_tokens_decoder):
+        raise ModelError(
+            f"{folder} has no words in its tokenizer, which would make one text of all: {fetch}"
+        )
+    there = {file.name for file in folder.iterdir()}
+    if "vocab.json" in there and not there & {"tokenizer.json", "merges.txt"}:
+        raise ModelError(f"{folder} has vocab.json without merges.txt: {fetch}")
 
 
 def check_positions(
@@ -127,7 +143,8 @@ def _hint(cause: str, section: str) -> str:
     if re.search(r"out of (bounds|range)|must match|size mismatch", cause, re.IGNORECASE):
         return (
             " A text of its maximal length may be more than it has positions for: set "
-            f"{section}.max_length to what it reads"
+            f"{section}.max_length to what it reads. Or its tokenizer is another model's, with "
+            "more tokens than there are embeddings: fetch all files again"
         )
     return " Run it by its own code on two texts, or take another model"
 

@@ -96,6 +96,7 @@ def weights_of(
     with loading(folder, what), quiet():
         _refuse_adapter(folder)
         _refuse_no_floats(folder)
+        _refuse_two_values(folder)
         with _loads() as loads:
             yield
         for model, found in loads:
@@ -122,7 +123,7 @@ def check_modules(folder: Path, model: Any) -> None:
             stored = _tensors(folder, model) if stored is None else stored
             here = weight.detach().cpu()
             same = (each.to(here.dtype) for each in stored.get(tuple(here.shape), []))
-            if not any(torch.equal(here, each) for each in same):
+            if not any(_is_same(here, each) for each in same):
                 fresh.append(f"{number}_{type(module).__name__}.{name}")
     if fresh:
         raise ModelError(
@@ -257,6 +258,36 @@ def _refuse_no_floats(folder: Path) -> None:
                 f"{_listed(odd, 'is', 'are')} stored as no floating-point number: quantised "
                 "weights, and config.json has no quantization_config. Take the model unquantised"
             )
+
+
+def _refuse_two_values(folder: Path) -> None:
+    """A name in two shards with different weights: the library takes the last."""
+    for part in _folders(folder):
+        index = json_file(part / "model.safetensors.index.json").get("weight_map")
+        if (part / "model.safetensors").is_file() or not isinstance(index, dict):
+            continue
+        seen: dict[str, Path] = {}
+        for file in (part / name for name in sorted(set(map(str, index.values())))):
+            with safe_open(file, framework="pt") as stored:
+                for name in stored.keys():  # noqa: SIM118
+                    if name not in seen:
+                        seen[name] = file
+                        continue
+                    with safe_open(seen[name], framework="pt") as other:
+                        same = _is_same(other.get_tensor(name), stored.get_tensor(name))
+                    if not same:
+                        raise ModelError(
+                            f"{name} stands in {seen[name].name} and in {file.name}, with other "
+                            "values: the shards are of two models, or two versions of one; fetch "
+                            "all files again"
+                        )
+
+
+def _is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors are equal; NaN is NaN, so that damage is told as what it is."""
+    if one.shape != other.shape:
+        return False
+    return bool(torch.equal(torch.nan_to_num(one), torch.nan_to_num(other)))
 
 
 def _refuse_other_widths(folder: Path, model: Any) -> None:

@@ -348,3 +348,46 @@ def test_checkpoints_below_a_model_are_not_of_it(tmp_path, tensors):
     (folder / "checkpoint-5").mkdir()
     (folder / "checkpoint-5" / "adapter_config.json").write_text("{}")
     load("cross-encoder", folder)
+
+
+def shards(folder: Path, first: dict[str, Any], last: dict[str, Any]) -> Path:
+    """The model of a folder as two files with an index, which holds each name once."""
+    (folder / "model.safetensors").unlink()
+    places = {}
+    for name, part in (("model-00001-of-00002", first), ("model-00002-of-00002", last)):
+        save_file(part, folder / f"{name}.safetensors", metadata={"format": "pt"})
+        places |= dict.fromkeys(part, f"{name}.safetensors")
+    index = {"metadata": {}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder
+
+
+def test_shards_that_disagree_about_a_weight(tmp_path, tensors):
+    """The library takes the last one, whatever the index says."""
+    head = {"classifier.weight": tensors["classifier.weight"]}
+    load("cross-encoder", shards(bert(tmp_path / "a", tensors), tensors, head))
+    head = {"classifier.weight": tensors["classifier.weight"] + 1}
+    message = refused("cross-encoder", shards(bert(tmp_path / "b", tensors), tensors, head))
+    assert "classifier.weight stands in model-00001-of-00002.safetensors and in" in message
+
+
+@pytest.mark.parametrize("kind", ["cross-encoder", "encoder", "late-interaction", "qwen3-reranker"])
+def test_a_model_without_its_tokenizer(whole, kind, tmp_path):
+    """Transformers makes a tokenizer that knows no word, to which all texts are one."""
+    folder = Path(shutil.copytree(whole[kind], tmp_path / "model"))
+    (folder / "tokenizer.json").unlink()
+    assert "tokenizer" in refused(kind, folder)
+
+
+def test_a_tokenizer_of_another_model(tmp_path, tensors):
+    tensors["bert.embeddings.word_embeddings.weight"] = torch.zeros(9, 32)
+    message = refused("cross-encoder", bert(tmp_path / "m", tensors, vocab_size=9))
+    assert "tokenizer is another model" in message
+
+
+def test_a_projection_of_nan_is_told_as_one(damaged):
+    def spoil(tensors: dict[str, Any], name: str) -> None:
+        tensors[name] = tensors[name] * float("nan")
+
+    kind = "late-interaction pylate"
+    assert "NaN" in refused(kind, damaged(kind, "linear.weight", spoil))
