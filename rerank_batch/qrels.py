@@ -115,7 +115,8 @@ def _read_text(file: InputFile, format: str, qrels: Qrels) -> None:
                 f"qrels: {where} is neither 'query document grade' (BEIR) nor "
                 f"'query 0 document grade' (TREC): {line[:80]!r}"
             )
-        _judge(qrels, fields[0].strip(), fields[-2].strip(), int(fields[-1]), where)
+        grade = int(fields[-1]) if len(fields[-1]) <= _DIGITS else _MOST + 1
+        _judge(qrels, fields[0].strip(), fields[-2].strip(), grade, where)
 
 
 def _judge(
@@ -130,6 +131,11 @@ def _judge(
             "which is no integer"
         )
     value = int(grade)  # type: ignore[call-overload]
+    if abs(value) > _MOST:
+        raise InputError(
+            f"qrels: {where} grades document {document} for query {query} beyond {_MOST:,}; grades "
+            "are small whole numbers"
+        )
     grades = qrels.setdefault(query, {})
     if grades.setdefault(document, value) != value:
         raise InputError(
@@ -142,6 +148,9 @@ def _is_integer(text: str) -> bool:
     return text.isascii() and text.strip().removeprefix("-").isdigit()
 
 
+_MOST = 2**31 - 1
+"""The largest grade: grades travel as int32."""
+_DIGITS = 100
 _NONE: Mapping[str, int] = {}
 _COLUMNS = {"query_id": "query-id", "doc_id": "corpus-id", "relevance": "score"}
 _HEADING = list(_COLUMNS.values())

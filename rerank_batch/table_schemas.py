@@ -105,8 +105,27 @@ def part_of(
     schema = footer.schema.to_arrow_schema()
     folders = ds.get_partition_keys(fragment.partition_expression)
     kinds = {field.name: field.type for field in schema}
+    kinds |= {name: pa.timestamp("us", kinds[name].tz) for name in _int96(footer) if name in kinds}
     kinds |= {name: whole.field(name).type for name in folders}
     return Part(file, fragment, tuple(schema.names), kinds)
+
+
+def _int96(footer: pq.FileMetaData) -> list[str]:
+    """The columns of times as Spark and Hive write them; `open_dataset` reads microseconds."""
+    columns = (footer.schema.column(place) for place in range(len(footer.schema)))
+    return [column.path for column in columns if column.physical_type == "INT96"]
+
+
+def zero_padded(fragments: Iterable[ds.Fragment], uris: Iterable[str]) -> set[str]:
+    """The columns of folders whose names have numbers with leading zeros: as numbers they are
+    others, and 007 is no 7."""
+    found = set()
+    for fragment, uri in zip(fragments, uris, strict=True):
+        names = dict(part.split("=", 1) for part in uri.split("/") if "=" in part)
+        for key, value in ds.get_partition_keys(fragment.partition_expression).items():
+            if isinstance(value, int) and names.get(key, str(value)) != str(value):
+                found.add(key)
+    return found
 
 
 def of_kinds(
