@@ -34,6 +34,10 @@ _LISTS = (
 )
 
 
+_VIEWS = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+"""What texts are read as whose own form Arrow cannot filter."""
+
+
 def is_text(kind: pa.DataType) -> bool:
     """Whether values are texts, or bytes that may be some."""
     return any(check(kind) for check in _TEXT + _BYTES)
@@ -104,7 +108,7 @@ def part_of(
     """What a file's footer and its place say; ``whole`` has the types of the folders' columns."""
     schema = footer.schema.to_arrow_schema()
     folders = ds.get_partition_keys(fragment.partition_expression)
-    kinds = {field.name: field.type for field in schema}
+    kinds = {field.name: _VIEWS.get(field.type, field.type) for field in schema}
     kinds |= {name: pa.timestamp("us", kinds[name].tz) for name in _int96(footer) if name in kinds}
     kinds |= {name: whole.field(name).type for name in folders}
     return Part(file, fragment, tuple(schema.names), kinds)
@@ -176,7 +180,9 @@ def _united_times(kinds: list[pa.DataType]) -> pa.DataType | None:
     if len(zoned) == 2 or (zoned == {True} and any(map(pa.types.is_date, kinds))):
         return None
     units = {kind.unit for kind in kinds if pa.types.is_timestamp(kind)}
-    unit = units.pop() if len(units) == 1 else "us"
+    # Not all days have nanoseconds: those of an int64 end in the year 2262.
+    has_days = any(map(pa.types.is_date, kinds))
+    unit = units.pop() if len(units) == 1 and not (has_days and "ns" in units) else "us"
     return pa.timestamp(unit, tz="UTC" if True in zoned else None)
 
 

@@ -167,14 +167,22 @@ class ParquetTable:
         terms = [self._typed(term) for term in terms]
         needed = list(dict.fromkeys([*columns.values(), *(term[0] for term in terms)]))
         for shape, parts in groupby(self._parts, key=lambda part: part.shape(needed)):
+            parts_of = list(parts)
             dataset = ds.FileSystemDataset(
-                [part.fragment for part in parts],
+                [part.fragment for part in parts_of],
                 pa.schema(list(zip(needed, shape, strict=True))),
                 self._dataset.format,
                 self._dataset.filesystem,
             )
             for batch in self._scanned(dataset, columns, terms):
-                yield of_kinds(batch, columns, kinds, absent or {})
+                try:
+                    united_batch = of_kinds(batch, columns, kinds, absent or {})
+                except pa.ArrowInvalid as error:
+                    raise InputError(
+                        f"{self.what}: the columns of {parts_of[0].file} do not fit to those of "
+                        f"the other files of {self.path}: {error}. Write them with one type"
+                    ) from None
+                yield united_batch
 
     def _scanned(
         self, dataset: ds.Dataset, columns: dict[str, str], terms: Sequence[FilterTerm]

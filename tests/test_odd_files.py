@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -86,6 +87,49 @@ def test_a_filter_finds_folders_with_leading_zeros_by_their_numbers(
 ) -> None:
     folders(tmp_path, month_is_01="river", month_is_12="stone")
     assert ids(plan(tmp_path, filter=[term])) == found
+
+
+LAST_DAY = datetime.date(9999, 12, 31)
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_far_days_beside_times_of_any_unit_are_kept(tmp_path: Path, unit: str) -> None:
+    for name, ts in (("a", pa.array([LAST_DAY])), ("b", pa.array([0], pa.timestamp(unit)))):
+        rows = {"query_id": [name], "query": [name], "ts": ts}
+        pq.write_table(pa.table(rows), tmp_path / f"{name}.parquet")
+    years = [row["first_seen"].year for row in plan(tmp_path).queries.to_pylist()]
+    assert years == [9999, 1970]
+
+
+def test_a_time_that_the_other_files_cannot_hold_is_refused(tmp_path: Path) -> None:
+    for name, ts, unit in (("a", 2**63 - 1, "ms"), ("b", 0, "us")):
+        rows = {"query_id": [name], "query": [name], "ts": pa.array([ts], pa.timestamp(unit))}
+        pq.write_table(pa.table(rows), tmp_path / f"{name}.parquet")
+    with pytest.raises(InputError, match=r"a\.parquet do not fit .*Write them with one type"):
+        plan(tmp_path)
+    assert ids(plan(tmp_path, time=None)) == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.binary_view()])
+def test_files_with_views_can_be_filtered(tmp_path: Path, kind: pa.DataType) -> None:
+    columns = {"query_id": ["a", "b"], "query": ["river", "stone"]}
+    views = {name: pa.array(values).cast(kind) for name, values in columns.items()}
+    pq.write_table(pa.table({**views, "n": [1, 2]}), tmp_path / "a.parquet")
+    assert ids(plan(tmp_path, filter=[("n", "==", 1)])) == ["a"]
+
+
+def test_views_of_bytes_that_are_no_text_are_counted(tmp_path: Path) -> None:
+    texts = pa.array([b"river", b"\xff"])
+    for kind in (pa.binary_view(), pa.string_view()):
+        view = texts.cast(kind, safe=False) if kind == pa.binary_view() else _unchecked(texts)
+        pq.write_table(pa.table({"query_id": ["a", "b"], "query": view}), tmp_path / "a.parquet")
+        assert plan(tmp_path).reject_counts() == {"invalid_utf8": 1}
+
+
+def _unchecked(raw: pa.Array) -> pa.Array:
+    """Bytes as a column of views of texts that nobody has looked at."""
+    texts = pa.Array.from_buffers(pa.string(), len(raw), raw.buffers())
+    return pc.cast(texts, options=pc.CastOptions(pa.string_view(), allow_invalid_utf8=True))
 
 
 @pytest.mark.parametrize("grade", [2**40, -(2**40), 1e300])

@@ -16,7 +16,8 @@ from rerank_batch.outcomes import read_outcomes
 from rerank_batch.queries import Plan, make_plan
 from rerank_batch.remarks import IN_SOME_FILES
 from rerank_batch.segment_columns import check_segments, read_segments
-from rerank_batch.tables import ParquetTable, as_strings
+from rerank_batch.tables import ParquetTable
+from rerank_batch.text_values import as_strings
 
 NOON = datetime.datetime(2026, 1, 2, 12, tzinfo=datetime.UTC)
 
@@ -43,7 +44,7 @@ def values(folder: Path, column: str, filter: tuple[Any, ...] = ()) -> list[Any]
 
 def texts(folder: Path, column: str) -> list[str | None]:
     batches = ParquetTable(str(folder), "queries").batches({"x": column})
-    return [text for b in batches for text in as_strings(b.column("x"))[0].to_pylist()]
+    return [text for b in batches for text in as_strings(b.column("x"), "x")[0].to_pylist()]
 
 
 # --- types that are one kind -----------------------------------------------------------------
