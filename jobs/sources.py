@@ -76,7 +76,12 @@ def _read_ids(exclude: ExcludeConfig) -> list[str]:
     column = table.column(exclude.id, "doc_id", "_id", "id") or ""
     ids: set[str] = set()
     for batch in table.batches({"doc_id": column}):
-        found, _ = as_ids(batch.column("doc_id"), f"{_EXCLUDE}: ids")
+        found, bad = as_ids(batch.column("doc_id"), f"{_EXCLUDE}: ids")
+        if pc.any(bad).as_py():
+            raise InputError(
+                f"{_EXCLUDE}: {column!r} of {exclude.path} holds an id that is not UTF-8 text, and "
+                "its document would stay; mend the list"
+            )
         ids.update(each for each in found.to_pylist() if each)
     return sorted(ids)
 

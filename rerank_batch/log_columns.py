@@ -7,6 +7,7 @@ Arrow's types; not what a query is.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -53,8 +54,9 @@ class LogColumns:
         """
         for name, column in self.columns.items():
             try:
-                batch = batch.append_column(name, pa.array(values[name]))
-            except (pa.ArrowException, OverflowError) as error:
+                read = _exact if name == "ts" else _as_float
+                batch = batch.append_column(name, pa.array(map(read, values[name])))
+            except (pa.ArrowException, ArithmeticError, UnicodeError, TypeError) as error:
                 raise InputError(
                     f"queries: {column!r} of {file} holds values of several kinds: {error}"
                 ) from None
@@ -123,6 +125,18 @@ _MEANINGS = {
 
 class _Unfit(Exception):  # whether it is an error depends on who named the column
     """What a column holds that cannot be read as what it was taken for."""
+
+
+def _as_float(value: Any) -> Any:
+    """A JSON number as a weight; what is none is left as it is."""
+    is_number = isinstance(value, (int, Decimal)) and not isinstance(value, bool)
+    return float(value) if is_number else value
+
+
+def _exact(value: Any) -> Any:
+    """A JSON value as a time; Arrow's decimals are all finite."""
+    is_infinite = isinstance(value, Decimal) and not value.is_finite()
+    return float(value) if is_infinite else value
 
 
 def _misfit(table: ParquetTable, config: QueriesConfig, name: str, column: str) -> Remark | None:

@@ -210,8 +210,13 @@ def _judge(
     value = _whole(grade)
     if value is None:
         raise InputError(
-            f"qrels: {where} grades document {document} for query {query} as {grade!s}, "
-            "which is no integer"
+            f"qrels: {where} grades document {document} for query {query} as "
+            f"{str(grade)[:_SHOWN]}, which is no integer"
+        )
+    if abs(value) > _LARGEST:
+        raise InputError(
+            f"qrels: {where} grades document {document} for query {query} beyond {_LARGEST:,}; "
+            "grades are small whole numbers"
         )
     grades = qrels.setdefault(query, {})
     if grades.setdefault(document, value) != value:
@@ -225,10 +230,14 @@ def _whole(grade: object) -> int | None:
     """The whole number that a grade is, 1.0 and "1.0" included; None where it is none."""
     if isinstance(grade, str):
         grade = Decimal(grade.strip()) if _NUMBER.fullmatch(grade.strip()) else None
-    if not isinstance(grade, (int, float, Decimal)) or not math.isfinite(grade):
+    if isinstance(grade, bool) or not isinstance(grade, (int, float, Decimal)):
+        return None
+    if not math.isfinite(grade):
         return None
     number = Decimal(grade)
-    return int(number) if abs(number) <= _LARGEST and number == int(number) else None
+    if abs(number) > _LARGEST:
+        return _LARGEST + 1  # however many digits it has
+    return int(number) if number == int(number) else None
 
 
 COLUMNS = {
@@ -241,4 +250,6 @@ COLUMNS = {
 _NONE: Mapping[str, int] = {}
 _SPLIT = "split"
 _LARGEST = 2**31 - 1
+"""The largest grade: grades travel as int32."""
+_SHOWN = 40
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]*)?")

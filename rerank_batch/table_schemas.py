@@ -34,6 +34,10 @@ _LISTS = (
 )
 
 
+_VIEWS = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+"""What texts are read as whose own form Arrow cannot filter."""
+
+
 def is_text(kind: pa.DataType) -> bool:
     """Whether values are texts, or bytes that may be some."""
     return any(check(kind) for check in _TEXT + _BYTES)
@@ -104,9 +108,28 @@ def part_of(
     """What a file's footer and its place say; ``whole`` has the types of the folders' columns."""
     schema = footer.schema.to_arrow_schema()
     folders = ds.get_partition_keys(fragment.partition_expression)
-    kinds = {field.name: field.type for field in schema}
+    kinds = {field.name: _VIEWS.get(field.type, field.type) for field in schema}
+    kinds |= {name: pa.timestamp("us", kinds[name].tz) for name in _int96(footer) if name in kinds}
     kinds |= {name: whole.field(name).type for name in folders}
     return Part(file, fragment, tuple(schema.names), kinds)
+
+
+def _int96(footer: pq.FileMetaData) -> list[str]:
+    """The columns of times as Spark and Hive write them; `open_dataset` reads microseconds."""
+    columns = (footer.schema.column(place) for place in range(len(footer.schema)))
+    return [column.path for column in columns if column.physical_type == "INT96"]
+
+
+def zero_padded(fragments: Iterable[ds.Fragment], uris: Iterable[str]) -> set[str]:
+    """The columns of folders whose names have numbers with leading zeros: as numbers they are
+    others, and 007 is no 7."""
+    found = set()
+    for fragment, uri in zip(fragments, uris, strict=True):
+        names = dict(part.split("=", 1) for part in uri.split("/") if "=" in part)
+        for key, value in ds.get_partition_keys(fragment.partition_expression).items():
+            if isinstance(value, int) and names.get(key, str(value)) != str(value):
+                found.add(key)
+    return found
 
 
 def of_kinds(
@@ -157,7 +180,9 @@ def _united_times(kinds: list[pa.DataType]) -> pa.DataType | None:
     if len(zoned) == 2 or (zoned == {True} and any(map(pa.types.is_date, kinds))):
         return None
     units = {kind.unit for kind in kinds if pa.types.is_timestamp(kind)}
-    unit = units.pop() if len(units) == 1 else "us"
+    # Not all days have nanoseconds: those of an int64 end in the year 2262.
+    has_days = any(map(pa.types.is_date, kinds))
+    unit = units.pop() if len(units) == 1 and not (has_days and "ns" in units) else "us"
     return pa.timestamp(unit, tz="UTC" if True in zoned else None)
 
 

@@ -16,7 +16,7 @@ from rerank_batch.config import FilterTerm
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.remarks import IN_SOME_FILES, Remark
 from rerank_batch.storage import InputFile, input_files, open_dataset, reading_failed
-from rerank_batch.table_schemas import Part, of_kinds, part_of, plain, united
+from rerank_batch.table_schemas import Part, of_kinds, part_of, plain, united, zero_padded
 
 _BATCH_ROWS = 65_536
 _OPERATORS = {
@@ -50,22 +50,34 @@ class ParquetTable:
         self.rows = sum(footer.num_rows for footer in footers)
         if self.rows == 0:
             raise InputError(f"{what}: {path} holds no rows")
-        try:
-            self._dataset = open_dataset(
-                [file.uri for file in self.files],
-                partitioning=ds.partitioning(flavor="hive"),
-                base=None if self.files[0].uri == path else path,
-            )
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise InputError(
-                f"{what}: the files under {path} do not fit together: {error}"
-            ) from None
+        self._padded: dict[str, pa.DataType] = {}
+        self._dataset = self._opened(ds.partitioning(flavor="hive"))
+        uris = (file.uri for file in self.files)
+        if padded := zero_padded(self._dataset.get_fragments(), uris):
+            self._padded = {name: self._dataset.schema.field(name).type for name in padded}
+            kinds = [
+                pa.field(each.name, pa.string()) if each.name in padded else each
+                for each in self._dataset.partitioning.schema
+            ]
+            self._dataset = self._opened(ds.partitioning(pa.schema(kinds), flavor="hive"))
         parts = zip(self.files, footers, self._dataset.get_fragments(), strict=True)
         self._parts = [part_of(*each, self._dataset.schema) for each in parts if each[1].num_rows]
         in_files = (name for part in self._parts for name in part.of_file)
         in_folders = (name for part in self._parts for name in part.kinds)
         self.columns = list(dict.fromkeys([*in_files, *in_folders]))
         """The columns that any of the files has, partition columns included."""
+
+    def _opened(self, folders: ds.Partitioning) -> ds.Dataset:
+        try:
+            return open_dataset(
+                [file.uri for file in self.files],
+                partitioning=folders,
+                base=None if self.files[0].uri == self.path else self.path,
+            )
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise InputError(
+                f"{self.what}: the files under {self.path} do not fit together: {error}"
+            ) from None
 
     @property
     def remarks(self) -> tuple[Remark, ...]:
@@ -155,14 +167,22 @@ class ParquetTable:
         terms = [self._typed(term) for term in terms]
         needed = list(dict.fromkeys([*columns.values(), *(term[0] for term in terms)]))
         for shape, parts in groupby(self._parts, key=lambda part: part.shape(needed)):
+            parts_of = list(parts)
             dataset = ds.FileSystemDataset(
-                [part.fragment for part in parts],
+                [part.fragment for part in parts_of],
                 pa.schema(list(zip(needed, shape, strict=True))),
                 self._dataset.format,
                 self._dataset.filesystem,
             )
             for batch in self._scanned(dataset, columns, terms):
-                yield of_kinds(batch, columns, kinds, absent or {})
+                try:
+                    united_batch = of_kinds(batch, columns, kinds, absent or {})
+                except pa.ArrowInvalid as error:
+                    raise InputError(
+                        f"{self.what}: the columns of {parts_of[0].file} do not fit to those of "
+                        f"the other files of {self.path}: {error}. Write them with one type"
+                    ) from None
+                yield united_batch
 
     def _scanned(
         self, dataset: ds.Dataset, columns: dict[str, str], terms: Sequence[FilterTerm]
@@ -186,7 +206,7 @@ class ParquetTable:
                 f"{self.what}: the filter names column {column!r}; "
                 f"{self.path} has {', '.join(self.columns)}"
             )
-        kind = plain(self.kind(column))
+        kind = self._filtered_as(column)
         values = [_as_type(each, kind, column) for each in _listed(value)]
         self._note_files_without(column, filtered=True)
         if operator in ("in", "not in"):
@@ -195,12 +215,16 @@ class ParquetTable:
             raise ConfigError(f"{self.what}: the filter on {column!r} compares with a list")
         return column, operator, values[0]
 
+    def _filtered_as(self, column: str) -> pa.DataType:
+        """The type a filter compares in: month=01 is what ``[month, ==, 1]`` finds."""
+        return self._padded.get(column, plain(self.kind(column)))
+
     def _expression(self, terms: Sequence[FilterTerm], schema: pa.Schema) -> Any:
         """The terms for files of a schema; where a file has the column in another type than the
         table, its values are compared as the table's."""
         expression = None
         for column, operator, value in terms:
-            kind = plain(self.kind(column))
+            kind = self._filtered_as(column)
             field = pc.field(column)
             if plain(schema.field(column).type) != kind:
                 field = field.cast(kind, safe=False)

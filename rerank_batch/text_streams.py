@@ -7,6 +7,7 @@ not by its name. Knows streams of bytes; not where they come from, nor what the 
 import bz2
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -19,13 +20,19 @@ PACKED = (".gz", ".zst", ".bz2")
 UNREADABLE = (EOFError, OSError, zlib.error, UnicodeError, pa.ArrowException)
 """What reading raises where a file is damaged: cut short, or not what its first bytes say."""
 
-_GZIP, _ZSTD, _BZIP2 = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh"
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+# A text may begin with BZh or PAR1, so more than these is looked at: the level and the mark of the
+# first block (or of the end, where there is none), and the header of the first page.
+_BZIP2 = re.compile(rb"BZh[1-9](?:1AY&|\x17rE8)")
+_ZSTD_NOTE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # pzstd begins with such a frame
 _NO_TEXT = {
     b"PK\x03\x04": "a zip archive",
     b"\xfd7zXZ\x00": "packed with xz",
-    b"PAR1": "Parquet",
+    b"PAR1\x15": "Parquet",
+    b"ARROW1\x00\x00": "Arrow",
     b"\x04\x22\x4d\x18": "packed with lz4",
 }
+_CHUNK = 1 << 16
 _UTF8_MARK = b"\xef\xbb\xbf"
 # The mark of UTF-32 in little-endian order begins with that of UTF-16.
 _OTHER_MARKS = {
@@ -65,9 +72,9 @@ def _unpacked(raw: Any) -> Any:
             raise OSError(f"it is {kind}, not text: unpack it, or name another file")
     if first.startswith(_GZIP):
         return gzip.open(stream)
-    if first.startswith(_BZIP2):
-        return bz2.open(stream)
-    if first.startswith(_ZSTD):
+    if _BZIP2.match(first):
+        return io.BufferedReader(_Bzip2(stream))
+    if first.startswith(_ZSTD) or _ZSTD_NOTE.match(first):
         return io.BufferedReader(pa.CompressedInputStream(stream, "zstd"))
     return stream
 
@@ -85,6 +92,33 @@ def _marked(stream: Any) -> Iterator[bytes]:
             return
     yield first
     yield from stream
+
+
+class _Bzip2(io.RawIOBase):
+    """A stream of bzip2, refused where something else follows: `bz2.open` drops that unsaid."""
+
+    def __init__(self, packed: Any) -> None:
+        self._packed = packed
+        self._unpacker = bz2.BZ2Decompressor()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """See `io.RawIOBase.readinto`."""
+        data = b""
+        while not data:
+            rest = b""
+            if self._unpacker.eof:
+                rest = self._unpacker.unused_data or self._packed.read(_CHUNK)
+                if not rest:
+                    return 0
+                self._unpacker = bz2.BZ2Decompressor()
+            elif self._unpacker.needs_input and not (rest := self._packed.read(_CHUNK)):
+                raise EOFError("the packed stream ends before its end mark")
+            data = self._unpacker.decompress(rest, max_length=len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 class _Prefixed(io.RawIOBase):

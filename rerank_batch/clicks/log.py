@@ -178,6 +178,8 @@ def _numbers(column: pa.Array, name: str) -> pl.Series:
         or (pa.types.is_boolean(kind) and name == "clicked")
     ):
         raise InputError(f"clicks: the {name} column holds {kind}, no whole numbers")
+    if pa.types.is_decimal(kind):  # Polars knows no wide ones
+        column = column.cast(pa.float64(), safe=False)
     return pl.Series(pl.from_arrow(column)).cast(pl.Float64, strict=False)
 
 

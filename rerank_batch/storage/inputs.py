@@ -135,7 +135,9 @@ def open_dataset(uris: Sequence[str], **options: Any) -> ds.Dataset:
     filesystem, paths = filesystem_of(uris)
     if base := options.pop("base", None):
         options["partition_base_dir"] = _filesystem(base)[1]
-    return ds.dataset(paths, format="parquet", filesystem=filesystem, **options)
+    # In nanoseconds, the default, times beyond the year 2262 would come out as others, unsaid.
+    parquet = ds.ParquetFileFormat(coerce_int96_timestamp_unit="us")
+    return ds.dataset(paths, format=parquet, filesystem=filesystem, **options)
 
 
 def _filesystem(uri: str) -> tuple[pafs.FileSystem, str]:

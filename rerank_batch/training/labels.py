@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from rerank_batch.errors import InputError, StorageError
 from rerank_batch.storage import open_file
+from rerank_batch.table_schemas import is_number, plain
 from rerank_batch.tables import ParquetTable
 from rerank_batch.text_values import as_ids, as_strings
 from rerank_batch.training.config import FinetuneConfig
@@ -201,9 +203,15 @@ def _rows(table: ParquetTable) -> Iterator[dict[str, Any]]:
             strings, _ = read(batch.column(name), f"labels: {name}")
             values[name] = strings.to_pylist()
         for name in _NUMBERS:
-            values[name] = batch.column(name).to_pylist()
+            values[name] = _float64(batch.column(name), name).to_pylist()
         for row in zip(*values.values(), strict=True):
             yield _checked(dict(zip(values, row, strict=True)))
+
+
+def _float64(column: pa.Array, name: str) -> pa.Array:
+    if not (is_number(plain(column.type)) or pa.types.is_null(column.type)):
+        raise InputError(f"labels: column {name!r} holds {column.type}, no numbers")
+    return column.cast(plain(column.type)).cast(pa.float64(), safe=False)
 
 
 def _checked(row: dict[str, Any]) -> dict[str, Any]:

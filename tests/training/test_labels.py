@@ -1,5 +1,6 @@
 """Label rows in: what is read, what a loss can learn from, what is refused."""
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,14 @@ def test_what_a_loss_cannot_learn_from_is_counted(tmp_path: Path) -> None:
     labels = read_labels(str(write_labels(tmp_path / "none", rows)))
     with pytest.raises(InputError, match=r"nothing of .* can be learned from"):
         trainable(labels, of_teacher)
+
+
+def test_numbers_of_any_kind_are_read_and_others_refused(tmp_path: Path) -> None:
+    plain = read_labels(str(write_labels(tmp_path / "plain", label_rows(5))))
+    decimals = [{**row, "teacher_score": Decimal(row["teacher_score"])} for row in label_rows(5)]
+    same = read_labels(str(write_labels(tmp_path / "decimals", decimals)))
+    for one, other in zip(plain.splits["train"], same.splits["train"], strict=True):
+        assert one.teacher.tolist() == other.teacher.tolist()
+    texts = [{**row, "teacher_score": str(row["teacher_score"])} for row in label_rows(5)]
+    with pytest.raises(InputError, match=r"'teacher_score' holds .*string, no numbers"):
+        read_labels(str(write_labels(tmp_path / "texts", texts)))
