@@ -165,7 +165,7 @@ def test_only_ends_of_lines_end_lines(tmp_path, mark):
         ("d1\n".encode("utf-16") + b"\x00", "is damaged after line"),
         (b"PK\x03\x04d1\n", "is damaged after line 0: it is a zip archive"),
         (b"\xfd7zXZ\x00d1\n", "is damaged after line 0: it is packed with xz"),
-        (b"PAR1d1\n", "is damaged after line 0: it is Parquet"),
+        (b"PAR1\x15\x04\n", "is damaged after line 0: it is Parquet"),
         ("d1\nd2\n".encode("utf-16-le"), "line 1 holds NUL bytes, as UTF-16 without"),
         (b"d1\nd\xff\n", "line 2 is not UTF-8 text"),
         (b"d1\nd\xe9j\xe0\n", "line 2 is not UTF-8 text"),
