@@ -1,6 +1,5 @@
 """Relevance judgements: Parquet, jsonl, tsv or TREC qrels in; query -> document -> grade out."""
 
-import math
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
@@ -232,9 +231,9 @@ def _whole(grade: object) -> int | None:
         grade = Decimal(grade.strip()) if _NUMBER.fullmatch(grade.strip()) else None
     if isinstance(grade, bool) or not isinstance(grade, (int, float, Decimal)):
         return None
-    if not math.isfinite(grade):
-        return None
     number = Decimal(grade)
+    if number.is_nan():
+        return None
     if abs(number) > _LARGEST:
         return _LARGEST + 1  # however many digits it has
     return int(number) if number == int(number) else None

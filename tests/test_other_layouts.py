@@ -187,7 +187,7 @@ def test_a_heading_tells_an_id_with_blanks(tmp_path: Path) -> None:
     assert qrels_of(write(tmp_path / "q.tsv", text)) == {"what is": {"d 1": 1}}
 
 
-@pytest.mark.parametrize("grade", ["0.5", "1.50", "-0.1", "99999999999"])
+@pytest.mark.parametrize("grade", ["0.5", "1.50", "-0.1"])
 @pytest.mark.parametrize("form", ["{q}\t{d}\t{g}", "{q} 0 {d} {g}", '{{"qid": "{q}", ...}}'])
 def test_half_a_grade_is_refused_with_its_line(tmp_path: Path, grade: str, form: str) -> None:
     if "qid" in form:
