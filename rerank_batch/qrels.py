@@ -232,7 +232,7 @@ def _whole(grade: object) -> int | None:
     if isinstance(grade, bool) or not isinstance(grade, (int, float, Decimal)):
         return None
     number = Decimal(grade)
-    if number.is_nan():
+    if not number.is_finite():
         return None
     if abs(number) > _LARGEST:
         return _LARGEST + 1  # however many digits it has

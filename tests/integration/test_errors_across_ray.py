@@ -1,8 +1,10 @@
 """Every error of ours comes out of tasks, actors and their constructors as it was raised."""
 
+import os
 import time
 import traceback
 from functools import partial
+from unittest import mock
 
 import pyarrow as pa
 import pytest
@@ -32,7 +34,9 @@ NUMBERS = pa.schema([("document", pa.int64())])
 
 @pytest.fixture(scope="module")
 def ray_here():
-    with cluster(ComputeConfig(cpus=2, object_store_mb=80)):
+    # Ray sets RAY_AUTH_MODE in the process that starts it, and a later cluster would ask its
+    # drivers for a token.
+    with mock.patch.dict(os.environ), cluster(ComputeConfig(cpus=2, object_store_mb=80)):
         yield
 
 
