@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs.console import Console, EventLog, visible
-from rerank_batch.collection import located
 from rerank_batch.config import Config, Lossy, load_config, load_section
+from rerank_batch.config.paths import expanded, is_text
+from rerank_batch.data.collection import located
 from rerank_batch.errors import EXIT_CODES, ConfigError, RerankBatchError
-from rerank_batch.paths import expanded, is_text
 from rerank_batch.storage import use_endpoint
 
 if TYPE_CHECKING:
-    from jobs.rerank import Start
+    from rerank_batch.workflows.rerank import Start
 
 # Model libraries ask the hub about files they have; a batch job says what it needs by itself.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -161,7 +161,7 @@ def sample(
 ) -> None:
     """Write a real collection that needs no download: documentation of installed packages."""
     with _command(as_json, verbose) as console:
-        from jobs import sample as job
+        from rerank_batch.workflows import sample as job
 
         job.show(job.sample(out, docs, queries, seed, test_share), console)
 
@@ -186,7 +186,7 @@ def build_index(
     """Encode the corpus once and write FAISS shards and the text store; of a corpus that changed
     since, only what changed."""
     with _command(as_json, verbose, log_format) as console:
-        from jobs import build_index as job
+        from rerank_batch.workflows import build_index as job
 
         job.show(job.build_index(_load(config, overrides), console, force, dry_run), console)
 
@@ -209,7 +209,7 @@ def rerank(
 ) -> None:
     """Retrieve and rerank every query of the log, and publish the run as the job's latest."""
     with _command(as_json, verbose, log_format) as console:
-        from jobs import rerank as job
+        from rerank_batch.workflows import rerank as job
 
         loaded = _load(config, overrides, date, resume or run_id)
         if dry_run:
@@ -283,9 +283,9 @@ def evaluate(
     """Compare reranked lists with those of retrieval, or all of evaluation.systems with the first,
     on judged queries; write metrics and an HTML report."""
     with _command(as_json, verbose, log_format) as console:
-        from jobs import evaluate as job
-        from jobs import evaluation_tables
-        from jobs.acceptance import Asked, judge
+        from jobs.tables import evaluation as evaluation_tables
+        from rerank_batch.workflows import evaluate as job
+        from rerank_batch.workflows.acceptance import Asked, judge
 
         if run is not None and (run_id is not None or resume is not None):
             raise ConfigError(
@@ -293,7 +293,7 @@ def evaluate(
                 "give one of them"
             )
         if dry_run:
-            from jobs import rerank as plan
+            from rerank_batch.workflows import rerank as plan
 
             if run is not None:
                 raise ConfigError("--run takes a finished run: there is nothing to try out")
@@ -304,7 +304,7 @@ def evaluate(
         start = _start(run_id, resume, take_over)
         asked = Asked(tuple(fail_under or ()), no_worse_than, margin, markdown)
         if calibrate_gate:
-            from jobs import calibrate
+            from rerank_batch.workflows import calibrate_gate as calibrate
 
             if asked != Asked(margin=margin):
                 raise ConfigError(
@@ -353,7 +353,7 @@ def make_labels(
 ) -> None:
     """Mine a finished run for training rows: hard negatives, splits without leaks, a card."""
     with _command(as_json, verbose) as console:
-        from jobs import make_labels as job
+        from rerank_batch.workflows import make_labels as job
 
         if dry_run:
             job.show_plan(job.dry_run(_load(config, overrides), out, run), console)
@@ -382,7 +382,7 @@ def lookup(
 ) -> None:
     """What readers get for a query: its documents in the latest run, or in a serving export."""
     with _command(as_json, verbose) as console:
-        from jobs import lookup as job
+        from rerank_batch.workflows import lookup as job
 
         job.show(job.lookup(where, query, job_name, run), console)
 
@@ -417,8 +417,8 @@ def finetune(
 ) -> None:
     """Train a cross-encoder on labels and measure what that gained."""
     with _command(as_json, verbose) as console:
-        from jobs import finetune as job
         from rerank_batch.training.config import FinetuneConfig
+        from rerank_batch.workflows import finetune as job
 
         loaded = load_section(FinetuneConfig, config, overrides)
         work = job.Work(resume, max_minutes, workers)
@@ -463,8 +463,8 @@ def export_delta(
 ) -> None:
     """Write a trained model as what it changed of its base: a few megabytes to ship."""
     with _command(as_json, verbose) as console:
-        from jobs import export_delta as job
-        from rerank_batch.deltas import Kept
+        from rerank_batch.models.delta import Kept
+        from rerank_batch.workflows import export_delta as job
 
         kept = Kept(rank) if rank is not None else Kept(bits=4 if bits is Bits.four else 8)
         job.show(job.export_delta(model, out, base, kept, labels), console)
@@ -494,7 +494,7 @@ def benchmark_scoring(
 ) -> None:
     """The scoring engine beside sentence-transformers: same pairs, weights, lengths and threads."""
     with _command(as_json, verbose) as console:
-        from jobs.benchmarks import scoring as job
+        from rerank_batch.benchmarks import scoring as job
 
         lossy: tuple[Lossy, ...] = tuple(each.value for each in allow or LossyFormat)
         job.scoring(size, mix, pairs, rounds, threads, lossy, console)
@@ -514,7 +514,7 @@ def benchmark_ablation(
 ) -> None:
     """What each technique of the scoring engine is worth: all of them, and all but one."""
     with _command(as_json, verbose) as console:
-        from jobs.benchmarks import scoring as job
+        from rerank_batch.benchmarks import scoring as job
 
         job.ablation(size, mix, pairs, rounds, threads, console)
 
@@ -531,7 +531,7 @@ def benchmark_protocol(
 ) -> None:
     """What exactly-once costs: the protocol against Ray Data's write_parquet of the same rows."""
     with _command(as_json, verbose) as console:
-        from jobs.benchmarks import protocol as job
+        from rerank_batch.benchmarks import protocol as job
 
         job.protocol(root, rows, block_rows, candidates, rounds, console)
 
@@ -552,7 +552,7 @@ def benchmark_evaluation(
 ) -> None:
     """What evaluating a large made-up run takes, beside ir-measures in one process."""
     with _command(as_json, verbose) as console:
-        from jobs.benchmarks import evaluation as job
+        from rerank_batch.benchmarks import evaluation as job
 
         job.evaluation(queries, candidates, min(peer_queries, queries), kept, console)
 
@@ -569,7 +569,7 @@ def benchmark_resume(
 ) -> None:
     """What a resume costs: a whole run, then the same run with most of it done."""
     with _command(as_json, verbose) as console:
-        from jobs.benchmarks import runs as job
+        from rerank_batch.benchmarks import overhead as job
 
         _load(config, overrides)
         job.resume(config, overrides or [], done, console)
@@ -589,7 +589,7 @@ def benchmark_nightly(
 ) -> None:
     """What the score cache saves: a whole run, then the same one with most pairs known."""
     with _command(as_json, verbose) as console:
-        from jobs.benchmarks import runs as job
+        from rerank_batch.benchmarks import overhead as job
 
         _load(config, overrides)
         job.nightly(config, overrides or [], new, console)
@@ -606,7 +606,7 @@ def benchmark_overhead(
 ) -> None:
     """What Ray, storage and the run protocol cost: the job beside its stages in a plain loop."""
     with _command(as_json, verbose) as console:
-        from jobs.benchmarks import runs as job
+        from rerank_batch.benchmarks import overhead as job
 
         _load(config, overrides)
         job.overhead(config, overrides or [], console)
@@ -627,7 +627,7 @@ def benchmark_formats(
 ) -> None:
     """What formats that lose digits do to the measures and lists of the judged queries."""
     with _command(as_json, verbose) as console:
-        from jobs.benchmarks import runs as job
+        from rerank_batch.benchmarks import overhead as job
 
         _load(config, overrides)
         lossy: tuple[Lossy, ...] = tuple(each.value for each in allow or LossyFormat)
@@ -653,7 +653,7 @@ def benchmark_retrieval(
 ) -> None:
     """Search over shards beside plain FAISS over one index: queries per second and recall."""
     with _command(as_json, verbose) as console:
-        from jobs.benchmarks import retrieval as job
+        from rerank_batch.benchmarks import retrieval as job
 
         job.retrieval(documents, dimension, queries, k, kind, shards, rounds, threads, console)
 
@@ -672,7 +672,7 @@ def benchmark_encoding(
 ) -> None:
     """Encoding documents beside SentenceTransformer.encode: speed, and how equal vectors are."""
     with _command(as_json, verbose) as console:
-        from jobs.benchmarks import retrieval as job
+        from rerank_batch.benchmarks import retrieval as job
 
         job.encoding(_load(config, overrides), documents, rounds, threads, console)
 
@@ -689,7 +689,7 @@ def benchmark_estimate(
 ) -> None:
     """What the whole run would take: pairs, hours and money, from a sample of the real work."""
     with _command(as_json, verbose) as console:
-        from jobs import estimate as job
+        from rerank_batch.workflows import estimate as job
 
         job.show(job.estimate(_load(config, overrides), queries, console), console)
 
@@ -715,7 +715,7 @@ def benchmark_scaling(
 ) -> None:
     """The same work with one scorer and with more, in turn: how many times faster it is."""
     with _command(as_json, verbose) as console:
-        from jobs.benchmarks import scaling as job
+        from rerank_batch.benchmarks import scaling as job
 
         _load(config, overrides)
         asked = job.Asked(tuple(actors or (1, 2)), cpus, rounds, nodes)
@@ -732,7 +732,7 @@ def benchmark_cache(
 ) -> None:
     """Look-ups in a file of cached scores that is mapped, not loaded: pairs per second, memory."""
     with _command(as_json, verbose) as console:
-        from jobs.benchmarks import cache as job
+        from rerank_batch.benchmarks import score_cache as job
 
         job.cache(pairs, hits, windows, console)
 
@@ -747,7 +747,7 @@ def benchmark_labels(
 ) -> None:
     """Mining of a made-up run, a million label rows by default: rows per second, peak memory."""
     with _command(as_json, verbose) as console:
-        from jobs.benchmarks import labels as job
+        from rerank_batch.benchmarks import label_runs as job
 
         job.labels(documents, queries, candidates, console)
 
@@ -765,7 +765,7 @@ def benchmark_update(
 ) -> None:
     """An update of the index after a part of the corpus changed, beside a full build."""
     with _command(as_json, verbose) as console:
-        from jobs.benchmarks import update as job
+        from rerank_batch.benchmarks import update as job
 
         job.update(_load(config, overrides), documents, share, console)
 
@@ -807,7 +807,7 @@ def benchmark_folds(
 ) -> None:
     """What training on your own judgements gains, on queries that the model has not seen."""
     with _command(as_json, verbose) as console:
-        from jobs.benchmarks import folds as job
+        from rerank_batch.benchmarks import folds as job
         from rerank_batch.training.config import FinetuneConfig
 
         tuned = load_section(FinetuneConfig, tuning)
@@ -844,7 +844,7 @@ def benchmark_rehearsal(
 ) -> None:
     """Nights of a million documents made of your own, and what larger ones would cost."""
     with _command(as_json, verbose) as console:
-        from jobs.benchmarks import rehearsal as job
+        from rerank_batch.benchmarks import rehearsal as job
         from rerank_batch.benchmarks.projection import Models, Nodes
 
         if (documents_per_second is None) != (pairs_per_second is None):
@@ -867,7 +867,7 @@ def benchmark_done(
 ) -> None:
     """The done-bitmap of a large run: its memory, and the time to find what is left to do."""
     with _command(as_json, verbose) as console:
-        from jobs.benchmarks import protocol as job
+        from rerank_batch.benchmarks import protocol as job
 
         job.done(rows, block_rows, share, console)
 
@@ -876,7 +876,7 @@ def benchmark_done(
 def runs_list(root: RootUri, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """Every run under a root, oldest first."""
     with _command(as_json, verbose) as console:
-        from jobs import runs as job
+        from rerank_batch.workflows import runs as job
 
         job.show_list(root, console)
 
@@ -890,7 +890,7 @@ def runs_show(
 ) -> None:
     """What a run is made of and what came out."""
     with _command(as_json, verbose) as console:
-        from jobs import runs as job
+        from rerank_batch.workflows import runs as job
 
         job.show_run(root, run_id, console)
 
@@ -913,7 +913,7 @@ def runs_export(
     for serving, a row for each query key: sorted Parquet for `lookup`, lines for DynamoDB or Redis.
     """
     with _command(as_json, verbose) as console:
-        from jobs import runs as job
+        from rerank_batch.workflows import runs as job
 
         job.export(root, run_id, format.value, system, out, console)
 
@@ -924,7 +924,7 @@ def runs_verify(
 ) -> None:
     """Read a finished run again: every sha256, every count, every planned query exactly once."""
     with _command(as_json, verbose) as console:
-        from jobs import runs as job
+        from rerank_batch.workflows import runs as job
 
         job.verify(root, run_id, console)
 
@@ -941,7 +941,7 @@ def runs_publish(
 ) -> None:
     """Make a complete run the latest of its job, unless a newer one is."""
     with _command(as_json, verbose) as console:
-        from jobs import runs as job
+        from rerank_batch.workflows import runs as job
 
         job.publish(root, run_id, force, console)
 
@@ -952,7 +952,7 @@ def runs_abort(
 ) -> None:
     """Give an unfinished run up for good; its driver, if it still works, stops."""
     with _command(as_json, verbose) as console:
-        from jobs import runs as job
+        from rerank_batch.workflows import runs as job
 
         job.abort(root, run_id, console)
 
@@ -971,7 +971,7 @@ def runs_gc(
 ) -> None:
     """Show, or remove, what no reader will ask for; never touches the latest run of a job."""
     with _command(as_json, verbose) as console:
-        from jobs import runs as job
+        from rerank_batch.workflows import runs as job
 
         job.collect_garbage(root, job_name, keep, delete, console)
 
@@ -1005,7 +1005,7 @@ def _load(
     config = load_config(path, overrides, _day(date))
     use_endpoint(config.storage.endpoint)
     if date is None and run is not None and config.queries is not None and config.queries.date:
-        from jobs.inputs import day_of
+        from rerank_batch.workflows.inputs import day_of
 
         config = load_config(path, overrides, day_of(config, run))
     return located(config)
@@ -1021,7 +1021,7 @@ def _day(date: str | None) -> datetime.date | None:
 def _start(
     run_id: str | None, resume: str | None, take_over: bool, or_resume: bool = False
 ) -> "Start":
-    from jobs.rerank import Start
+    from rerank_batch.workflows.rerank import Start
 
     if run_id is not None and resume is not None:
         raise ConfigError("--run-id names a new run, --resume one that died: give one of them")

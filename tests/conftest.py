@@ -15,10 +15,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from rerank_batch.run import Run
+from rerank_batch.runs import Run
 from rerank_batch.storage import Root, inputs, open_root, s3
 from tests.chaos.s3_server import S3Server
-from tests.helpers import write_all
+from tests.support.helpers import write_all
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -213,7 +213,7 @@ def nights(built_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             },
         }
 
-    from jobs import rerank as job
+    from rerank_batch.workflows import rerank as job
 
     monkeypatch.setattr(job, "_execute", execute)
 

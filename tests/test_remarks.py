@@ -7,7 +7,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from jobs.input_facts import (
+from rerank_batch import schema
+from rerank_batch.config import CorpusConfig
+from rerank_batch.data.corpus import TextStore, corpus_remarks, read_corpus, write_texts
+from rerank_batch.data.outcomes import OUTCOMES, Outcomes
+from rerank_batch.data.query_log import LeftOut, Plan
+from rerank_batch.evaluation.ground_truth import Labels
+from rerank_batch.remarks import IDS_MATCH_NOTHING, Remark, unmatched
+from rerank_batch.workflows.input_facts import (
     as_objects,
     of_documents,
     of_labels,
@@ -15,14 +22,7 @@ from jobs.input_facts import (
     remark_lines,
     together,
 )
-from jobs.labels import Labels
-from rerank_batch import schema
-from rerank_batch.config import CorpusConfig
-from rerank_batch.corpus import TextStore, corpus_remarks, read_corpus, write_texts
-from rerank_batch.outcomes import OUTCOMES, Outcomes
-from rerank_batch.queries import LeftOut, Plan
-from rerank_batch.remarks import IDS_MATCH_NOTHING, Remark, unmatched
-from tests.helpers import write_parquet
+from tests.support.helpers import write_parquet
 
 
 def found(ids: Sequence[str], known: set[str]) -> Remark | None:
@@ -80,7 +80,7 @@ def test_documents_are_looked_up_in_the_index(texts: TextStore) -> None:
 def test_of_very_many_documents_some_are_looked_up(
     texts: TextStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.input_facts._LOOKED_UP", 10)
+    monkeypatch.setattr("rerank_batch.workflows.input_facts._LOOKED_UP", 10)
     (remark,) = of_documents("qrels", "judged documents", [f"x{n}" for n in range(1000)], texts)
     assert "10 of 10 judged documents" in remark.text
 

@@ -9,8 +9,8 @@ from rerank_batch.answers.check import (
     check_answers,
     outcome_table,
 )
-from rerank_batch.answers.references import References, read_references
-from rerank_batch.asking.grades import HIGHEST
+from rerank_batch.data.references import References, read_references
+from rerank_batch.llm.grades import HIGHEST
 
 __all__ = [
     "ANSWER_GRADE",

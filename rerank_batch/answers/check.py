@@ -20,12 +20,12 @@ from rerank_batch.answers.prompts import (
     load,
     version,
 )
-from rerank_batch.asking.asker import Asked, Asker, Asking, Endpoint, Model, told_at_the_cap
-from rerank_batch.asking.grades import read_grade
-from rerank_batch.asking.journal import Journal
 from rerank_batch.config import AnswerCheckConfig, PriceConfig
-from rerank_batch.outcomes import OUTCOMES
-from rerank_batch.rerankers.llm_answers import NotInForm
+from rerank_batch.data.outcomes import OUTCOMES
+from rerank_batch.llm.asker import Asked, Asker, Asking, Endpoint, Model, told_at_the_cap
+from rerank_batch.llm.grades import read_grade
+from rerank_batch.llm.journal import Journal
+from rerank_batch.llm.replies import NotInForm
 from rerank_batch.services.address import address_of
 from rerank_batch.services.pace import Pace
 from rerank_batch.services.spending import Budget, Usage

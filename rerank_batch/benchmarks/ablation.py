@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sentence_transformers import CrossEncoder
 from torch import Tensor, nn
 
-from rerank_batch.benchmarks.scoring import System, Workload, plain_predict, timed_system
+from rerank_batch.benchmarks.scoring_speed import System, Workload, plain_predict, timed_system
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.rerankers.cross_encoder import CrossEncoderScorer
 from rerank_batch.scoring.device import pick_device
@@ -18,7 +18,7 @@ from rerank_batch.scoring.library import Library
 from rerank_batch.scoring.modes import Mode
 from rerank_batch.scoring.network import Rows, pair_network
 from rerank_batch.scoring.packing import TokenBudget
-from rerank_batch.scoring.runtime import Unavailable, open_runtime
+from rerank_batch.scoring.runtimes.base import Unavailable, open_runtime
 
 ALL = "all techniques"
 

@@ -1,109 +1,83 @@
-"""Our search over shards beside plain FAISS over one index, and what approximate kinds find.
+"""The first stage: encoding documents, and searching shards."""
 
-Vectors are seeded: unit vectors around 256 centres, since approximate kinds live on clusters and
-evenly spread vectors have none.
-"""
-
-import statistics
-import time
-from dataclasses import asdict, dataclass
-from functools import partial
-from itertools import pairwise
+import tempfile
 from pathlib import Path
-from typing import Any
 
-import faiss as _typed_faiss
 import numpy as np
-from numpy.typing import NDArray
+from rich.table import Table
 
-from rerank_batch.retrieval.shards import (
-    SearchOptions,
-    Shard,
-    build_shard,
-    open_shard,
-    search_all,
-    set_threads,
-)
-
-faiss: Any = _typed_faiss  # its stubs lag behind its library
-
-_CENTRES = 256
-_SPREAD = 0.6
+from jobs.console import Console
+from rerank_batch.config import Config
+from rerank_batch.data.corpus import read_corpus
+from rerank_batch.models.location import model_folder, parse_model
+from rerank_batch.workflows.inputs import ENCODER_FAMILIES
 
 
-@dataclass(frozen=True)
-class Searched:
-    """Queries per second of one system over all rounds; ``recall`` of the exact best k."""
-
-    system: str
-    median: float
-    low: float
-    high: float
-    recall: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
-
-def make_vectors(count: int, dimension: int, seed: int) -> NDArray[np.float32]:
-    """Unit vectors float32 [count, dimension]; the centres are the same for every seed."""
-    centres = np.random.default_rng(0).normal(size=(_CENTRES, dimension)).astype(np.float32)
-    rng = np.random.default_rng(seed + 1)
-    noise = rng.normal(size=(count, dimension)).astype(np.float32)
-    vectors = centres[rng.integers(0, _CENTRES, count)] + _SPREAD * noise
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors
-
-
-def measure(
-    folder: Path,
-    documents: NDArray[np.float32],
-    queries: NDArray[np.float32],
-    kinds: list[str],
-    shards: int,
+def retrieval(
+    documents: int,
+    dimension: int,
+    queries: int,
     k: int,
+    kinds: list[str] | None,
+    shards: int,
     rounds: int,
     threads: int,
-) -> list[Searched]:
-    """Every system in turn, ``rounds`` times after one that is not counted; plain FAISS first."""
-    set_threads(threads)
-    plain = faiss.IndexFlatIP(documents.shape[1])
-    plain.add(documents)
-    bounds = np.linspace(0, len(documents), shards + 1).astype(int)
-    systems: dict[str, Any] = {"plain FAISS, one Flat index": lambda: plain.search(queries, k)[1]}
-    for kind in kinds:
-        opened, slow = [], []
-        for start, stop in pairwise(bounds.tolist()):
-            file = folder / f"{kind}-{start}.faiss"
-            build_shard(documents[start:stop], kind, file)
-            opened.append(open_shard(file, start))
-            slow.append(open_shard(file, start, SearchOptions(by_lists=False)))
-        name = f"ours, {kind} in {shards} shards"
-        if kind.startswith("IVF"):
-            systems[f"{name}, query by query"] = partial(_documents, slow, queries, k)
-        systems[name] = partial(_documents, opened, queries, k)
-    rates: dict[str, list[float]] = {name: [] for name in systems}
-    found: dict[str, NDArray[np.int64]] = {}
-    for number in range(rounds + 1):
-        for name, search in systems.items():
-            began = time.perf_counter()
-            found[name] = search()
-            if number:
-                rates[name].append(len(queries) / (time.perf_counter() - began))
-    exact = next(iter(found.values()))
-    return [
-        Searched(
-            name, statistics.median(values), min(values), max(values), _recall(found[name], exact)
+    console: Console,
+) -> None:
+    """Search made-up vectors, by plain FAISS and by ours with every kind."""
+    from rerank_batch.benchmarks import index_kinds as peers
+
+    stored = peers.make_vectors(documents, dimension, seed=0)
+    asked = peers.make_vectors(queries, dimension, seed=1)
+    console.note(
+        f"{documents:,} vectors of {dimension} made; building {shards} shards of each kind"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        found = peers.measure(
+            Path(folder), stored, asked, kinds or ["Flat"], shards, k, rounds, threads
         )
-        for name, values in rates.items()
-    ]
+    table = Table(
+        title=f"{documents:,} vectors of {dimension}, {queries:,} queries a call, best {k}, "
+        f"{threads} threads",
+        title_justify="left",
+    )
+    table.add_column("system")
+    for column in ("queries/s", "range", "to FAISS", f"recall@{k}"):
+        table.add_column(column, justify="right")
+    for each in found:
+        table.add_row(
+            each.system,
+            f"{each.median:,.0f}",
+            f"{each.low:,.0f}-{each.high:,.0f}",
+            f"{each.median / found[0].median:.2f}",
+            f"{each.recall:.4f}",
+        )
+    console.result({"documents": documents, "k": k, "systems": [e.to_dict() for e in found]}, table)
 
 
-def _documents(shards: list[Shard], queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    return search_all(shards, queries, k).documents
+def encoding(config: Config, documents: int, rounds: int, threads: int, console: Console) -> None:
+    """Encode documents of the configured corpus, by sentence-transformers and in every mode."""
+    from rerank_batch.benchmarks import encoding as peers
 
-
-def _recall(found: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
-    pairs = zip(found.tolist(), exact.tolist(), strict=True)
-    return statistics.mean(len({*one} & {*other}) / len(other) for one, other in pairs)
+    encoder = parse_model(config.index.encoder, ENCODER_FAMILIES, "index.encoder")
+    corpus = read_corpus(config.corpus).documents
+    some = np.linspace(0, corpus.num_rows - 1, min(documents, corpus.num_rows)).astype(np.int64)
+    rows = corpus.take(some).to_pylist()
+    texts = [" ".join(part for part in (row["title"], row["text"]) if part) for row in rows]
+    folder = model_folder(encoder.location)
+    found = peers.measure(folder, config.index.max_length, texts, rounds, threads, console.note)
+    table = Table(
+        title=f"{len(texts):,} documents by {encoder}, {threads} threads", title_justify="left"
+    )
+    table.add_column("system")
+    for column in ("documents/s", "to the first", "range", "lowest cosine"):
+        table.add_column(column, justify="right")
+    for each in found:
+        table.add_row(
+            each.system,
+            f"{each.median:.1f}",
+            f"{each.ratio:.2f}",
+            f"{each.ratio_low:.2f}-{each.ratio_high:.2f}",
+            f"{each.lowest_cosine:.7f}",
+        )
+    console.result({"documents": len(texts), "systems": [e.to_dict() for e in found]}, table)

@@ -1,332 +1,197 @@
-"""The engine beside `CrossEncoder.predict` on the same pairs, weights, lengths and threads.
+"""The scoring engine beside sentence-transformers, in every mode."""
 
-Speed does not depend on what the weights are, so models of true sizes are made here from a seed, as
-is a tokenizer of 30,000 words, and texts of known lengths. Every system tokenises on its own time.
-"""
-
-import statistics
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+import tempfile
+from collections.abc import Callable, Collection
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
-import torch
-from numpy.typing import NDArray
-from sentence_transformers import CrossEncoder
+import pyarrow.compute as pc
+from rich.table import Table
 
-from rerank_batch.config import Format
-from rerank_batch.models import forward_flops
-from rerank_batch.rerankers.base import ScorerOptions
-from rerank_batch.rerankers.cross_encoder import CrossEncoderScorer
-from rerank_batch.scoring.device import pick_device
-from rerank_batch.scoring.modes import Mode
-from rerank_batch.scoring.openvino_runtime import compiled_product
-from rerank_batch.scoring.runtime import Unavailable
+from jobs.console import Console
+from rerank_batch.config import ComputeConfig, Lossy
+from rerank_batch.errors import ConfigError, ModelError
+from rerank_batch.ray_backend.execution import cluster, map_naively
+from rerank_batch.scoring.modes import modes_for
 
-SIZES: dict[str, tuple[int, int]] = {
-    "minilm-l6": (6, 384),
-    "base": (12, 768),
-    "large": (24, 1024),
-}
-"""Layers and width of models in use; heads of 64 (32 for the smallest), feed-forward 4x."""
+if TYPE_CHECKING:
+    from rerank_batch.benchmarks.scoring_speed import Comparison, Workload
 
-MIXES = ("short", "passages", "long-tail")
-"""Lengths of pairs: 16 to 48 tokens evenly; about 90, as in MS MARCO; log-normal up to 512."""
-
-PEAKS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-_VOCABULARY = 30_000
-_GEMM = 1536
+_DEPTH = 20
+_BATCH = 32
 
 
-@dataclass(frozen=True)
-class Workload:
-    """Queries with their documents, and the tokens of each pair, special ones included."""
+def scoring(
+    sizes: list[str] | None,
+    mixes: list[str] | None,
+    pairs: int,
+    rounds: int,
+    threads: int,
+    allow: tuple[Lossy, ...],
+    console: Console,
+) -> None:
+    """Our scorer in each mode, `predict`, `predict` tuned, and `predict` in a naive Ray job."""
+    from rerank_batch.benchmarks import scoring_speed as peers
 
-    queries: list[str]
-    documents: list[list[str]]
-    lengths: NDArray[np.int64]
-
-    @property
-    def pairs(self) -> list[tuple[str, str]]:
-        """One by one, as `predict` takes them."""
-        return [(q, d) for q, ds in zip(self.queries, self.documents, strict=True) for d in ds]
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Pairs per second of one system over all rounds, and how far its scores are from B0's.
-
-    ``ratio`` is its rate over B0's of the same round.
-    """
-
-    system: str
-    median: float
-    low: float
-    high: float
-    ratio: float
-    ratio_low: float
-    ratio_high: float
-    largest_difference: float
+    sizes = _among(sizes or ["minilm-l6", "base"], peers.SIZES, "--size")
+    mixes = _among(mixes or list(peers.MIXES), peers.MIXES, "--mix")
+    results = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        cluster(ComputeConfig(cpus=threads), console.verbose, console.note),
+    ):
+        for size in sizes:
+            model = peers.write_model(Path(folder) / size, size)
+            for mix in mixes:
+                work = peers.workload(mix, max(1, pairs // _DEPTH), _DEPTH)
+                note = partial(_note, console, f"{size}, {mix}")
+                results.append(_compare(model, size, mix, work, rounds, threads, allow, note))
+    tables = [_scoring_table(result) for result in results]
+    console.result({"comparisons": [result.to_dict() for result in results]}, *tables)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """What was found for one model and one mix; rates in pairs per second, peaks in GFLOP/s.
+def ablation(size: str, mix: str, pairs: int, rounds: int, threads: int, console: Console) -> None:
+    """The engine in float32, and without each of its techniques, alone."""
+    from rerank_batch.benchmarks import ablation as without
+    from rerank_batch.benchmarks import scoring_speed as peers
+    from rerank_batch.scoring.device import pick_device
 
-    ``peak_share`` is, for each system of ours in fp32 or bf16, the operations of a whole forward
-    pass over the peak of its number format: the last layer that is not computed counts as if it
-    were.
-    """
-
-    size: str
-    mix: str
-    pairs: int
-    mean_tokens: float
-    rounds: int
-    threads: int
-    padding: float
-    gemm_peaks: dict[str, float]
-    peak_share: dict[str, float]
-    timings: list[Timing]
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
-
-System = Callable[[], tuple[NDArray[np.float32], float]]
-"""Scores all pairs once; the scores and the seconds that took."""
-
-
-def write_model(folder: Path, size: str, seed: int = 0) -> Path:
-    """A BERT cross-encoder of that size with random weights and a tokenizer of whole words."""
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
-
-    layers, width = SIZES[size]
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(_word, range(_VOCABULARY))]
-    config = BertConfig(
-        vocab_size=len(words),
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=12 if width < 1024 else 16,
-        intermediate_size=4 * width,
-        num_labels=1,
+    _among([size], peers.SIZES, "--size")
+    _among([mix], peers.MIXES, "--mix")
+    mode = modes_for("fp32", (), "auto", pick_device())[0]
+    with tempfile.TemporaryDirectory() as folder:
+        model = peers.write_model(Path(folder) / size, size)
+        work = peers.workload(mix, max(1, pairs // _DEPTH), _DEPTH)
+        note = partial(_note, console, f"{size}, {mix}")
+        systems = without.systems(model, work, mode, threads)
+        timings, _ = peers.measure(systems, rounds, threads, note)
+    table = Table(
+        title=f"{size}, {mix}, {mode}: {len(work.lengths):,} pairs of {work.lengths.mean():.0f} "
+        f"tokens, {threads} threads, {rounds} rounds",
+        title_justify="left",
     )
-    torch.manual_seed(seed)
-    BertForSequenceClassification(config).save_pretrained(folder)
-    vocabulary = {word: number for number, word in enumerate(words)}
-    BertTokenizerFast(vocab=vocabulary, model_max_length=512).save_pretrained(folder)
-    return folder
-
-
-def workload(mix: str, queries: int, depth: int, seed: int = 0) -> Workload:
-    """Texts of seeded words whose pairs have the lengths of the mix."""
-    rng = np.random.default_rng(seed)
-    query_words = rng.integers(3, 10, queries)
-    count = queries * depth
-    if mix == "short":
-        lengths = rng.integers(16, 49, count)
-    elif mix == "passages":
-        lengths = rng.normal(90, 25, count).clip(24, 200).astype(np.int64)
-    else:
-        lengths = rng.lognormal(4.9, 0.7, count).clip(24, 512).astype(np.int64)
-    lengths = lengths.reshape(queries, depth)
-    document_words = np.maximum(lengths - query_words[:, None] - 3, 1)
-
-    def text(words: int) -> str:
-        return " ".join(map(_word, rng.integers(0, _VOCABULARY, words)))
-
-    return Workload(
-        [text(n) for n in query_words],
-        [[text(n) for n in row] for row in document_words],
-        (document_words + query_words[:, None] + 3).ravel(),
-    )
-
-
-def predict(folder: Path, work: Workload, batch_size: int, dtype: torch.dtype) -> System:
-    """`CrossEncoder.predict` with raw logits."""
-    model = CrossEncoder(str(folder), device=pick_device(), model_kwargs={"dtype": dtype})
-    pairs = work.pairs
-
-    def scores() -> NDArray[np.float32]:
-        found = model.predict(
-            pairs,
-            batch_size=batch_size,
-            activation_fn=torch.nn.Identity(),
-            show_progress_bar=False,
+    table.add_column("without")
+    for column in ("pairs/s", "to all", "range", "largest difference"):
+        table.add_column(column, justify="right")
+    for timing in timings:
+        table.add_row(
+            "nothing" if timing.system == without.ALL else timing.system,
+            f"{timing.median:.1f}",
+            f"{timing.ratio:.2f}",
+            f"{timing.ratio_low:.2f}-{timing.ratio_high:.2f}",
+            f"{timing.largest_difference:.1e}",
         )
-        return np.asarray(found, np.float32)
-
-    return timed_system(scores)
-
-
-def plain_predict(folder: Path, work: Workload, threads: int) -> System:
-    """`predict` as it is called by default, in float32."""
-    torch.set_num_threads(threads)
-    return predict(folder, work, 32, torch.float32)
-
-
-def tuned_predict(folder: Path, work: Workload) -> tuple[str, System]:
-    """The best of some batch sizes and number formats on a tenth of the pairs, and what it is."""
-    tenth = max(1, len(work.queries) // 10)
-    some = Workload(work.queries[:tenth], work.documents[:tenth], work.lengths[:tenth])
-    best = (float("inf"), 0, torch.float32)
-    for dtype in (torch.float32, torch.bfloat16):
-        for size in (8, 32, 128):
-            run = predict(folder, some, size, dtype)
-            run()
-            best = min(best, (run()[1], size, dtype), key=lambda tried: tried[0])
-    _, size, dtype = best
-    name = str(dtype).removeprefix("torch.")
-    return f"B1 predict({size}, {name})", predict(folder, work, size, dtype)
+    summary = {
+        "size": size,
+        "mix": mix,
+        "mode": str(mode),
+        "pairs": len(work.lengths),
+        "rounds": rounds,
+        "threads": threads,
+        "systems": [asdict(timing) for timing in timings],
+    }
+    console.result(summary, table)
 
 
-class PredictActor:
-    """What one writes first: an actor that calls `predict` on each batch that Ray hands it."""
+def _compare(
+    model: Path,
+    size: str,
+    mix: str,
+    work: "Workload",
+    rounds: int,
+    threads: int,
+    allow: tuple[Lossy, ...],
+    note: Callable[[str], None],
+) -> "Comparison":
+    from rerank_batch.benchmarks import scoring_speed as peers
+    from rerank_batch.scoring.device import pick_device
 
-    def __init__(self, folder: Path, threads: int) -> None:
-        torch.set_num_threads(threads)
-        self._model = CrossEncoder(
-            str(folder), device=pick_device(), model_kwargs={"dtype": torch.float32}
-        )
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """``query`` and ``document`` in; ``score`` added, and when the batch began and ended."""
-        began = time.time()
-        pairs = list(zip(batch["query"].to_pylist(), batch["document"].to_pylist(), strict=True))
-        scores = self._model.predict(
-            pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False
-        )
-        return pa.table(
-            {
-                "number": batch["number"],
-                "score": np.asarray(scores, np.float32),
-                "began": [began] * len(pairs),
-                "ended": [time.time()] * len(pairs),
-            }
-        )
-
-
-def engine(
-    folder: Path, work: Workload, mode: Mode, threads: int
-) -> tuple[CrossEncoderScorer, System]:
-    """Our scorer in one mode, and it as a system.
-
-    Raises:
-        Unavailable: there is no such mode here.
-    """
-    scorer = CrossEncoderScorer(folder, ScorerOptions(mode=mode, threads=threads))
-    return scorer, timed_system(
-        lambda: np.concatenate(scorer.score(work.queries, work.documents).values)
+    note(f"{len(work.lengths):,} pairs of {work.lengths.mean():.0f} tokens")
+    systems = {"B0 predict(32, float32)": peers.plain_predict(model, work, threads)}
+    name, system = peers.tuned_predict(model, work)
+    systems[name] = system
+    scorers = {}
+    for mode in modes_for("auto", allow, "auto", pick_device()):
+        try:
+            scorer, system = peers.engine(model, work, mode, threads)
+        except ModelError as error:
+            note(f"{mode}: {error}")
+            continue
+        systems[str(mode)], scorers[str(mode)] = system, scorer
+    # Last: Ray's processes are still leaving when the next system begins.
+    systems["B2 predict in Ray"] = partial(_predict_in_ray, model, work, threads)
+    timings, peaks = peers.measure(systems, rounds, threads, note)
+    return peers.Comparison(
+        size=size,
+        mix=mix,
+        pairs=len(work.lengths),
+        mean_tokens=float(work.lengths.mean()),
+        rounds=rounds,
+        threads=threads,
+        padding=max(scorer.runtime.budget.padding() for scorer in scorers.values()),
+        gemm_peaks=peaks,
+        peak_share={
+            t.system: peers.peak_share(
+                size,
+                work.lengths,
+                t.median,
+                peaks[scorers[t.system].mode.format],
+            )
+            for t in timings
+            if t.system in scorers and scorers[t.system].mode.format in peaks
+        },
+        timings=timings,
     )
 
 
-def measure(
-    systems: Mapping[str, System], rounds: int, threads: int, note: Callable[[str], None]
-) -> tuple[list[Timing], dict[str, float]]:
-    """Each system in turn, ``rounds`` times, after a first round that is not counted.
+def _predict_in_ray(model: Path, work: "Workload", threads: int) -> tuple[Any, float]:
+    """From the first batch's beginning to the last one's end: Ray's start is not counted."""
+    from rerank_batch.benchmarks.scoring_speed import PredictActor
 
-    The first system is what the others are compared with. Also gives the peaks of fp32 and bf16,
-    GFLOP/s.
-    """
-    rates: dict[str, list[float]] = {name: [] for name in systems}
-    scores: dict[str, NDArray[np.float32]] = {}
-    peaks: dict[str, list[float]] = {name: [] for name in PEAKS}
-    for number in range(rounds + 1):
-        for name in PEAKS:
-            peaks[name].append(gemm_peak(name, threads))
-        for name, run in systems.items():
-            scores[name], seconds = run()
-            if number:
-                rates[name].append(len(scores[name]) / seconds)
-        note(f"round {number} of {rounds}")
-    found = {name: statistics.median(values) for name, values in peaks.items()}
-    return list(_timings(rates, scores)), found
-
-
-def peak_share(size: str, lengths: NDArray[np.int64], rate: float, peak: float) -> float:
-    """The share of the peak (GFLOP/s) that so many pairs per second of those lengths take."""
-    layers, width = SIZES[size]
-    model = {"num_hidden_layers": layers, "hidden_size": width}
-    flops = float(np.mean([forward_flops(model, int(length)) for length in lengths]))
-    return rate * flops / 1e9 / peak
-
-
-def _timings(
-    rates: dict[str, list[float]], scores: dict[str, NDArray[np.float32]]
-) -> Iterator[Timing]:
-    first = next(iter(rates))
-    for name, values in rates.items():
-        ratios = [ours / base for ours, base in zip(values, rates[first], strict=True)]
-        yield Timing(
-            system=name,
-            median=statistics.median(values),
-            low=min(values),
-            high=max(values),
-            ratio=statistics.median(ratios),
-            ratio_low=min(ratios),
-            ratio_high=max(ratios),
-            largest_difference=float(np.abs(scores[name] - scores[first]).max()),
-        )
-
-
-def gemm_peak(number_format: str, threads: int, seconds: float = 0.5) -> float:
-    """GFLOP/s of square products in fp32 or bf16, the best of many; on CPUs also by whichever of
-    torch and OpenVINO is faster there: neither is on every CPU."""
-    if pick_device() == "cuda":
-        return _torch_peak(number_format, "cuda", 8 * _GEMM, seconds)
-    found = _torch_peak(number_format, "cpu", _GEMM, seconds)
-    try:
-        return max(found, _openvino_peak(number_format, threads, seconds))
-    except Unavailable:
-        return found
-
-
-def _torch_peak(number_format: str, device: str, width: int, seconds: float) -> float:
-    one, other = (
-        torch.randn(width, width, device=device).to(PEAKS[number_format]) for _ in range(2)
+    queries, documents = zip(*work.pairs, strict=True)
+    table = pa.table(
+        {"number": range(len(queries)), "query": list(queries), "document": list(documents)}
     )
-
-    def product() -> None:
-        torch.mm(one, other)
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    return _best_rate(product, width, seconds)
+    arguments = {"folder": model, "threads": threads}
+    scored = map_naively(table, PredictActor, arguments, _BATCH, threads).sort_by("number")
+    seconds = pc.max(scored["ended"]).as_py() - pc.min(scored["began"]).as_py()
+    return scored["score"].to_numpy(), seconds
 
 
-def _openvino_peak(number_format: str, threads: int, seconds: float) -> float:
-    """As in a linear layer: the second factor is known when the graph is compiled."""
-    weights = np.random.default_rng(0).standard_normal((_GEMM, _GEMM), np.float32)
-    run = compiled_product(weights, cast("Format", number_format), threads)
-    return _best_rate(lambda: run(weights), _GEMM, seconds)
+def _scoring_table(result: "Comparison") -> Table:
+    table = Table(
+        title=f"{result.size}, {result.mix}: {result.pairs:,} pairs of {result.mean_tokens:.0f} "
+        f"tokens, {result.threads} threads, {result.padding:.1%} padding, "
+        + ", ".join(f"{name} peak {peak:,.0f}" for name, peak in result.gemm_peaks.items())
+        + " GFLOP/s",
+        title_justify="left",
+    )
+    table.add_column("system")
+    for column in ("pairs/s", "range", "to B0", "range", "of the peak", "largest difference"):
+        table.add_column(column, justify="right")
+    for timing in result.timings:
+        share = result.peak_share.get(timing.system)
+        table.add_row(
+            timing.system,
+            f"{timing.median:.1f}",
+            f"{timing.low:.1f}-{timing.high:.1f}",
+            f"{timing.ratio:.2f}",
+            f"{timing.ratio_low:.2f}-{timing.ratio_high:.2f}",
+            "" if share is None else f"{share:.0%}",
+            f"{timing.largest_difference:.1e}",
+        )
+    return table
 
 
-def _best_rate(product: Callable[[], object], width: int, seconds: float) -> float:
-    best, until = 0.0, time.perf_counter() + seconds
-    while time.perf_counter() < until:
-        began = time.perf_counter()
-        product()
-        best = max(best, 2 * width**3 / (time.perf_counter() - began) / 1e9)
-    return best
+def _among(given: list[str], known: Collection[str], option: str) -> list[str]:
+    for each in given:
+        if each not in known:
+            raise ConfigError(f"{option} takes {', '.join(known)}, not {each!r}")
+    return given
 
 
-def timed_system(scores: Callable[[], NDArray[np.float32]]) -> System:
-    """What gives the scores, with the seconds that took."""
-
-    def run() -> tuple[NDArray[np.float32], float]:
-        began = time.perf_counter()
-        found = scores()
-        return found, time.perf_counter() - began
-
-    return run
-
-
-def _word(number: int) -> str:
-    """A word of letters for every number, so that a tokenizer splits texts at blanks alone."""
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    return "w" + "".join(letters[number // 26**power % 26] for power in range(4))
+def _note(console: Console, what: str, text: str) -> None:
+    console.note(f"{what}: {text}")

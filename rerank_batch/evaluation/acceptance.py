@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rerank_batch.errors import ConfigError, InputError
-from rerank_batch.evaluation.calibration import upper_bound
+from rerank_batch.evaluation.gate.threshold import upper_bound
 
 CONFIDENCE = 0.95
 

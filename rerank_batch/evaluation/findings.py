@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from rerank_batch.data.qrels import Judgements
 from rerank_batch.evaluation.comparison import (
     Comparison,
     MeasuredBlock,
@@ -15,11 +16,10 @@ from rerank_batch.evaluation.comparison import (
     measured_block,
     merged,
 )
-from rerank_batch.evaluation.depth import DepthStudy, DepthSums, depth_study, study_block
-from rerank_batch.evaluation.failures import Failures, find_failures, joined
+from rerank_batch.evaluation.depth.study import DepthStudy, DepthSums, depth_study, study_block
+from rerank_batch.evaluation.failures.study import Failures, find_failures, joined
 from rerank_batch.evaluation.judged import External, JudgedQuery, judged_blocks
-from rerank_batch.evaluation.score_distribution import ScoredList, ScoreSamples, ScoreStudy
-from rerank_batch.qrels import Judgements
+from rerank_batch.evaluation.scores.study import ScoredList, ScoreSamples, ScoreStudy
 
 _THINNING = 20
 """Of a large run the scores of one query in so many are kept."""

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rerank_batch import schema
-from rerank_batch.qrels import Grades, Judgements, merge_grades
+from rerank_batch.data.qrels import Grades, Judgements, merge_grades
 from rerank_batch.storage import open_file
 
 RETRIEVAL, RERANKED = schema.SYSTEMS

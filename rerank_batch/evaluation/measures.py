@@ -11,8 +11,8 @@ from typing import Any
 
 import ir_measures
 
+from rerank_batch.data.qrels import Qrels
 from rerank_batch.errors import ConfigError
-from rerank_batch.qrels import Qrels
 
 Ranking = Sequence[str]
 PerQuery = dict[str, dict[str, float]]

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from rerank_batch.run import Run
+from rerank_batch.runs import Run
 from rerank_batch.storage import open_file
 
 _OPEN_FILES = 2

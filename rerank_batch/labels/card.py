@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rerank_batch.evaluation.markdown import escape
+from rerank_batch.evaluation.report.markdown import escape
 from rerank_batch.labels.judge.agreement import in_words
 from rerank_batch.labels.rows import SPLITS
 

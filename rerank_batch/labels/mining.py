@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from rerank_batch import schema
 from rerank_batch.config import LabelPositivesConfig, LabelWindowConfig
+from rerank_batch.index.index import Index
 from rerank_batch.labels.candidates import CandidateReader, Candidates, Source
 from rerank_batch.labels.rows import (
     LABELLED,
@@ -26,7 +27,6 @@ from rerank_batch.labels.rows import (
     SPLITS,
 )
 from rerank_batch.labels.rules import Candidate, Known, Rules, Text
-from rerank_batch.retrieval.index import Index
 
 ORIGIN_JUDGED, ORIGIN_TEACHER, ORIGIN_RANDOM = "judged", "teacher", "random"
 

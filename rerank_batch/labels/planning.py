@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from rerank_batch.config import LabelPositivesConfig, LabelsConfig
+from rerank_batch.data.qrels import Qrels, merge_grades
 from rerank_batch.errors import InputError
 from rerank_batch.labels.candidates import Candidates, Source, candidates_of
 from rerank_batch.labels.rows import PLAN
 from rerank_batch.labels.splits import HeldOut, Query, split_queries
-from rerank_batch.qrels import Qrels, merge_grades
 
 _COLUMNS = ("query_id", "query_ids", "query", "weight")
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rerank_batch import schema
-from rerank_batch.run import Run
+from rerank_batch.runs import Run
 from rerank_batch.storage import open_file
 
 POSITIVE, NEGATIVE = "positive", "negative"

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rerank_batch.rerankers.service import HttpScorer, Limits, count_at
+from rerank_batch.rerankers.http import HttpScorer, Limits, count_at
 from rerank_batch.services.spending import Usage
 
 _DOCUMENTS_A_UNIT = 100

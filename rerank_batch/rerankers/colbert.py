@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sentence_transformers import MultiVectorEncoder
 
-from rerank_batch.models import json_file
+from rerank_batch.models.location import json_file
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.scoring.decoder import TYPES
 from rerank_batch.scoring.device import first_pass, pick_device
 from rerank_batch.scoring.modes import Choice, Mode
 from rerank_batch.scoring.packing import TokenBudget
-from rerank_batch.scoring.runtime import FloatArray, Unavailable
+from rerank_batch.scoring.runtimes.base import FloatArray, Unavailable
 from rerank_batch.scoring.usable import check_finite, check_padding, check_positions
 from rerank_batch.scoring.weights import Exempt, check_modules, weights_of
 

@@ -18,14 +18,14 @@ from rerank_batch.config import Truncation
 from rerank_batch.errors import ModelError
 from rerank_batch.rerankers.base import PairScores, ScorerOptions, split
 from rerank_batch.scoring.activation import check_activation
-from rerank_batch.scoring.choice import choose
 from rerank_batch.scoring.device import first_pass, pick_device
 from rerank_batch.scoring.engine import NotTheSame, PairEngine, check_engine, plain, probe
 from rerank_batch.scoring.library import Library, reads_at_most, set_most
+from rerank_batch.scoring.measure_modes import choose
 from rerank_batch.scoring.modes import Choice, Mode, modes_for
 from rerank_batch.scoring.network import UnknownShape, pair_network
 from rerank_batch.scoring.packing import TokenBudget
-from rerank_batch.scoring.runtime import FloatArray, Unavailable, open_runtime
+from rerank_batch.scoring.runtimes.base import FloatArray, Unavailable, open_runtime
 from rerank_batch.scoring.stored import default_prompt
 from rerank_batch.scoring.tokens import NotSpliceable, PairTokenizer
 from rerank_batch.scoring.usable import (

@@ -13,10 +13,10 @@ from transformers import PreTrainedTokenizerFast
 
 from rerank_batch.errors import ModelError
 from rerank_batch.rerankers.base import PairScores, ScorerOptions, split
-from rerank_batch.scoring.choice import choose
 from rerank_batch.scoring.decoder import Decoder, DecoderEngine
 from rerank_batch.scoring.device import first_pass, pick_device
 from rerank_batch.scoring.loading import loading
+from rerank_batch.scoring.measure_modes import choose
 from rerank_batch.scoring.modes import Choice, Mode, modes_for
 from rerank_batch.scoring.packing import TokenBudget
 from rerank_batch.scoring.prompts import PromptTokenizer

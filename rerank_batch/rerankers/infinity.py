@@ -6,7 +6,7 @@ Scores are raw logits. It counts tokens and bills nothing.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rerank_batch.rerankers.service import Limits, TokenBilledScorer
+from rerank_batch.rerankers.http import Limits, TokenBilledScorer
 
 
 class InfinityScorer(TokenBilledScorer):

@@ -7,7 +7,7 @@ the listwise jina-reranker-v3 a score depends on the other documents of the call
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rerank_batch.rerankers.service import Limits, TokenBilledScorer
+from rerank_batch.rerankers.http import Limits, TokenBilledScorer
 
 
 class JinaScorer(TokenBilledScorer):

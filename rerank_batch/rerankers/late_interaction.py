@@ -24,9 +24,9 @@ from rerank_batch.progress import pairs as progress
 from rerank_batch.rerankers.base import PairScores, ScorerOptions, split
 from rerank_batch.rerankers.colbert import ColbertEncoder, is_colbert
 from rerank_batch.scoring.bi_encoder import load_bi_encoder, text_engine, unit
-from rerank_batch.scoring.choice import choose
 from rerank_batch.scoring.device import first_pass, pick_device
 from rerank_batch.scoring.engine import TextEngine, check_same
+from rerank_batch.scoring.measure_modes import choose
 from rerank_batch.scoring.modes import Choice, Mode, modes_for
 from rerank_batch.scoring.packing import TokenBudget
 from rerank_batch.scoring.stored import task_prompt

@@ -18,9 +18,7 @@ import numpy as np
 
 from rerank_batch.config import LlmMethod
 from rerank_batch.errors import ServiceError
-from rerank_batch.rerankers import prompts
-from rerank_batch.rerankers.base import Answer, ScorerOptions
-from rerank_batch.rerankers.llm_answers import (
+from rerank_batch.llm.replies import (
     NotInForm,
     Reply,
     grade,
@@ -29,7 +27,9 @@ from rerank_batch.rerankers.llm_answers import (
     read_reply,
     yes_over_no,
 )
-from rerank_batch.rerankers.service import tokens_of
+from rerank_batch.rerankers import prompts
+from rerank_batch.rerankers.base import Answer, ScorerOptions
+from rerank_batch.rerankers.http import tokens_of
 from rerank_batch.services.address import address_of
 from rerank_batch.services.client import Client, Declined, Request
 from rerank_batch.services.pace import Pace, part_of

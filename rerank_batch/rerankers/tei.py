@@ -6,7 +6,7 @@ Scores are raw logits. A server has one model, so the name of it is not sent; it
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rerank_batch.rerankers.service import HttpScorer, Limits
+from rerank_batch.rerankers.http import HttpScorer, Limits
 
 
 class TeiScorer(HttpScorer):

@@ -7,7 +7,7 @@ they are as its model's configuration says. It counts tokens and bills nothing.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rerank_batch.rerankers.service import Limits, TokenBilledScorer
+from rerank_batch.rerankers.http import Limits, TokenBilledScorer
 
 
 class VllmScorer(TokenBilledScorer):

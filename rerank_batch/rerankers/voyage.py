@@ -7,7 +7,7 @@ each document, and those of the documents.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rerank_batch.rerankers.service import Limits, TokenBilledScorer
+from rerank_batch.rerankers.http import Limits, TokenBilledScorer
 
 
 class VoyageScorer(TokenBilledScorer):

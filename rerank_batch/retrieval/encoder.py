@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from rerank_batch.retrieval.options import EncoderOptions
 from rerank_batch.scoring.bi_encoder import load_bi_encoder, text_engine, unit
-from rerank_batch.scoring.choice import choose
 from rerank_batch.scoring.device import first_pass, pick_device
 from rerank_batch.scoring.engine import NotTheSame, TextEngine, check_same
+from rerank_batch.scoring.measure_modes import choose
 from rerank_batch.scoring.modes import Choice, Mode, modes_for
 from rerank_batch.scoring.network import Read, UnknownShape
 from rerank_batch.scoring.packing import TokenBudget
-from rerank_batch.scoring.runtime import Unavailable
+from rerank_batch.scoring.runtimes.base import Unavailable
 from rerank_batch.scoring.stored import task_prompt
 from rerank_batch.scoring.tokens import NotSpliceable
 from rerank_batch.scoring.usable import (

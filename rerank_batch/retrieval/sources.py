@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from rerank_batch import ranking, schema
 from rerank_batch.config import Bm25Config, Source
+from rerank_batch.index.index import Index
 from rerank_batch.retrieval.fusion import Found
 from rerank_batch.retrieval.hits import Hits
-from rerank_batch.retrieval.index import Index
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def open_source(use: SourceUse, index: Index, threads: int) -> Searcher:
 
 class _Dense:
     def __init__(self, index: Index, use: SourceUse, threads: int) -> None:
-        from rerank_batch.retrieval import shards
+        from rerank_batch.retrieval import flat as shards
 
         shards.set_threads(threads)
         options = shards.SearchOptions(use.nprobe, use.ef_search)
@@ -81,7 +81,7 @@ class _Dense:
 
 class _Words:
     def __init__(self, index: Index, excluded: Sequence[int]) -> None:
-        from rerank_batch.retrieval.lexical import Bm25Search, Bm25Shard
+        from rerank_batch.retrieval.bm25 import Bm25Search, Bm25Shard
 
         shards = [
             Bm25Shard(file, entry.start, entry.stop, excluded)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_batch import events
+from rerank_batch import tally
 from rerank_batch.errors import ConfigError, IndexMismatch, StorageError
 from rerank_batch.score_cache.keys import Keys
 from rerank_batch.score_cache.segment import Found, Segment
@@ -62,4 +62,4 @@ class CachedScores:
 
 def _left_out(error: Exception) -> None:
     logger.warning("cached scores are left out: %s", error)
-    events.count(f"score cache: a segment was left out ({type(error).__name__})")
+    tally.count(f"score cache: a segment was left out ({type(error).__name__})")

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rerank_batch import events
+from rerank_batch import tally
 from rerank_batch.config import RUN_ID
 from rerank_batch.errors import ConfigError, IndexMismatch, StorageError
 from rerank_batch.score_cache.manifest import Dropped, Listed, Manifest
@@ -224,7 +224,7 @@ class ScoreCache:
                     return file
         where = self._root.path(segment.key)
         logger.warning("%s is missing or damaged: it leaves the score cache", where)
-        events.count("score cache: a missing or damaged segment was given up")
+        tally.count("score cache: a missing or damaged segment was given up")
         return None
 
 

@@ -21,7 +21,7 @@ from rerank_batch.config import Format
 from rerank_batch.progress import pairs as progress
 from rerank_batch.scoring.packing import TokenBudget
 from rerank_batch.scoring.prompts import Prompt, PromptTokenizer
-from rerank_batch.scoring.runtime import FloatArray
+from rerank_batch.scoring.runtimes.base import FloatArray
 from rerank_batch.scoring.tokens import TokenBatch
 from rerank_batch.scoring.weights import weights_of
 

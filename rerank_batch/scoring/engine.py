@@ -19,7 +19,7 @@ from rerank_batch.config import Format
 from rerank_batch.errors import ModelError
 from rerank_batch.progress import pairs as progress
 from rerank_batch.scoring.packing import TokenBudget
-from rerank_batch.scoring.runtime import FloatArray, Runtime
+from rerank_batch.scoring.runtimes.base import FloatArray, Runtime
 from rerank_batch.scoring.tokens import PairTokenizer, Rows, TextTokenizer, TokenBatch
 
 IntArray = NDArray[np.int64]

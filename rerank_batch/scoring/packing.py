@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rerank_batch import events
+from rerank_batch import tally
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class TokenBudget:
             MemoryError, torch.OutOfMemoryError: one text alone is too much.
         """
         lengths = np.maximum(np.asarray(lengths, dtype=np.int64), 1)
-        events.add(events.TOKENS, float(lengths.sum()))
+        tally.add(tally.TOKENS, float(lengths.sum()))
         positions = np.argsort(-lengths, kind="stable")
         start = 0
         while start < len(positions):
@@ -64,7 +64,7 @@ class TokenBudget:
             self._padded += longest * len(batch)
             padding = longest * len(batch) - int(lengths[batch].sum())
             if padding:
-                events.add(events.PADDED, float(padding))
+                tally.add(tally.PADDED, float(padding))
             start += len(batch)
 
     def padding(self) -> float:
@@ -75,7 +75,7 @@ class TokenBudget:
         """Below what was asked for, which a short last batch may have been far under."""
         self.tokens = max(1, min(self.tokens, asked) // 2)
         logger.warning("out of memory: the token budget is halved to %d", self.tokens)
-        events.count(f"out of memory: token budget halved to {self.tokens}")
+        tally.count(f"out of memory: token budget halved to {self.tokens}")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from rerank_batch import events
+from rerank_batch import tally
 from rerank_batch.config import Format
 from rerank_batch.errors import ModelError, RerankBatchError
 from rerank_batch.scoring.packing import is_out_of_memory
@@ -120,7 +120,7 @@ def check_finite(
 def note(text: str) -> None:
     """Say of a model what its user should know: in the worker's log and in the run's summary."""
     logger.warning("%s", text)
-    events.count(text)
+    tally.count(text)
 
 
 def _positions(transformer: Any) -> int | None:

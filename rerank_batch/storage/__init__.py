@@ -1,6 +1,6 @@
 """Where things lie: roots of runs and indexes, files that are read, the cache of a node."""
 
-from rerank_batch.storage.cache import NodeCache, Wanted
+from rerank_batch.storage.base import Published, Root, open_root, sha256_file
 from rerank_batch.storage.file_hashes import file_hashes
 from rerank_batch.storage.inputs import (
     InputFile,
@@ -11,7 +11,7 @@ from rerank_batch.storage.inputs import (
     open_file,
     reading_failed,
 )
-from rerank_batch.storage.root import Published, Root, open_root, sha256_file
+from rerank_batch.storage.node_cache import NodeCache, Wanted
 from rerank_batch.storage.s3 import endpoint_variables, use_endpoint
 
 __all__ = [

@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from rerank_batch.storage.root import sha256_file
+from rerank_batch.storage.base import sha256_file
 
 KEPT = ".rerank_batch.sha256"
 """The file that holds the sums of a folder, in it; no model library reads it."""

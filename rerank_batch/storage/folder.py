@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rerank_batch.errors import StorageError
-from rerank_batch.storage.root import (
+from rerank_batch.storage.base import (
     Published,
     check_conditional_writes,
     check_key,

@@ -18,8 +18,8 @@ import pyarrow.fs as pafs
 from fsspec.utils import glob_translate
 
 from rerank_batch.errors import ConfigError, InputError, RerankBatchError, StorageError
+from rerank_batch.storage.base import sha256_file
 from rerank_batch.storage.layouts import input_of, input_of_glob, kind_of
-from rerank_batch.storage.root import sha256_file
 from rerank_batch.storage.s3 import (
     TRIES,
     endpoint_of_environment,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from rerank_batch.errors import InputError
-from rerank_batch.text_streams import PACKED, with_packed
+from rerank_batch.storage.text_streams import PACKED, with_packed
 
 STEMS: Mapping[str, tuple[str, ...]] = {
     "corpus": ("corpus",),

@@ -25,7 +25,7 @@ from botocore.config import Config as ClientConfig
 from urllib3.exceptions import HTTPError
 
 from rerank_batch.errors import ConfigError, StorageError
-from rerank_batch.storage.root import (
+from rerank_batch.storage.base import (
     Published,
     check_conditional_writes,
     check_key,

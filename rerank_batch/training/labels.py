@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from rerank_batch.data.parquet import ParquetTable
+from rerank_batch.data.table_schemas import is_number, plain
+from rerank_batch.data.values import as_ids, as_strings
 from rerank_batch.errors import InputError, StorageError
 from rerank_batch.storage import open_file
-from rerank_batch.table_schemas import is_number, plain
-from rerank_batch.tables import ParquetTable
-from rerank_batch.text_values import as_ids, as_strings
 from rerank_batch.training.config import FinetuneConfig
 
 POSITIVE, NEGATIVE = "positive", "negative"

@@ -13,8 +13,8 @@ import torch
 from sentence_transformers.cross_encoder import losses
 from sentence_transformers.cross_encoder.data_collator import CrossEncoderDataCollator
 
+from rerank_batch.training.batches import Group, GroupPlan
 from rerank_batch.training.config import FinetuneConfig, Loss
-from rerank_batch.training.groups import Group, GroupPlan
 
 Batch = dict[str, Any]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rerank_batch.evaluation.significance import PairedTest, paired_tests
-from rerank_batch.models import ModelName
+from rerank_batch.models.location import ModelName
 from rerank_batch.rerankers import load_scorer
 from rerank_batch.rerankers.base import PairScorer, ScorerOptions
 from rerank_batch.scoring.modes import Mode

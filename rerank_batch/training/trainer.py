@@ -26,9 +26,9 @@ from rerank_batch.scoring.library import Library
 from rerank_batch.scoring.loading import quiet
 from rerank_batch.scoring.packing import TokenBudget
 from rerank_batch.scoring.stored import default_prompt
+from rerank_batch.training.batches import GroupPlan
 from rerank_batch.training.config import FinetuneConfig
 from rerank_batch.training.dev import Judged, Scores, average
-from rerank_batch.training.groups import GroupPlan
 from rerank_batch.training.labels import Labels, read_labels, trainable
 from rerank_batch.training.losses import LOSSES, GroupCollator
 from rerank_batch.training.model import load_start, load_trained, save_trained

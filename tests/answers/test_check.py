@@ -18,17 +18,17 @@ from rerank_batch.answers import (
     read_references,
 )
 from rerank_batch.answers.prompts import FILES, answer_words, judge_words, load
-from rerank_batch.asking.grades import read_grade
 from rerank_batch.config import AnswerCheckConfig, PriceConfig
 from rerank_batch.errors import InputError, ServiceError, SpendCapReached, StorageError
-from rerank_batch.rerankers.llm_answers import NotInForm
+from rerank_batch.llm.grades import read_grade
+from rerank_batch.llm.replies import NotInForm
 from rerank_batch.services.spending import Usage
 from rerank_batch.storage import open_root
 from tests.conftest import sentences
-from tests.helpers import write_parquet
 from tests.rerankers.test_prompts import HOSTILE
 from tests.services.llm_server import PretendLlm, answer_grade, written_answer
 from tests.services.server import KEY, Canned, ServiceServer
+from tests.support.helpers import write_parquet
 
 JUDGED, ANSWERED = '"references"', '"documents"'
 """What stands in the prompts of one kind alone."""

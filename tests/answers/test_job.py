@@ -9,12 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from jobs.answers import Ranked, answer_tasks, most_calls, ranked_queries
 from jobs.console import Console
-from jobs.outcomes import outcomes_parts, outcomes_summary, prepare_outcomes, study
 from rerank_batch.answers import References
 from rerank_batch.config import AnswerCheckConfig, Config, PriceConfig, parse_config
-from rerank_batch.corpus import TextStore, shard_bounds, write_texts
+from rerank_batch.data.corpus import TextStore, shard_bounds, write_texts
 from rerank_batch.errors import (
     ConfigError,
     IndexMismatch,
@@ -22,16 +20,23 @@ from rerank_batch.errors import (
     ModelError,
     SpendCapReached,
 )
-from rerank_batch.evaluation import report
 from rerank_batch.evaluation.comparison import compare
 from rerank_batch.evaluation.judged import judged_blocks
-from rerank_batch.paid_scorer import PaidScorer, PaidUse
-from rerank_batch.retrieval.index import FORMAT, IndexFile, Manifest, ShardEntry
-from rerank_batch.run import Run
+from rerank_batch.evaluation.report import page as report
+from rerank_batch.index.index import FORMAT, IndexFile, Manifest, ShardEntry
+from rerank_batch.rerankers.paid import PaidScorer, PaidUse
+from rerank_batch.runs import Run
 from rerank_batch.storage import open_root, sha256_file
+from rerank_batch.workflows.answers import Ranked, answer_tasks, most_calls, ranked_queries
+from rerank_batch.workflows.outcomes import (
+    outcomes_parts,
+    outcomes_summary,
+    prepare_outcomes,
+    study,
+)
 from tests.evaluation.finished import DEPTH, row
-from tests.helpers import overwrite, reject_table, result_table, spec, write_parquet
-from tests.test_paid_scorer import Service
+from tests.rerankers.test_paid import Service
+from tests.support.helpers import overwrite, reject_table, result_table, spec, write_parquet
 
 QUERIES = 14
 CORPUS = "corpus-fingerprint"

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from rerank_batch.run import Run
+from rerank_batch.runs import Run
 from rerank_batch.storage import open_root
-from tests import helpers
+from tests.support import helpers
 
 QUERIES, BLOCK_ROWS, LEASE_SECONDS = 160, 4, 4
 HERE = Path(__file__).parent
@@ -78,7 +78,7 @@ def write_project(folder: Path, base: Path, root: str, inputs: str, queries: int
 
 
 def content(root: str, run_id: str) -> list[str]:
-    """See `tests.helpers.content`."""
+    """See `tests.support.helpers.content`."""
     return helpers.content(Run.open(open_root(root), run_id))
 
 

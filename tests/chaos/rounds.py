@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 from rerank_batch.errors import ComputeError, RerankBatchError, RunConflict, StorageError
-from rerank_batch.run import Run, latest_run
+from rerank_batch.runs import Run, latest_run
 from rerank_batch.storage import Root, open_root
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.project import BLOCK_ROWS, QUERIES, Project, content

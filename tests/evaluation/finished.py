@@ -10,9 +10,9 @@ from typer.testing import CliRunner, Result
 from jobs.__main__ import app
 from rerank_batch.config import Config
 from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, JudgedQuery, RankedList
-from rerank_batch.run import Run
+from rerank_batch.runs import Run
 from rerank_batch.storage import open_root
-from tests.helpers import reject_table, result_row, result_table, spec
+from tests.support.helpers import reject_table, result_row, result_table, spec
 
 DEPTH = 12
 

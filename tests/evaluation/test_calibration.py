@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rerank_batch.evaluation.calibration import calibrate, threshold_for, upper_bound
+from rerank_batch.evaluation.gate.threshold import calibrate, threshold_for, upper_bound
 
 
 def test_the_bound_is_that_of_a_one_sided_t_test() -> None:

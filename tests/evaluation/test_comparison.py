@@ -13,7 +13,7 @@ from rerank_batch.evaluation.comparison import (
     merged,
 )
 from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, judged_blocks
-from tests.helpers import finished_run, result_row
+from tests.support.helpers import finished_run, result_row
 
 MEASURES = ("nDCG@2", "RR")
 SECOND = 1 / math.log2(3)  # what a relevant document at rank 2 is worth in DCG

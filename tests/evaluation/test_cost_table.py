@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rerank_batch.evaluation.cost_table import CostTable, cost_table
+from rerank_batch.evaluation.cost.study import CostTable, cost_table
 
 BILLED = {"requests": 400, "search_units": 1, "tokens": 0, "output_tokens": 0, "unread": 0}
 BOOK: dict[str, Any] = {

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.insights import depths_of, why_no_depth
 from rerank_batch.errors import InputError
 from rerank_batch.evaluation.comparison import compare
-from rerank_batch.evaluation.depth import DepthRow, DepthStudy, depth_study, study_block
+from rerank_batch.evaluation.depth.study import DepthRow, DepthStudy, depth_study, study_block
 from rerank_batch.evaluation.findings import Questions, conclude, find
 from rerank_batch.evaluation.judged import RERANKED, JudgedQuery, judged_blocks
 from rerank_batch.schema import SYSTEMS
+from rerank_batch.workflows.insights import depths_of, why_no_depth
 from tests.evaluation.finished import DEPTH, gated, judged_query, row, write_run
-from tests.helpers import result_row
+from tests.support.helpers import result_row
 
 MEASURES = ("nDCG@10", "RR", "R@5")
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rerank_batch.evaluation.failures import (
+from rerank_batch.evaluation.failures.study import (
     MAX_CASES,
     TOP,
     Case,
@@ -16,7 +16,7 @@ from rerank_batch.evaluation.findings import Questions, conclude, find
 from rerank_batch.evaluation.judged import JudgedQuery
 from rerank_batch.schema import SYSTEMS
 from tests.evaluation.finished import Row, judged_query, row, write_run
-from tests.helpers import result_row
+from tests.support.helpers import result_row
 
 MEASURE = "RR"
 

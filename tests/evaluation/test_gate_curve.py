@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
-from rerank_batch.evaluation.calibration import upper_bound
-from rerank_batch.evaluation.gate_chart import HEIGHT, gate_view
-from rerank_batch.evaluation.gate_curve import FEWEST, GateStudy, OwnGate, study_gates
+from rerank_batch.evaluation.gate.chart import HEIGHT, gate_view
+from rerank_batch.evaluation.gate.study import FEWEST, GateStudy, OwnGate, study_gates
+from rerank_batch.evaluation.gate.threshold import upper_bound
 
 
 def study(sure, before, after, own: OwnGate | None = None) -> GateStudy:

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from rerank_batch.evaluation.acceptance import Check
-from rerank_batch.evaluation.depth import DepthRow, DepthStudy
-from rerank_batch.evaluation.markdown import escape, markdown
+from rerank_batch.evaluation.depth.study import DepthRow, DepthStudy
+from rerank_batch.evaluation.report.markdown import escape, markdown
 
 HEADLINE = [["measure", "retrieval", "p"], ["nDCG@10", "0.7257", "<0.001"]]
 STUDY = DepthStudy(

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from rerank_batch.evaluation import report
-from rerank_batch.evaluation.outcomes import (
+from rerank_batch.data.outcomes import OUTCOMES, Outcomes
+from rerank_batch.evaluation.outcomes.study import (
     AnswerCase,
     OutcomeRow,
     OutcomeStudy,
@@ -21,8 +21,8 @@ from rerank_batch.evaluation.outcomes import (
     join,
     study_outcomes,
 )
+from rerank_batch.evaluation.report import page as report
 from rerank_batch.evaluation.significance import paired_tests
-from rerank_batch.outcomes import OUTCOMES, Outcomes
 
 SYSTEMS = ("retrieval", "reranked")
 

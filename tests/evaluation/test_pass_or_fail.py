@@ -8,14 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-from jobs.acceptance import Asked, prepare
 from rerank_batch.config import load_config
 from rerank_batch.errors import ConfigError, InputError, NotGoodEnough, RunConflict
 from rerank_batch.evaluation.acceptance import Limit, check_limit, check_no_worse, parse_limit
-from rerank_batch.run import Run
+from rerank_batch.runs import Run
 from rerank_batch.storage import open_root
+from rerank_batch.workflows.acceptance import Asked, prepare
 from tests.evaluation.finished import DEPTH, evaluate, row, write_config, write_run
-from tests.helpers import spec
+from tests.support.helpers import spec
 
 MEASURES = ("nDCG@10", "RR@10", "P(rel=2)@5")
 

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 
 from rerank_batch.errors import ConfigError
-from rerank_batch.evaluation.depth import DepthRow, DepthStudy
-from rerank_batch.evaluation.failures import Case, Failures, Group, Hit, Moved
-from rerank_batch.evaluation.report import (
+from rerank_batch.evaluation.depth.study import DepthRow, DepthStudy
+from rerank_batch.evaluation.failures.study import Case, Failures, Group, Hit, Moved
+from rerank_batch.evaluation.report.page import (
     MeasureRow,
     QueryGain,
     Report,

@@ -12,7 +12,17 @@ import pytest
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import rerank_batch.evaluation
-from jobs.report_sections import (
+from rerank_batch.config import GateConfig
+from rerank_batch.evaluation.comparison import Comparison, measured_block, merged
+from rerank_batch.evaluation.cost.study import cost_table
+from rerank_batch.evaluation.gate.chart import gate_view
+from rerank_batch.evaluation.gate.study import GateStudy, OwnGate
+from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, JudgedQuery, RankedList
+from rerank_batch.evaluation.scores.chart import ROW, score_view
+from rerank_batch.evaluation.scores.study import ScoredList, ScoreStudy, study_scores
+from rerank_batch.retrieval.gate import Gate
+from rerank_batch.schema import SYSTEMS
+from rerank_batch.workflows.report_sections import (
     SIGNALS,
     cost_summary,
     gate_signals,
@@ -20,16 +30,6 @@ from jobs.report_sections import (
     gate_summary,
     scores_summary,
 )
-from rerank_batch.config import GateConfig
-from rerank_batch.evaluation.comparison import Comparison, measured_block, merged
-from rerank_batch.evaluation.cost_table import cost_table
-from rerank_batch.evaluation.gate_chart import gate_view
-from rerank_batch.evaluation.gate_curve import GateStudy, OwnGate
-from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, JudgedQuery, RankedList
-from rerank_batch.evaluation.score_charts import ROW, score_view
-from rerank_batch.evaluation.score_distribution import ScoredList, ScoreStudy, study_scores
-from rerank_batch.retrieval.gate import Gate
-from rerank_batch.schema import SYSTEMS
 from tests.evaluation.test_cost_table import BOOK
 from tests.evaluation.test_report import HOSTILE, Tags, cells
 
@@ -38,7 +38,7 @@ RERANKER = {"model": "cross-encoder:x", "gate": None, "stages": []}
 
 def environment() -> Environment:
     """As the report's own: escaping, and every unknown name an error."""
-    folder = Path(rerank_batch.evaluation.__file__).parent
+    folder = Path(rerank_batch.evaluation.__file__).parent / "report"
     found = Environment(
         loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,

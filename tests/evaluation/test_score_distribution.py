@@ -13,8 +13,8 @@ from statsmodels.stats.proportion import proportion_confint
 
 from rerank_batch.errors import InputError
 from rerank_batch.evaluation.readable import digits_of, number_text, percent, round_edges
-from rerank_batch.evaluation.score_calibration import calibrate_scores, calibration_error
-from rerank_batch.evaluation.score_distribution import (
+from rerank_batch.evaluation.scores.calibration import calibrate_scores, calibration_error
+from rerank_batch.evaluation.scores.study import (
     ScoredList,
     ScoreStudy,
     higher_and_equal,

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rerank_batch.evaluation import report as report_module
-from rerank_batch.evaluation.segment_chart import LONGEST_LABEL, segment_charts
-from rerank_batch.evaluation.segments import ColumnValues, SegmentStudy, study_segments
+from rerank_batch.evaluation.report import page as report_module
+from rerank_batch.evaluation.segments.chart import LONGEST_LABEL, segment_charts
+from rerank_batch.evaluation.segments.study import ColumnValues, SegmentStudy, study_segments
 from tests.evaluation.test_report import HOSTILE, Tags
 from tests.evaluation.test_segments import BASE, NEW, Systems
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rerank_batch.evaluation.segments import (
+from rerank_batch.evaluation.segments.study import (
     FEWEST,
     MOST,
     NOT_IN_LOG,

@@ -19,19 +19,19 @@ import pytest
 import yaml
 
 from jobs.console import Console
-from jobs.runs import collect_garbage, show_list, verify
-from rerank_batch.results import open_results
-from rerank_batch.run import Run
+from rerank_batch.runs import Run
 from rerank_batch.score_cache import ScoreCache
 from rerank_batch.storage import Root, open_root, s3
+from rerank_batch.workflows.open_results import open_results
+from rerank_batch.workflows.runs import collect_garbage, show_list, verify
 from tests.chaos import fault_proxy
 from tests.chaos.arena import write_base
 from tests.chaos.project import Project, clean_environment, write_project
 from tests.chaos.s3_server import S3Server
 from tests.conftest import BUCKET
-from tests.helpers import complete_run, plan_table, reject_table, spec, write_all
 from tests.infra.iam import allowed, listed
 from tests.infra.manifests import INFRA, documents
+from tests.support.helpers import complete_run, plan_table, reject_table, spec, write_all
 
 IAM = INFRA / "iam"
 ROLES = ("job", "gc", "reader")

@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 from ray.cluster_utils import Cluster
 
-from rerank_batch.run import latest_run
+from rerank_batch.runs import latest_run
 from rerank_batch.storage import open_root
 from tests.chaos.arena import write_base
 from tests.chaos.project import Project, clean_environment, write_project

@@ -9,10 +9,12 @@ from unittest import mock
 import pyarrow as pa
 import pytest
 
-from rerank_batch.carried import unpacked
 from rerank_batch.config import ComputeConfig
 from rerank_batch.errors import ComputeError
-from rerank_batch.pipeline import (
+from rerank_batch.pipeline.pools import Pool
+from rerank_batch.pipeline.stages import StageSpec
+from rerank_batch.ray_backend.carried import unpacked
+from rerank_batch.ray_backend.execution import (
     _Actor,
     _clear_errors,
     _map_blocks,
@@ -24,10 +26,8 @@ from rerank_batch.pipeline import (
     on_every_node,
     on_worker,
 )
-from rerank_batch.pools import Pool
 from rerank_batch.services.client import Declined
-from rerank_batch.stages import StageSpec
-from tests.test_carried import MESSAGE, all_errors
+from tests.ray_backend.test_carried import MESSAGE, all_errors
 
 NUMBERS = pa.schema([("document", pa.int64())])
 

@@ -26,7 +26,7 @@ from rerank_batch.errors import (
     StorageError,
     TooManyRejects,
 )
-from rerank_batch.run import Run, latest_run
+from rerank_batch.runs import Run, latest_run
 from rerank_batch.storage import open_root
 from tests.chaos.arena import ray_cluster, write_base
 from tests.chaos.project import (
@@ -37,7 +37,7 @@ from tests.chaos.project import (
     write_project,
 )
 from tests.chaos.s3_server import S3Server
-from tests.helpers import wait_for
+from tests.support.helpers import wait_for
 
 QUERIES = 80
 

@@ -11,13 +11,13 @@ import psutil
 import pytest
 import yaml
 
-from rerank_batch.benchmarks.labels import write_run
-from rerank_batch.run import Run, verify_run
+from rerank_batch.benchmarks.synthetic_runs import write_run
+from rerank_batch.runs import Run, verify_run
 from rerank_batch.storage import open_root
 from tests.chaos.arena import ray_cluster
 from tests.chaos.project import clean_environment, content
 from tests.conftest import run_json
-from tests.helpers import wait_for
+from tests.support.helpers import wait_for
 
 QUERIES, BLOCKS = 4000, 20
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rerank_batch.run import Run, verify_run
+from rerank_batch.runs import Run, verify_run
 from rerank_batch.storage import open_root
 from tests.conftest import run_json
 

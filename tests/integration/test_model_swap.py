@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from rerank_batch.errors import ModelError
-from rerank_batch.run import Run
+from rerank_batch.runs import Run
 from rerank_batch.storage import open_root
 from tests.chaos.project import HERE, Project
 

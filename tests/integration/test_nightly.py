@@ -10,7 +10,9 @@ import yaml
 from rerank_batch import open_results
 from tests.conftest import run_json, sentences
 
-pytestmark = pytest.mark.slow  # the scorer with a memory itself is in tests/test_cached_scorer.py
+pytestmark = (
+    pytest.mark.slow
+)  # the scorer with a memory itself is in tests/rerankers/test_cached.py
 
 
 def write_night(folder: Path, texts: dict[str, str], asked: dict[str, str]) -> None:

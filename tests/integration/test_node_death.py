@@ -9,7 +9,7 @@ import pytest
 from rerank_batch.storage import open_root
 from tests.chaos.arena import ray_cluster, write_base
 from tests.chaos.project import Project, clean_environment, content, write_project
-from tests.helpers import wait_for
+from tests.support.helpers import wait_for
 
 
 @pytest.mark.slow

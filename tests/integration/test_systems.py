@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from jobs.systems import read_comparison
+from rerank_batch.comparison.plan import read_comparison
 from rerank_batch.config import load_config
 from rerank_batch.errors import ConfigError
-from rerank_batch.run import Run
+from rerank_batch.runs import Run
 from rerank_batch.storage import open_root
 from tests.conftest import run_command, run_json
 

@@ -4,12 +4,12 @@ import time
 
 import pytest
 
-from rerank_batch.run import Run
+from rerank_batch.runs import Run
 from rerank_batch.storage import open_root
 from tests.chaos.arena import ray_cluster, write_base
 from tests.chaos.project import Project, clean_environment, content, write_project
-from tests.helpers import wait_for
 from tests.integration.test_node_death import scorers_on
+from tests.support.helpers import wait_for
 
 NODE = {"num_cpus": 2, "object_store_memory": 200_000_000}
 QUERIES, BLOCKS = 240, 60

@@ -2,13 +2,13 @@
 
 import pytest
 
-from jobs import make_labels as job
 from rerank_batch import schema
-from rerank_batch.benchmarks.labels import write_run
+from rerank_batch.benchmarks.synthetic_runs import write_run
 from rerank_batch.config import Config, LabelsConfig
-from rerank_batch.pipeline import BlockDone, Cluster, _commit_block
-from rerank_batch.pools import Pool
-from rerank_batch.run import read_block
+from rerank_batch.pipeline.pools import Pool
+from rerank_batch.ray_backend.execution import BlockDone, Cluster, _commit_block
+from rerank_batch.runs import read_block
+from rerank_batch.workflows import make_labels as job
 from tests.services.conftest import environment, serve
 
 __all__ = ["environment", "serve"]

@@ -8,14 +8,14 @@ from typing import Any
 import pyarrow as pa
 
 from rerank_batch.config import LabelsConfig
-from rerank_batch.corpus import TextStore, shard_bounds, write_texts
+from rerank_batch.data.corpus import TextStore, shard_bounds, write_texts
+from rerank_batch.data.qrels import Qrels
 from rerank_batch.labels.candidates import Source
 from rerank_batch.labels.mining import MineLabels, Mining
 from rerank_batch.labels.planning import LabelPlan, Truth, plan_labels
 from rerank_batch.labels.rules import Rules
 from rerank_batch.labels.splits import HeldOut
-from rerank_batch.qrels import Qrels
-from tests.helpers import finished_run, result_row
+from tests.support.helpers import finished_run, result_row
 
 Hits = Sequence[tuple[str, float, float]]
 """A query's candidates: (doc_id, retrieval score, teacher score)."""

@@ -8,9 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import make_labels as job
 from jobs.console import Console
-from jobs.rerank import Start
 from rerank_batch import open_results
 from rerank_batch.config import Config, LabelsConfig
 from rerank_batch.errors import (
@@ -20,16 +18,18 @@ from rerank_batch.errors import (
     LabelsLeak,
     RunConflict,
 )
-from rerank_batch.exports import export_run
 from rerank_batch.labels import card as cards
 from rerank_batch.labels import planning
 from rerank_batch.labels.formats import FORMATS
 from rerank_batch.labels.mining import order_key
 from rerank_batch.labels.rows import LABELS, label_rows
 from rerank_batch.labels.splits import split_queries
-from rerank_batch.run import Run, verify_run
+from rerank_batch.runs import Run, verify_run
+from rerank_batch.runs.export.exports import export_run
 from rerank_batch.storage import open_root
-from tests.helpers import overwrite
+from rerank_batch.workflows import make_labels as job
+from rerank_batch.workflows.rerank import Start
+from tests.support.helpers import overwrite
 
 QUERIES = 60
 

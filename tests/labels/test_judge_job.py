@@ -10,18 +10,18 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from jobs import make_labels as job
 from jobs.__main__ import app
 from jobs.console import Console
-from jobs.rerank import Start
 from rerank_batch import open_results
-from rerank_batch.asking.journal import Journal
-from rerank_batch.benchmarks.labels import write_run
+from rerank_batch.benchmarks.synthetic_runs import write_run
 from rerank_batch.config import Config, parse_config
 from rerank_batch.errors import ConfigError, InputsChanged, ModelError, SpendCapReached
 from rerank_batch.labels import card as cards
-from rerank_batch.run import Run
+from rerank_batch.llm.journal import Journal
+from rerank_batch.runs import Run
 from rerank_batch.storage import open_root
+from rerank_batch.workflows import make_labels as job
+from rerank_batch.workflows.rerank import Start
 from tests.labels.pretend_judge import PretendJudge, by_hash
 
 QUERIES, DEPTH = 24, 2

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console as RichConsole
 
-from jobs import progress as shown
+from jobs import live as shown
 from jobs.console import Console
-from jobs.progress import RunProgress, as_table, as_text, places_of
+from jobs.live import RunProgress, as_table, as_text, places_of
 from rerank_batch.progress import Line, Part, Whole
 from rerank_batch.progress.pairs import Pairs
 from rerank_batch.progress.told import write

@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import BertModel, BertTokenizerFast
 
-from rerank_batch.models import ModelName, model_fingerprint
+from rerank_batch.models.location import ModelName, model_fingerprint
 from rerank_batch.rerankers import choose_mode, load_scorer
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.rerankers.colbert import is_colbert
 from rerank_batch.scoring.modes import Mode
-from rerank_batch.scoring.runtime import Unavailable
-from tests import tiny_models
+from rerank_batch.scoring.runtimes.base import Unavailable
 from tests.conftest import sentences
+from tests.support import tiny_models
 
 OPTIONS = ScorerOptions(mode=Mode("torch", "fp32"))
 QUERIES = ["river, stone?", "alpha", "", *sentences(2, seed=6, words=30)]

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from rerank_batch.errors import ModelError, ServiceError
-from rerank_batch.models import ModelName
-from rerank_batch.paid_scorer import PaidScorer, PaidUse
+from rerank_batch.models.location import ModelName
 from rerank_batch.progress import pairs
 from rerank_batch.rerankers import FAMILIES, is_listwise, load_scorer, open_service
 from rerank_batch.rerankers.base import PairScorer, ScorerOptions
+from rerank_batch.rerankers.paid import PaidScorer, PaidUse
 from rerank_batch.scoring.modes import Mode
 from rerank_batch.services.address import PLACES
 from rerank_batch.storage import open_root

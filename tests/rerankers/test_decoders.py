@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from rerank_batch.errors import ModelError
-from rerank_batch.models import ModelName
+from rerank_batch.models.location import ModelName
 from rerank_batch.rerankers import choose_mode, load_scorer
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.rerankers.bge_gemma import BgeGemmaScorer
@@ -19,9 +19,9 @@ from rerank_batch.rerankers.mxbai_v2 import MxbaiV2Scorer
 from rerank_batch.rerankers.qwen3_reranker import Qwen3RerankerScorer
 from rerank_batch.scoring.decoder import Decoder
 from rerank_batch.scoring.modes import Mode
-from rerank_batch.scoring.runtime import Unavailable
-from tests import tiny_models
+from rerank_batch.scoring.runtimes.base import Unavailable
 from tests.conftest import sentences
+from tests.support import tiny_models
 
 OPTIONS = ScorerOptions(mode=Mode("torch", "fp32"))
 FAMILIES = ("qwen3-reranker", "mxbai-v2", "bge-gemma", "bge-layerwise")

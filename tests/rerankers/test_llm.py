@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rerank_batch.config import PriceConfig, ScorerSettings, ServiceConfig
 from rerank_batch.errors import ConfigError, ServiceError, SpendCapReached
-from rerank_batch.models import ModelName
+from rerank_batch.models.location import ModelName
 from rerank_batch.rerankers import open_service, prompts
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.rerankers.llm import MAX_CHARS, windows

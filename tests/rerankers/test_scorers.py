@@ -8,12 +8,12 @@ import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from rerank_batch.errors import ModelError
-from rerank_batch.models import ModelName
+from rerank_batch.models.location import ModelName
 from rerank_batch.rerankers import FAMILIES, choose_mode, load_scorer
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.scoring.modes import Mode
 from rerank_batch.scoring.packing import TokenBudget
-from rerank_batch.scoring.torch_runtime import TorchRuntime
+from rerank_batch.scoring.runtimes.torch import TorchRuntime
 from tests.conftest import sentences
 
 OPTIONS = ScorerOptions(mode=Mode("torch", "fp32"))

@@ -8,19 +8,19 @@ import pytest
 import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
-from jobs.inputs import scorer_input
-from rerank_batch import events
+from rerank_batch import tally
 from rerank_batch.config import ScorerConfig
 from rerank_batch.errors import ModelError
-from rerank_batch.models import ModelName
+from rerank_batch.models.location import ModelName
 from rerank_batch.rerankers import choose_mode, load_scorer
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.scoring.engine import PairEngine
 from rerank_batch.scoring.library import Library
 from rerank_batch.scoring.modes import Mode
-from tests import tiny_models
+from rerank_batch.workflows.inputs import scorer_input
 from tests.conftest import sentences
 from tests.scoring.models import write_model
+from tests.support import tiny_models
 
 TORCH, OPENVINO = Mode("torch", "fp32"), Mode("openvino", "fp32")
 PROMPT = "river stone cloud: "
@@ -91,9 +91,9 @@ def test_the_prompt_counts_where_tokens_are_counted(prompted):
     whole = len(tokenizer(PROMPT + query, document)["input_ids"])
     for limit, cut in ((whole - 1, True), (whole, False)):
         ours = scorer(folder, max_length=limit)
-        events.drain()
+        tally.drain()
         assert ours.score([query], [[document]]).truncated[0].tolist() == [cut]
-        assert events.drain().sums[events.TOKENS] == limit
+        assert tally.drain().sums[tally.TOKENS] == limit
 
 
 def test_the_prompt_stays_whole_with_the_query_where_only_documents_are_cut(tmp_path):
@@ -137,10 +137,10 @@ def test_the_fallback_is_held_to_predict(tmp_path, monkeypatch):
 
 def test_the_fallback_is_told_in_the_summary_of_the_run(prompted):
     shape, folder = prompted
-    events.drain()
+    tally.drain()
     scorer(folder)
     noticed = [
-        what for what in events.drain().counts if "is scored by sentence-transformers" in what
+        what for what in tally.drain().counts if "is scored by sentence-transformers" in what
     ]
     assert len(noticed) == (RUNTIMES[shape] is Library)
 

@@ -16,16 +16,16 @@ from transformers import (
 )
 
 from rerank_batch.errors import ModelError
-from rerank_batch.models import ModelName
+from rerank_batch.models.location import ModelName
 from rerank_batch.rerankers import FAMILIES, choose_mode, load_scorer
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.retrieval.encoder import Encoder
 from rerank_batch.retrieval.options import EncoderOptions
 from rerank_batch.scoring.modes import Mode
-from tests import tiny_models
 from tests.conftest import build_tokenizer, run_command, write_encoder
 from tests.scoring.models import build_tokenizer as build_other_tokenizer
 from tests.scoring.models import write_model
+from tests.support import tiny_models
 
 TORCH = Mode("torch", "fp32")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from rerank_batch import events
+from rerank_batch import tally
 from rerank_batch.retrieval import encoder as encoder_module
 from rerank_batch.retrieval.encoder import Encoder
 from rerank_batch.retrieval.options import EncoderOptions
@@ -87,10 +87,10 @@ def test_tokens_of_a_prompt_are_counted_where_sentence_transformers_runs(
     model.save_pretrained(str(tmp_path))
     monkeypatch.setattr(encoder_module, "_read", raise_unknown)
     ours = Encoder(tmp_path, EncoderOptions(mode=MODES[0]))
-    events.drain()
+    tally.drain()
     ours.encode_queries(["river stone"])
     ours.encode_documents(["river stone"])
-    assert events.drain().sums[events.TOKENS] == (2 + 2 + 2) + (2 + 2)
+    assert tally.drain().sums[tally.TOKENS] == (2 + 2 + 2) + (2 + 2)
 
 
 @pytest.mark.parametrize(("stored", "noticed"), [("dot", 1), ("cosine", 0)])
@@ -100,9 +100,9 @@ def test_another_similarity_than_the_cosine_is_told_in_the_summary(
     model = SentenceTransformer(str(tiny_bi_encoder), device="cpu")
     model.similarity_fn_name = stored
     model.save_pretrained(str(tmp_path))
-    events.drain()
+    tally.drain()
     Encoder(tmp_path, EncoderOptions(mode=MODES[0]))
-    told = [what for what in events.drain().counts if "stores the similarity dot" in what]
+    told = [what for what in tally.drain().counts if "stores the similarity dot" in what]
     assert len(told) == noticed
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_batch.retrieval import ivf
-from rerank_batch.retrieval.shards import SearchOptions, build_shard, faiss, open_shard
+from rerank_batch.retrieval.flat import SearchOptions, build_shard, faiss, open_shard
 
 EVERY = SearchOptions(nprobe=10**6)
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_batch.ranking import PAD, order
-from rerank_batch.retrieval.shards import (
+from rerank_batch.retrieval.flat import (
     SearchOptions,
     build_shard,
     keeps_vectors,

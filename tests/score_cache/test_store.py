@@ -16,11 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rerank_batch import events
+from rerank_batch import tally
 from rerank_batch.errors import ConfigError, StorageError
 from rerank_batch.score_cache import CachedScores, ScoreCache, Segment, open_segments, store, today
 from rerank_batch.storage import NodeCache, Published, Root, open_root, sha256_file
-from tests.helpers import everything_under, overwrite
 from tests.score_cache.pairs import (
     KEYS,
     TWENTY,
@@ -34,6 +33,7 @@ from tests.score_cache.pairs import (
     write,
     write_all,
 )
+from tests.support.helpers import everything_under, overwrite
 
 SCOPE = "0123456789abcdef"
 MANIFEST = f"scores/{SCOPE}/manifest.json"
@@ -44,9 +44,9 @@ SEGMENTS = f"scores/{SCOPE}/segments/"
 def no_segment_is_small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """So that few pairs show how many segments become; and every test counts its own events."""
     monkeypatch.setattr(store, "_SMALL", 1)
-    events.drain()
+    tally.drain()
     yield
-    events.drain()
+    tally.drain()
 
 
 @pytest.fixture
@@ -514,7 +514,7 @@ def test_a_run_goes_on_without_a_broken_segment_and_says_so(
     with caplog.at_level(logging.WARNING):
         assert found(root, node) == model([blocks[0], blocks[2]])
     assert listed(root)[1] in caplog.text
-    assert [count for name, count in events.drain().counts.items() if "left out" in name] == [1]
+    assert [count for name, count in tally.drain().counts.items() if "left out" in name] == [1]
 
 
 @pytest.mark.parametrize("how", ["missing", "shorter", "another", "flipped"])
@@ -530,7 +530,7 @@ def test_a_merge_gives_up_a_broken_segment_and_keeps_the_others(
     assert found(root, node) == model([blocks[0], blocks[2]])
     assert broken in caplog.text
     assert broken not in listed(root)
-    assert events.drain().counts == {"score cache: a missing or damaged segment was given up": 1}
+    assert tally.drain().counts == {"score cache: a missing or damaged segment was given up": 1}
     check_whole(root)
 
 
@@ -540,7 +540,7 @@ def test_a_segment_that_turns_out_to_be_damaged_is_asked_no_more(tmp_path: Path)
     scores = CachedScores([Segment(bad), Segment(good)])
     for _ in range(3):
         assert ask(scores) == model([Block(rows(20, 20), 1)])
-    assert list(events.drain().counts.values()) == [1]
+    assert list(tally.drain().counts.values()) == [1]
 
 
 def test_segments_without_room_on_the_node_are_left_out(

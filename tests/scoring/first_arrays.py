@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 
 from rerank_batch.scoring.modes import Graphs
 from rerank_batch.scoring.network import Network, pair_network
-from rerank_batch.scoring.openvino_runtime import OpenVinoRuntime
+from rerank_batch.scoring.runtimes.openvino import OpenVinoRuntime
 from rerank_batch.scoring.tokens import TokenBatch
 
 ROUNDS = 10

@@ -15,20 +15,20 @@ from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.rerankers.cross_encoder import CrossEncoderScorer
 from rerank_batch.scoring import engine as engine_module
 from rerank_batch.scoring import network as network_module
-from rerank_batch.scoring.choice import choose
 from rerank_batch.scoring.engine import PairEngine
 from rerank_batch.scoring.library import Library
+from rerank_batch.scoring.measure_modes import choose
 from rerank_batch.scoring.modes import Graphs, Mode, modes_for
 from rerank_batch.scoring.network import pair_network
-from rerank_batch.scoring.openvino_runtime import OpenVinoRuntime
 from rerank_batch.scoring.packing import TokenBudget
-from rerank_batch.scoring.runtime import Unavailable
+from rerank_batch.scoring.runtimes.base import Unavailable
+from rerank_batch.scoring.runtimes.openvino import OpenVinoRuntime
+from rerank_batch.scoring.runtimes.torch import TorchRuntime
 from rerank_batch.scoring.tokens import PairTokenizer
-from rerank_batch.scoring.torch_runtime import TorchRuntime
 from tests.conftest import sentences
-from tests.processor import openvino_formats
 from tests.scoring import first_arrays
 from tests.scoring.models import SHAPES, write_model
+from tests.support.processor import openvino_formats
 
 TORCH, OPENVINO = Mode("torch", "fp32"), Mode("openvino", "fp32")
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rerank_batch.errors import ModelError
-from rerank_batch.models import ModelName
+from rerank_batch.models.location import ModelName
 from rerank_batch.rerankers import load_scorer
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.retrieval.encoder import Encoder
@@ -23,8 +23,8 @@ from rerank_batch.retrieval.options import EncoderOptions
 from rerank_batch.scoring.modes import Mode
 from rerank_batch.training.config import FinetuneConfig
 from rerank_batch.training.model import load_start, write_start
-from tests import tiny_models
 from tests.conftest import bert_config, build_tokenizer
+from tests.support import tiny_models
 
 TORCH = Mode("torch", "fp32")
 PAIRS = (["river stone", "cloud"], [["paper engine", "winter"], ["summer garden alpha"]])

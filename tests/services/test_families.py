@@ -12,10 +12,11 @@ import pytest
 
 from rerank_batch.config import PriceConfig, ServiceConfig
 from rerank_batch.errors import ConfigError, ServiceError, SpendCapReached
-from rerank_batch.models import ModelName
-from rerank_batch.rerankers import FAMILIES, family_of, open_service, service
+from rerank_batch.models.location import ModelName
+from rerank_batch.rerankers import FAMILIES, family_of, open_service
+from rerank_batch.rerankers import http as service
 from rerank_batch.rerankers.base import ScorerOptions
-from rerank_batch.rerankers.service import pair_tokens, tokens_of
+from rerank_batch.rerankers.http import pair_tokens, tokens_of
 from rerank_batch.services.pace import Pace
 from rerank_batch.services.spending import Budget, Usage
 from tests.conftest import sentences

@@ -12,7 +12,7 @@ import pytest
 
 from rerank_batch.errors import StorageError
 from rerank_batch.storage.folder import Folder
-from tests.storage.test_root import VERBS
+from tests.storage.test_base import VERBS
 
 
 @pytest.fixture

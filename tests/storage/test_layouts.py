@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from rerank_batch.config import CorpusConfig, QrelsConfig, QueriesConfig
-from rerank_batch.corpus import corpus_fingerprint, read_corpus
+from rerank_batch.data.corpus import corpus_fingerprint, read_corpus
+from rerank_batch.data.qrels import read_qrels
+from rerank_batch.data.query_log import make_plan
+from rerank_batch.data.trec import read_run
 from rerank_batch.errors import InputError
-from rerank_batch.qrels import read_qrels
-from rerank_batch.queries import make_plan
 from rerank_batch.storage import file_kinds, input_files
 from rerank_batch.storage.layouts import SUFFIXES, in_words
-from rerank_batch.trec_run import read_run
 from tests.conftest import BUCKET
-from tests.helpers import write_parquet
+from tests.support.helpers import write_parquet
 
 DOCUMENTS = [{"_id": f"0{n}", "title": f"title {n}", "text": f"document {n}"} for n in range(3)]
 QUERIES = [{"_id": f"q{n}", "text": f"query {n}"} for n in range(2)]

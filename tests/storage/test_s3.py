@@ -21,7 +21,7 @@ from tests.chaos.fault_proxy import FAULTS, FaultProxy
 from tests.chaos.s3_server import S3Server, free_base
 from tests.conftest import BUCKET, forget_clients
 from tests.storage.conftest import Through
-from tests.storage.test_root import VERBS, all_at_once
+from tests.storage.test_base import VERBS, all_at_once
 
 pytestmark = pytest.mark.usefixtures("waits")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import WORDS
-from tests.helpers import write_parquet
+from tests.support.helpers import write_parquet
 
 
 def label_rows(queries: int = 30, negatives: int = 6, seed: int = 0) -> list[dict[str, Any]]:

@@ -14,24 +14,24 @@ import yaml
 from safetensors.numpy import load_file
 
 from jobs.console import Console
-from jobs.export_delta import export_delta
-from jobs.finetune import Work, dry_run, finetune
 from rerank_batch.config import load_section
-from rerank_batch.deltas import Kept, write_delta
 from rerank_batch.errors import ConfigError, InputsChanged, ModelError, RunConflict
-from rerank_batch.models import ModelName, model_fingerprint, model_folder
+from rerank_batch.models.delta import Kept, write_delta
+from rerank_batch.models.location import ModelName, model_fingerprint, model_folder
 from rerank_batch.rerankers import load_scorer
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.scoring.modes import Mode
 from rerank_batch.training import trainer
+from rerank_batch.training.batches import GroupPlan
 from rerank_batch.training.config import FinetuneConfig, Loss
-from rerank_batch.training.groups import GroupPlan
 from rerank_batch.training.labels import read_labels, trainable
 from rerank_batch.training.losses import LOSSES, batch_of
 from rerank_batch.training.model import load_start
 from rerank_batch.training.workspace import Workspace
+from rerank_batch.workflows.export_delta import export_delta
+from rerank_batch.workflows.finetune import Work, dry_run, finetune
 from tests.conftest import run_json, sentences
-from tests.tiny_models import write_qwen3_reranker
+from tests.support.tiny_models import write_qwen3_reranker
 from tests.training.label_sets import label_rows, write_labels
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from rerank_batch.asking import prompts
+from rerank_batch.llm import prompts
 from rerank_batch.rerankers.prompts import quote
 
 Name = Literal["answer", "judge"]
@@ -40,5 +40,5 @@ def judge_words(question: str, references: Sequence[str], answer: str) -> dict[s
 
 
 def version(name: Name) -> str:
-    """See `rerank_batch.asking.prompts.version`."""
+    """See `rerank_batch.llm.prompts.version`."""
     return prompts.version(FOLDER / FILES[name])

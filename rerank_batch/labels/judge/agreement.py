@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from rerank_batch.asking.grades import HIGHEST
-from rerank_batch.qrels import Judgements
+from rerank_batch.data.qrels import Judgements
+from rerank_batch.llm.grades import HIGHEST
 
 Counts = NDArray[np.int64]
 """How often one assessor gave the grade of the row and the other that of the column."""

@@ -10,7 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
-from rerank_batch.asking.asker import (
+from rerank_batch.config import LabelJudgeConfig, PriceConfig
+from rerank_batch.data.corpus import TextStore
+from rerank_batch.data.qrels import Qrels
+from rerank_batch.labels.judge.pairs import ToJudge, wants_second_opinion
+from rerank_batch.labels.judge.prompts import Opinion, Rubric, asked, version
+from rerank_batch.llm.asker import (
     Ahead,
     Asked,
     Asker,
@@ -19,13 +24,8 @@ from rerank_batch.asking.asker import (
     Model,
     told_at_the_cap,
 )
-from rerank_batch.asking.grades import read_grade
-from rerank_batch.asking.journal import Journal
-from rerank_batch.config import LabelJudgeConfig, PriceConfig
-from rerank_batch.corpus import TextStore
-from rerank_batch.labels.judge.pairs import ToJudge, wants_second_opinion
-from rerank_batch.labels.judge.prompts import Opinion, Rubric, asked, version
-from rerank_batch.qrels import Qrels
+from rerank_batch.llm.grades import read_grade
+from rerank_batch.llm.journal import Journal
 from rerank_batch.services.address import address_of
 from rerank_batch.services.pace import Pace
 from rerank_batch.services.spending import Budget, Usage

@@ -54,8 +54,8 @@ def _any_epoch(_what) -> None:
 
         module.Lease._renew_on = never_lost
 
-    _when_imported("rerank_batch.run.protocol", patch)
-    _when_imported("rerank_batch.run.lease", lease)
+    _when_imported("rerank_batch.runs.run", patch)
+    _when_imported("rerank_batch.runs.lease", lease)
 
 
 def _die_before(moment) -> None:
@@ -64,7 +64,7 @@ def _die_before(moment) -> None:
     def patch(module) -> None:
         setattr(module.Run, name, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
 
-    _when_imported("rerank_batch.run.protocol", patch)
+    _when_imported("rerank_batch.runs.run", patch)
 
 
 def _swap(folders) -> None:
@@ -80,7 +80,7 @@ def _swap(folders) -> None:
 
         module.cluster = swapping
 
-    _when_imported("rerank_batch.pipeline", patch)
+    _when_imported("rerank_batch.ray_backend.execution", patch)
 
 
 def _scoring(happens):
@@ -125,7 +125,7 @@ def _memory(tokens) -> None:
 
         module.TorchRuntime.run = hungry
 
-    _when_imported("rerank_batch.scoring.torch_runtime", patch)
+    _when_imported("rerank_batch.scoring.runtimes.torch", patch)
 
 
 class _Patcher(importlib.abc.MetaPathFinder):

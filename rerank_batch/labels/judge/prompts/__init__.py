@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rerank_batch.asking import prompts
-from rerank_batch.asking.asker import Asked
-from rerank_batch.asking.grades import HIGHEST
 from rerank_batch.errors import InputError
+from rerank_batch.llm import prompts
+from rerank_batch.llm.asker import Asked
+from rerank_batch.llm.grades import HIGHEST
 from rerank_batch.rerankers.prompts import quote
 from rerank_batch.storage import input_files
 
@@ -80,5 +80,5 @@ def asked(opinion: Opinion, rubric: Rubric, query: str, document: str) -> Asked:
 
 
 def version(opinion: Opinion) -> str:
-    """See `rerank_batch.asking.prompts.version`."""
+    """See `rerank_batch.llm.prompts.version`."""
     return prompts.version(FOLDER / FILES[opinion])

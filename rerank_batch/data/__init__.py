@@ -1,0 +1,1 @@
+"""What others wrote: logs, corpora, judgements, runs; how it is read."""

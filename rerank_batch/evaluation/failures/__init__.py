@@ -1,0 +1,1 @@
+"""Queries that the reranker made worse, and what they share."""

@@ -1,0 +1,1 @@
+"""The gate: which queries can skip the reranker, and at what price."""

@@ -1,0 +1,1 @@
+"""What became of queries after retrieval."""

@@ -1,0 +1,1 @@
+"""Scores: their distribution and their calibration."""

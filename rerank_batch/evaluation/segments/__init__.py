@@ -1,0 +1,1 @@
+"""Parts of the judged queries, and how each fares."""

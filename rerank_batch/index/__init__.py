@@ -1,0 +1,1 @@
+"""The index as files: manifests, generations, changes."""

@@ -1,0 +1,1 @@
+"""Where models lie, which weights exactly, and the deltas of small ones."""

@@ -1,0 +1,74 @@
+"""What changed since the last run of a job: queries that are new or gone, lists that are others."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from jobs.console import Console
+from rerank_batch.errors import RerankBatchError
+from rerank_batch.runs import Run
+from rerank_batch.score_cache import text_keys
+from rerank_batch.storage import open_file
+
+
+def changes_since(run_id: str | None, run: Run, console: Console) -> dict[str, Any] | None:
+    """Compare a run that is whole with another one; None where there is no other.
+
+    A query is known by its text. Its list has changed when another document is in it, or in another
+    place; scores are not compared.
+    """
+    if run_id is None or run_id == run.run_id:
+        return None
+    try:
+        before = Run.open(run.root, run_id)
+        old, new = _lists(before), _lists(run)
+        documents = before.finished().get("documents")
+    except RerankBatchError as error:
+        console.note(f"not compared with the last run: {error}")
+        return None
+    both = new.join(old, on="query", suffix="_before")
+    changed = both.filter(pl.col("list") != pl.col("list_before")).height
+    return {
+        "since": before.run_id,
+        "queries_new": new.height - both.height,
+        "queries_gone": old.height - both.height,
+        "lists_changed": changed,
+        "lists_same": both.height - changed,
+        "documents_before": documents,
+    }
+
+
+def changes_line(changes: Mapping[str, Any]) -> str:
+    """A line of the summary."""
+    return (
+        f"{changes['queries_new']:,} queries new, {changes['queries_gone']:,} gone; of the others "
+        f"{changes['lists_changed']:,} lists changed, {changes['lists_same']:,} did not "
+        f"(since {changes['since']})"
+    )
+
+
+def _lists(run: Run) -> pl.DataFrame:
+    """``query`` and ``list``, digests of 16 bytes each, of every query of a run."""
+    frames = []
+    for uri in run.results_paths():
+        with open_file(uri) as file:
+            table = pq.read_table(file, columns=["query", "results"])
+        listed = table.column("results").combine_chunks()
+        ids = listed.from_arrays(listed.offsets, pc.struct_field(listed.values, "doc_id"))
+        frames.append(
+            pl.DataFrame(
+                {
+                    "query": _digests(table.column("query").to_pylist()),
+                    "list": _digests(pc.binary_join(ids, "\n").to_pylist()),
+                }
+            )
+        )
+    empty = pl.DataFrame(schema={"query": pl.Binary, "list": pl.Binary})
+    return pl.concat([empty, *frames]).unique("query", keep="first")
+
+
+def _digests(texts: list[str]) -> pl.Series:
+    return pl.Series([key.tobytes() for key in text_keys(texts)], dtype=pl.Binary)

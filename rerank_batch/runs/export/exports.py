@@ -1,0 +1,141 @@
+"""A finished run in the forms that other tools read: TREC run files, jsonl, pairs as Parquet.
+
+The retrieval run is exported at full depth, the reranked run at the top-k that was asked for, the
+systems of a comparison at full depth.
+"""
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rerank_batch import schema
+from rerank_batch.errors import ConfigError, InputError, RunConflict
+from rerank_batch.runs import Run
+from rerank_batch.storage import open_file
+
+Format = Literal["trec", "jsonl", "pairs"]
+
+_QUERIES_PER_ROW_GROUP = 2_000
+_PAIRS = pa.schema(
+    [
+        ("query_id", pa.string()),
+        ("query", pa.string()),
+        ("doc_id", pa.string()),
+        ("rank", pa.int32()),
+        ("score", pa.float32()),
+    ]
+)
+
+
+def export_run(run: Run, format: Format, system: str, out: Path) -> int:
+    """Write one system's rankings to ``out`` and return the number of rows.
+
+    ``trec`` writes a line per query id and document; a query that stands for several ids is written
+    under each, so that judgements under any of them find it. Its score column is minus the rank,
+    because TREC tools sort by score and break ties by rules of their own; the scores are in the
+    other formats. ``jsonl`` writes a line per query, ``pairs`` a Parquet row per pair.
+
+    Raises:
+        RunConflict: the run is not finished, or holds labels.
+        ConfigError: it holds no such system.
+        InputError: an id with white space cannot stand in a TREC file.
+    """
+    paths = run.results_paths()
+    if "labels" in run.finished():
+        raise RunConflict(f"run {run.run_id} holds labels, no rankings; see make-labels --out")
+    there = run.spec.get("systems") or schema.SYSTEMS
+    if system not in there:
+        raise ConfigError(f"run {run.run_id} holds no system {system!r}; it has {', '.join(there)}")
+    rows = _placed_rows(paths, system) if run.spec.get("systems") else _rows(paths, system)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staged = out.with_name(f".{out.name}.part")
+    try:
+        if format == "pairs":
+            count = _write_pairs(rows, staged)
+        elif format == "trec":
+            count = _write_lines(_trec_lines(rows, f"{run.run_id}-{system}"), staged)
+        else:
+            count = _write_lines(_json_lines(rows), staged)
+        staged.replace(out)
+    finally:
+        staged.unlink(missing_ok=True)
+    return count
+
+
+def _write_lines(lines: Iterator[str], out: Path) -> int:
+    count = 0
+    with out.open("w", encoding="utf-8") as file:
+        for line in lines:
+            file.write(line + "\n")
+            count += 1
+    return count
+
+
+def _rows(paths: list[str], system: str) -> Iterator[dict[str, Any]]:
+    """Queries with their ``ranking`` [{doc_id, rank, score}], block by block."""
+    columns = ["query_id", "query_ids", "query", "weight", "results", "candidates"]
+    for path in paths:
+        for batch in pq.ParquetFile(open_file(path)).iter_batches(batch_size=1024, columns=columns):
+            for row in batch.to_pylist():
+                results, candidates = row.pop("results"), row.pop("candidates")
+                if system == "reranked":
+                    keys = ("doc_id", "rank", "score")
+                    row["ranking"] = [{key: hit[key] for key in keys} for hit in results]
+                else:
+                    row["ranking"] = [
+                        {"doc_id": hit["doc_id"], "rank": rank, "score": hit["retrieval_score"]}
+                        for rank, hit in enumerate(candidates, start=1)
+                    ]
+                yield row
+
+
+def _placed_rows(paths: list[str], system: str) -> Iterator[dict[str, Any]]:
+    """The same of one system of a comparison."""
+    columns = ["query_id", "query_ids", "query", "weight", "candidates", "systems"]
+    for path in paths:
+        for batch in pq.ParquetFile(open_file(path)).iter_batches(batch_size=1024, columns=columns):
+            for row in batch.to_pylist():
+                listed, ids = row.pop("systems")[system], row.pop("candidates")
+                hits = zip(listed["places"], listed["scores"], strict=True)
+                row["ranking"] = [
+                    {"doc_id": ids[place], "rank": rank, "score": score}
+                    for rank, (place, score) in enumerate(hits, start=1)
+                ]
+                yield row
+
+
+def _trec_lines(rows: Iterator[dict[str, Any]], tag: str) -> Iterator[str]:
+    for row in rows:
+        for query_id in row["query_ids"]:
+            for hit in row["ranking"]:
+                for name in (query_id, hit["doc_id"]):
+                    if not name or name.split() != [name]:
+                        raise InputError(
+                            f"the id {name!r} has white space, which a TREC file cannot hold; "
+                            "use --format jsonl or pairs"
+                        )
+                yield f"{query_id} Q0 {hit['doc_id']} {hit['rank']} {-hit['rank']} {tag}"
+
+
+def _json_lines(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
+    for row in rows:
+        yield json.dumps(row, ensure_ascii=False)
+
+
+def _write_pairs(rows: Iterator[dict[str, Any]], out: Path) -> int:
+    count = 0
+    with pq.ParquetWriter(out, _PAIRS, compression="zstd") as writer:
+        while some := list(islice(rows, _QUERIES_PER_ROW_GROUP)):
+            pairs = [
+                {"query_id": row["query_id"], "query": row["query"], **hit}
+                for row in some
+                for hit in row["ranking"]
+            ]
+            writer.write_table(pa.Table.from_pylist(pairs, schema=_PAIRS))
+            count += len(pairs)
+    return count

@@ -1,0 +1,1 @@
+"""Everything a command does, without a terminal: one module for each command."""

@@ -1,0 +1,267 @@
+"""Build the index: read the corpus, encode it once in an actor pool, write shards and texts.
+
+Over the index of an older state of the same corpus, only what changed is encoded: see
+`rerank_batch.workflows.update_index`.
+"""
+
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from jobs.console import Console, PeakMemory, facts_table
+from rerank_batch.config import Config, digest
+from rerank_batch.data.corpus import (
+    Corpus,
+    corpus_fingerprint,
+    digests_of,
+    read_corpus,
+    shard_bounds,
+)
+from rerank_batch.errors import IndexMismatch
+from rerank_batch.index.index import (
+    BM25,
+    FORMAT,
+    MANIFEST,
+    Index,
+    IndexFile,
+    Manifest,
+    ShardEntry,
+    WordShard,
+    index_fingerprint,
+    new_build,
+    read_manifest,
+    verify_files,
+)
+from rerank_batch.models.location import parse_model, pin_model
+from rerank_batch.pipeline.stages import BuildShards, BuildTexts, read_vectors
+from rerank_batch.ray_backend.execution import cluster
+from rerank_batch.storage import open_root
+from rerank_batch.workflows.build_postings import build_postings
+from rerank_batch.workflows.index_steps import (
+    IndexJob,
+    build_files,
+    encode,
+    finish,
+    publish_rows,
+    summary_of,
+)
+from rerank_batch.workflows.input_facts import as_objects, files_line, files_read, remark_lines
+from rerank_batch.workflows.inputs import ENCODER_FAMILIES, node_cache
+from rerank_batch.workflows.update_index import plan_update, texts_of, update_index
+
+RECALL_QUERIES = 200
+RECALL_CUTOFF = 100
+
+_CORPUS = "corpus"
+
+
+def build_index(
+    config: Config, console: Console, force: bool = False, dry_run: bool = False
+) -> dict[str, Any]:
+    """Build the index of a configuration, or bring the one that is there up to date.
+
+    ``force`` encodes everything anew; ``dry_run`` tells what would be done and writes nothing.
+    Returns the summary.
+    """
+    began = time.perf_counter()
+    encoder = parse_model(config.index.encoder, ENCODER_FAMILIES, "index.encoder")
+    root = open_root(config.index.path)
+    if not dry_run:
+        root.check_writes()
+    pin, _ = pin_model(encoder.location)
+    made_of = index_fingerprint(config.index, corpus_fingerprint(config.corpus), pin.fingerprint)
+    if config.index.bm25 is not None:
+        from rerank_batch.retrieval.bm25 import check_words
+
+        check_words(config.index.bm25)
+    cache = node_cache(config.storage)
+    there = root.read(MANIFEST)
+    job = IndexJob(config, console, root, cache, encoder, pin, made_of, there, began, dry_run)
+    current, why = (None, "--force asks for it") if force else _current(job)
+    differs = [] if current is None else _differences(current, made_of)
+    if current is not None and not differs:
+        console.note(f"the index at {root.uri} is up to date")
+        return summary_of(job, current.manifest, {})
+    if current is not None and differs == [BM25]:
+        console.note(f"the vectors at {root.uri} are up to date: BM25 alone is built")
+        return summary_of(job, current.manifest, {}) if dry_run else _add_postings(job, current)
+
+    corpus = read_corpus(config.corpus)
+    digests = digests_of(corpus.documents)
+    if current is not None:
+        update = plan_update(job, current, corpus, digests)
+        if not isinstance(update, str):
+            return update_index(job, current, update)
+        why = update
+    if why:
+        console.note(f"the index at {root.uri} is built in full: {why}")
+    return _build(job, corpus, digests)
+
+
+def _build(job: IndexJob, corpus: Corpus, digests: pa.Table) -> dict[str, Any]:
+    """Encode and write every document."""
+    config, root, made_of = job.config, job.root, job.made_of
+    documents = corpus.documents.num_rows
+    bounds = shard_bounds(documents, config.index.shards)
+    read_seconds = time.perf_counter() - job.began
+    if job.dry_run:
+        return _would_build(job, corpus, len(bounds), read_seconds)
+    build = new_build(digest(made_of))
+    texts = publish_rows(root, f"{build}/texts", corpus.documents, bounds)
+    kept = publish_rows(root, f"{build}/digests", digests, bounds)
+    dropped, remarks = corpus.dropped, as_objects(corpus.remarks)
+    del corpus, digests
+    opened = BuildTexts(root, job.cache, tuple(file.wanted for file in texts), tuple(bounds))
+    with (
+        PeakMemory() as memory,
+        cluster(config.compute, job.console.verbose, job.console.note) as resources,
+    ):
+        choice, encode_seconds = encode(job, opened, build, resources)
+        stage = {"root": root, "build": build, "kind": config.index.kind}
+        shards = build_files(bounds, BuildShards, stage, resources)
+        bm25_began = time.perf_counter()
+        words: tuple[WordShard, ...] = ()
+        if config.index.bm25 is not None:
+            words = build_postings(config.index.bm25, opened, bounds, build, resources)
+        bm25_seconds = time.perf_counter() - bm25_began
+
+    dimension = int(read_vectors(root, build, 0, 1).shape[1])
+    recall, asked = _recall(job, build, bounds, shards)
+    manifest = Manifest(
+        format=FORMAT,
+        fingerprint=digest(made_of),
+        kind=config.index.kind,
+        metric="inner product of unit vectors (cosine)",
+        dimension=dimension,
+        documents=documents,
+        dropped=dropped,
+        encoder=str(job.encoder),
+        encoder_mode=choice.to_dict(),
+        recall_at_100=recall,
+        recall_queries=asked,
+        made_of=made_of,
+        builds=(build,),
+        shards=tuple(
+            ShardEntry(start=start, stop=stop, vectors=vectors, texts=text, digests=known)
+            for (start, stop), vectors, text, known in zip(bounds, shards, texts, kept, strict=True)
+        ),
+        bm25=made_of.get(BM25),
+        words=words,
+    )
+    seconds = {"read": read_seconds, "encode": encode_seconds, "bm25": bm25_seconds}
+    return finish(job, manifest, seconds, memory, encoded=documents, remarks=remarks)
+
+
+def _would_build(job: IndexJob, corpus: Corpus, shards: int, read_seconds: float) -> dict[str, Any]:
+    documents = corpus.documents.num_rows
+    return {
+        "index": job.root.uri,
+        "dry_run": True,
+        "built": False,
+        "fingerprint": digest(job.made_of),
+        "kind": job.config.index.kind,
+        "bm25": job.made_of.get(BM25),
+        "shards": shards,
+        "documents": documents,
+        "dropped": corpus.dropped,
+        "recall_at_100": None,
+        "changes": None,
+        "encoded": documents,
+        "files_read": files_read(job.config, "corpus"),
+        "remarks": as_objects(corpus.remarks),
+        "seconds": {"read": round(read_seconds, 2)},
+    }
+
+
+def _add_postings(job: IndexJob, current: Index) -> dict[str, Any]:
+    """Build BM25 shards beside the vectors that are there; returns the summary."""
+    config, manifest = job.config, current.manifest
+    if config.index.bm25 is None:
+        raise ValueError("no BM25 is configured")
+    bounds = shard_bounds(manifest.documents, config.index.shards)
+    texts = texts_of(job, manifest)
+    with (
+        PeakMemory() as memory,
+        cluster(config.compute, job.console.verbose, job.console.note) as resources,
+    ):
+        words = build_postings(config.index.bm25, texts, bounds, manifest.builds[0], resources)
+    manifest = manifest.model_copy(
+        update={
+            "fingerprint": digest(job.made_of),
+            "made_of": job.made_of,
+            "bm25": job.made_of[BM25],
+            "words": words,
+        }
+    )
+    return finish(job, manifest, {}, memory, encoded=0)
+
+
+def show(summary: dict[str, Any], console: Console) -> None:
+    """Print the summary."""
+    kind = summary["kind"] + (" and BM25" if summary["bm25"] else "")
+    facts: dict[str, object] = {
+        "index": summary["index"],
+        "files": files_line(summary["files_read"]),
+        "documents": f"{summary['documents']:,} in {summary['shards']} shards ({kind})",
+        "dropped": summary["dropped"] or "none",
+    }
+    if changes := summary["changes"]:
+        facts["changes"] = ", ".join(f"{count:,} {what}" for what, count in changes.items())
+        facts["shards"] = f"{summary['shards_reused']} reused, {summary['shards_written']} written"
+    if "encoded" in summary:
+        facts["encoded"] = f"{summary['encoded']:,} documents"
+    if summary["recall_at_100"] is not None:
+        facts["recall@100"] = f"{summary['recall_at_100']:.4f} against exact search"
+    seconds = summary["seconds"]
+    if seconds.get("encode"):
+        rate = summary["encoded"] / seconds["encode"]
+        facts["encoded"] = f"{facts['encoded']}, {rate:.0f} a second"
+    if "total" in seconds:
+        facts["time"] = f"{seconds['total']:.0f} s, peak memory {summary['peak_memory_gb']} GiB"
+    facts |= remark_lines(summary)
+    title = "Dry run: nothing was written" if summary["dry_run"] else "Index"
+    console.result(summary, facts_table(title, facts))
+
+
+def _current(job: IndexJob) -> tuple[Index | None, str]:
+    """The index that is there if it can be used, else in words why not, if there is one."""
+    try:
+        index = Index(job.root, read_manifest(job.root), job.cache)
+    except IndexMismatch as error:
+        return None, "" if job.there is None else str(error)
+    other = [name for name in _differences(index, job.made_of) if name not in (_CORPUS, BM25)]
+    if other:
+        return None, f"it was built with another {', '.join(other)}"
+    try:
+        verify_files(index)
+    except IndexMismatch as error:
+        return None, str(error)
+    return index, ""
+
+
+def _differences(index: Index, made_of: dict[str, Any]) -> list[str]:
+    """What the index is made of otherwise than it should be."""
+    there = index.manifest.made_of
+    return [name for name, part in made_of.items() if there.get(name) != part]
+
+
+def _recall(
+    job: IndexJob, build: str, bounds: list[tuple[int, int]], shards: list[IndexFile]
+) -> tuple[float | None, int]:
+    """Recall of an approximate index with sampled documents as queries; exact kinds need none."""
+    config = job.config.index
+    if config.kind == "Flat":
+        return None, 0
+    from rerank_batch.retrieval.flat import SearchOptions, measure_recall, open_shard
+
+    options = SearchOptions(config.nprobe, config.ef_search)
+    files = job.cache.fetch(job.root, [file.wanted for file in shards])
+    opened = [
+        open_shard(file, start, options) for file, (start, _) in zip(files, bounds, strict=True)
+    ]
+    stored = read_vectors(job.root, build, 0, bounds[-1][1])
+    rng = np.random.default_rng(0)
+    asked = stored[rng.choice(len(stored), size=min(RECALL_QUERIES, len(stored)), replace=False)]
+    return measure_recall(opened, stored, asked, RECALL_CUTOFF), len(asked)

@@ -1,0 +1,90 @@
+"""What a whole run would take, from a sample of its own work done by its own pipeline."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from jobs.console import Console, facts_table
+from rerank_batch import schema
+from rerank_batch.config import Config
+from rerank_batch.data.query_log import Plan
+from rerank_batch.workflows.inputs import read_inputs
+from rerank_batch.workflows.rerank import rows_per_block, try_out
+
+
+def estimate(config: Config, queries: int, console: Console) -> dict[str, Any]:
+    """Run evenly chosen queries of the plan and scale up what they took.
+
+    The stages work side by side, so a run takes as long as the busiest of them: its seconds for a
+    query, over its actors, times the queries, and the start once. Cached scores are used where
+    there are any, and none are added, so that trying again finds the same; of a service that means
+    that the sample is paid for and its answers are not kept.
+    """
+    inputs = read_inputs(config)
+    planned = inputs.plan.queries
+    chosen = min(queries, planned.num_rows)
+    sample = _sampled(inputs.plan, chosen)
+    # Blocks as large as the run's, as far as the sample goes: larger ones are scored faster.
+    rows = min(chosen, rows_per_block(config, planned.num_rows))
+    compute = config.compute.model_copy(update={"block_rows": rows})
+    totals = try_out(
+        config.model_copy(update={"compute": compute}), replace(inputs, plan=sample), console
+    )
+    seconds, actors = totals["seconds"], totals["actors"]
+    per_query = {name: seconds[name] / actors[name] / chosen for name in actors}
+    busiest = max(per_query, key=lambda name: per_query[name])
+    sample_work = per_query[busiest] * chosen
+    fixed = max(seconds["total"] - sample_work, 0.0)
+    hours = (fixed + per_query[busiest] * planned.num_rows) / 3600
+    book, price = totals["cost"], config.cost.per_hour
+    billed = book["billed"] / chosen * planned.num_rows
+    return {
+        "sample_queries": chosen,
+        "sample_seconds": seconds["total"],
+        "queries": planned.num_rows,
+        "pairs": round(totals["pairs"] / chosen * planned.num_rows),
+        "hit_rate": totals["cache"]["hit_rate"] if totals["cache"] else 0.0,
+        "busiest_stage": busiest,
+        "actors": actors,
+        "mode": totals["mode"],
+        "start_seconds": round(fixed, 1),
+        "hours": hours,
+        "services": book["services"],
+        "sample_billed": book["billed"],
+        "billed": billed,
+        "cost": None if price is None and not book["services"] else hours * (price or 0) + billed,
+        "currency": config.cost.currency,
+    }
+
+
+def show(summary: dict[str, Any], console: Console) -> None:
+    """Print the estimate."""
+    hours = summary["hours"]
+    facts: dict[str, object] = {
+        "tried": f"{summary['sample_queries']:,} of {summary['queries']:,} queries in "
+        f"{summary['sample_seconds']:.0f} s"
+        + (f", which cost {summary['sample_billed']:,.4f}" if summary["services"] else ""),
+        "pairs": f"{summary['pairs']:,}, {summary['hit_rate']:.1%} of them known",
+        "time": f"{hours * 60:,.1f} minutes" if hours < 2 else f"{hours:,.1f} hours",
+        "of it": f"{summary['start_seconds']:.0f} s of starting; then the busiest stage is "
+        f"{summary['busiest_stage']} ({summary['actors'][summary['busiest_stage']]} actors"
+        + (f", {summary['mode']})" if summary["mode"] else ")"),
+    }
+    if summary["cost"] is None:
+        facts["cost"] = "unknown: set cost.per_hour to what this cluster costs"
+    else:
+        facts["cost"] = f"{summary['cost']:,.2f} {summary['currency']}"
+    if summary["services"]:
+        facts["cost"] = f"{facts['cost']}, of it {summary['billed']:,.2f} billed by services"
+    console.result(summary, facts_table("Estimate", facts))
+
+
+def _sampled(plan: Plan, queries: int) -> Plan:
+    """So many queries of a plan, evenly chosen and numbered anew, and none of its rejects."""
+    which = np.linspace(0, plan.queries.num_rows - 1, queries).astype(np.int64)
+    table = plan.queries.take(which)
+    number = table.column_names.index(schema.QIDX)
+    field = table.schema.field(schema.QIDX)
+    table = table.set_column(number, field, [np.arange(queries, dtype=np.int64)])
+    return replace(plan, queries=table, rejects=plan.rejects.slice(0, 0), log_rows=queries)

@@ -1,0 +1,72 @@
+"""Write a trained model as what it changed of its base model, for shipping."""
+
+from pathlib import Path
+from typing import Any
+
+from jobs.console import Console, facts_table
+from rerank_batch.models.delta import Kept, write_delta
+from rerank_batch.models.location import model_fingerprint, model_folder, pin_model
+from rerank_batch.training.labels import Labels, read_labels
+from rerank_batch.workflows.finetune import math_threads
+
+_MEASURE = "nDCG@10"
+_MOST_QUERIES = 1000
+
+
+def export_delta(
+    model: Path, out: Path, base: str, kept: Kept, labels_folder: str | None
+) -> dict[str, Any]:
+    """Write the delta of ``model`` over the model at ``base`` to ``out``, and load it once.
+
+    With labels, measure on their dev split what the delta loses.
+    """
+    labels = read_labels(labels_folder) if labels_folder else None
+    pin, base_folder = pin_model(base)  # of a hub model the delta names the commit
+    written = write_delta(model_folder(str(model)), base_folder, pin.location, kept, out)
+    lost = None if labels is None else _lost(labels, model, out)
+    return {
+        "lost": lost,
+        "model": str(model),
+        "base": base,
+        "kept": str(kept),
+        "out": str(out),
+        "bytes": written.bytes,
+        "matrices": len(written.errors),
+        "largest_loss": written.worst,
+        "fingerprint": model_fingerprint(model_folder(str(out))),
+    }
+
+
+def _lost(labels: Labels, whole: Path, delta: Path) -> dict[str, Any]:
+    from rerank_batch.training.dev import Judged
+    from rerank_batch.training.result import measure_models
+
+    judged = Judged(labels.splits["dev"], labels.texts, _MEASURE, _MOST_QUERIES)
+    made = model_folder(str(delta))
+    (dev,) = measure_models({"dev": judged}, whole, made, math_threads())
+    gain = dev.gains["start"]
+    return {
+        "measure": _MEASURE,
+        "queries": dev.queries,
+        "whole": dev.means["start"],
+        "delta": dev.means["tuned"],
+        "interval": gain.interval,
+    }
+
+
+def show(summary: dict[str, Any], console: Console) -> None:
+    """Print what was written."""
+    facts = {
+        "delta": summary["out"],
+        "use it as": f"reranker.model: cross-encoder:{summary['out']}",
+        "size": f"{summary['bytes'] / 1e6:.2f} MB over {summary['base']}",
+        "kept": f"{summary['kept']} in {summary['matrices']} matrices; of what changed in one at "
+        f"most {summary['largest_loss']:.1%} are lost",
+    }
+    if (lost := summary["lost"]) is not None:
+        low_high = lost["interval"] or (0.0, 0.0)
+        facts["quality"] = (
+            f"{lost['measure']} {lost['whole']:.4f} whole, {lost['delta']:.4f} as delta "
+            f"({low_high[0]:+.4f} to {low_high[1]:+.4f}) on {lost['queries']:,} dev queries"
+        )
+    console.result(summary, facts_table("Delta", facts))

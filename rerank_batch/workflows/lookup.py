@@ -1,0 +1,58 @@
+"""Look one query up, as a reader would: in a serving export, or in the latest run of a job."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from jobs.console import Console, in_one_line, visible
+from rerank_batch.config.paths import is_text
+from rerank_batch.errors import ConfigError, InputError
+from rerank_batch.runs import Run, latest_run
+from rerank_batch.runs.export.serving import key_of, look_up, look_up_run
+from rerank_batch.storage import open_root
+
+
+def lookup(where: str, query: str, job: str | None, run_id: str | None) -> dict[str, Any]:
+    """The row of a query, ``key`` and what `rerank_batch.runs.export.serving` keeps of it.
+
+    Raises:
+        InputError: there is no such query.
+        ConfigError: the root has several jobs, and none is named; or the query is no text.
+        RunConflict: the job has no finished run.
+    """
+    if not is_text(query):
+        raise ConfigError(f"the query {visible(query)} is not UTF-8: no text has such bytes")
+    if where.endswith(".parquet") or Path(where).is_file():
+        if job or run_id:
+            raise ConfigError("--job and --run choose a run under a ROOT; this is a file")
+        found = look_up(where, query)
+    else:
+        found = look_up_run(_run(where, job, run_id), query)
+    if found is None:
+        raise InputError(f"{where} has no results for {key_of(query)!r}")
+    return found
+
+
+def show(found: dict[str, Any], console: Console) -> None:
+    """Print the documents, the best first."""
+    key = in_one_line(found["key"])
+    table = Table(title=f"{key} ({found['run_id']})", title_justify="left")
+    for name in ("rank", "document", "score"):
+        table.add_column(name, justify="left" if name == "document" else "right")
+    hits = zip(found["doc_ids"], found["scores"], strict=True)
+    for rank, (name, score) in enumerate(hits, start=1):
+        table.add_row(str(rank), in_one_line(name), f"{score:.4f}")
+    console.result(found, table if found["doc_ids"] else f"{key}: no documents")
+
+
+def _run(uri: str, job: str | None, run_id: str | None) -> Run:
+    root = open_root(uri)
+    if run_id is not None:
+        return Run.open(root, run_id)
+    if job is None:
+        jobs = root.folders("jobs/")
+        if len(jobs) > 1:
+            raise ConfigError(f"{uri} has several jobs: choose one with --job {'|'.join(jobs)}")
+        job = jobs[0] if jobs else "rerank"
+    return latest_run(root, job)

@@ -1,0 +1,373 @@
+"""Make labels: mine a finished run for training rows, split them, check for leaks, write them."""
+
+from collections.abc import Mapping
+from contextlib import closing
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import Any
+
+from rich.table import Table
+
+from jobs.console import Console, PeakMemory, facts_table
+from jobs.live import RunProgress
+from rerank_batch import schema
+from rerank_batch.config import Config, digest
+from rerank_batch.errors import ConfigError, LabelsLeak, RunConflict
+from rerank_batch.labels.dataset import check_target, write_dataset
+from rerank_batch.labels.mining import MineLabels
+from rerank_batch.labels.rows import (
+    LABELLED,
+    PLAN,
+    POSITIVE,
+    RULES,
+    SPLITS,
+    labelled_batches,
+    sums_of,
+)
+from rerank_batch.labels.splits import LeakCheck, Written, check_leaks
+from rerank_batch.pipeline.pools import plan_pools
+from rerank_batch.pipeline.stages import StageSpec
+from rerank_batch.ray_backend.execution import Cluster, cluster, run_queries
+from rerank_batch.runs import (
+    ABORTED,
+    COMPLETE,
+    Lease,
+    Run,
+    block_bounds,
+    is_begun,
+    refuse_if_taken_over,
+    total,
+)
+from rerank_batch.storage import open_root
+from rerank_batch.workflows.input_facts import as_objects, remark_lines
+from rerank_batch.workflows.inputs import versions
+from rerank_batch.workflows.judging import judge_lines, plan_line
+from rerank_batch.workflows.label_inputs import LabelInputs, plan_label_run, read_label_inputs
+from rerank_batch.workflows.rerank import (
+    Start,
+    forgotten_if_unusable,
+    how_to_go_on,
+    new_run_id,
+    owned,
+    rerank,
+    rows_per_block,
+)
+
+COMMAND = "make-labels"
+JOB_SUFFIX = "-labels"
+"""Label runs are of a job of their own, so that readers of results never meet them."""
+
+NEW = "new"
+"""In the place of a run: make one first, of the configuration's log, index and reranker."""
+
+_SOURCE_SUFFIX = "-source"
+_JOB_CHARS = 57
+
+
+def make_labels(
+    config: Config,
+    console: Console,
+    out: str,
+    source_run: str = "latest",
+    start: Start | None = None,
+) -> dict[str, Any]:
+    """Mine a finished run ('latest': the job's newest) and write a dataset to ``out``.
+
+    With 'new' the run is made first, under the label run's id with `-source` behind it, and not
+    published; the same command with the same id goes on with whichever of the two was stopped.
+
+    Returns the dataset card, with where things lie. Of a label run that is complete the dataset is
+    written again.
+
+    Raises:
+        LabelsLeak: the splits share what they must not; the run stays unfinished.
+    """
+    labels, target = config.labels, open_root(out)
+    check_target(target)
+    start = start or Start()
+    with PeakMemory() as memory:
+        open_root(config.root).check_writes()
+        if source_run == NEW:
+            start, source_run = _make_source(config, console, start)
+        resume = start.resume
+        begun = Run.open(open_root(config.root), resume) if resume is not None else None
+        inputs = read_label_inputs(config, source_run, console, begun)
+        if labels.source == "qrels" and labels.qrels is None and labels.split.held_out is None:
+            console.note(
+                "labels are made from qrels.path, which evaluate reads as well: what is trained on "
+                "them can be measured on their test split alone. To keep judgements apart, give "
+                "labels.qrels and labels.split.held_out"
+            )
+        run = _begin(config, inputs, start)
+        if run.state() == COMPLETE:
+            console.note(f"run {run.run_id} is complete: nothing is left to mine")
+        else:
+            mine(run, config, inputs, console, take_over=start.take_over)
+        run.publish()
+        console.note(f"writing the dataset to {out}")
+        card = write_dataset(run, target, labels.formats, labels.tuple_negatives, labels.license)
+    final = run.finished()
+    return {
+        **card,
+        "seconds": final["seconds"],
+        "rows_per_second": final["rows_per_second"],
+        "dashboard": final.get("dashboard"),
+        "peak_memory_gb": round(memory.bytes / 2**30, 2),
+        "root": config.root,
+        "out": out,
+        "remarks": as_objects(inputs.remarks),
+    }
+
+
+def _make_source(config: Config, console: Console, start: Start) -> tuple[Start, str]:
+    """Make the run that is to be mined, or what is left of it; how the label run is begun, and that
+    run's id."""
+    run_id = start.resume or start.run_id or new_run_id(label_job(config))
+    source = run_id + _SOURCE_SUFFIX
+    rerank(config, console, Start(source, None, start.take_over, True), publish=False)
+    if is_begun(open_root(config.root), run_id):
+        return Start(resume=run_id, take_over=start.take_over), source
+    return Start(run_id=run_id, take_over=start.take_over), source
+
+
+def label_job(config: Config) -> str:
+    """The job that the configuration's label runs are of."""
+    return config.job[:_JOB_CHARS] + JOB_SUFFIX
+
+
+def dry_run(config: Config, out: str, source_run: str = "latest") -> dict[str, Any]:
+    """Check every input and say what would be done; nothing is written and nobody is asked.
+
+    Raises:
+        ConfigError: the run is yet to be made, which a dry run of `rerank` tells of.
+    """
+    check_target(open_root(out))
+    if source_run == NEW:
+        raise ConfigError(
+            "--dry-run cannot look into a run that is yet to be made: `rerank CONFIG --dry-run` "
+            "checks what it is made of"
+        )
+    return {"dry_run": True, **plan_label_run(config, source_run), "out": out}
+
+
+def mine(
+    run: Run, config: Config, inputs: LabelInputs, console: Console, take_over: bool = False
+) -> None:
+    """Label every block that is not done, check for leaks, finish the run.
+
+    Raises:
+        LabelsLeak: see `make_labels`.
+    """
+    run.write_plan(inputs.plan.queries, schema.REJECTS.empty_table())
+    lease_seconds = config.storage.lease_seconds
+    run.claim(take_over, lease_seconds, console.note)
+    with (
+        forgotten_if_unusable(run),
+        owned(run, lease_seconds) as lease,
+        how_to_go_on(run, lease, console),
+    ):
+        measured = _execute(run, lease, config, inputs, console)
+        finish(run, config, inputs, measured)
+
+
+def finish(
+    run: Run, config: Config, inputs: LabelInputs, measured: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Check what was written for leaks and create final.json with everything the card tells.
+
+    Raises:
+        LabelsLeak: the message names kinds and ids.
+    """
+    files = [
+        run.root.path(run.listed({"key": commit.results.key}))
+        for commit in run.commits()
+        if commit.results
+    ]
+    leaks = check_leaks(_written(files), config.labels.split.similarity, inputs.held_out)
+    if not leaks.passed:
+        listed = "\n".join(f"  - {leak}" for leak in leaks.leaks)
+        counts = ", ".join(f"{kind} {count:,}" for kind, count in leaks.counts.items())
+        raise LabelsLeak(
+            f"the labels of run {run.run_id} leak ({counts}):\n{listed}\nNo dataset is written. "
+            "Change labels.split (similarity, shared, held_out) and make the labels again"
+        )
+    return run.finish(_totals(run, config, inputs, leaks, measured))
+
+
+def _begin(config: Config, inputs: LabelInputs, start: Start) -> Run:
+    """A new label run, or the one to go on with, which must be made of the same."""
+    root = open_root(config.root)
+    if start.resume is not None:
+        run = Run.open(root, start.resume)
+        run.check_made_of(inputs.made_of)
+        if run.state() == ABORTED:
+            raise RunConflict(f"run {run.run_id} was aborted; begin a new one")
+        return run
+    planned = inputs.plan.queries.num_rows
+    block_rows = rows_per_block(config, planned)
+    job = label_job(config)
+    return Run.create(
+        root,
+        start.run_id or new_run_id(job),
+        {
+            "job": job,
+            "command": COMMAND,
+            "created": datetime.now(UTC).isoformat(),
+            "fingerprint": digest(inputs.made_of),
+            "made_of": inputs.made_of,
+            "config": config.model_dump(mode="json"),
+            "versions": versions(),
+            "planned": planned,
+            "block_rows": block_rows,
+            "blocks": len(block_bounds(planned, block_rows)),
+        },
+    )
+
+
+def _execute(
+    run: Run, lease: Lease, config: Config, inputs: LabelInputs, console: Console
+) -> dict[str, Any]:
+    """Label what is left to do; what this driver measured of itself."""
+    began = perf_counter()
+    planned = inputs.plan.queries.num_rows
+    done = run.done()
+    done_before = len(done)
+    to_do = run.blocks_to_do(done)
+    kept = f", {done_before:,} of them done before" if run.epoch > 1 else ""
+    console.note(f"run {run.run_id}: {planned:,} queries in {len(run.blocks())} blocks{kept}")
+    start_seconds, dashboard = 0.0, None
+    if to_do:
+        with cluster(config.compute, console.verbose, console.note) as resources:
+            start_seconds = perf_counter() - began
+            if (dashboard := resources.dashboard) is not None:
+                console.note(f"Ray dashboard: {dashboard}")
+            stage = _mining_stage(config, inputs, resources, len(to_do))
+            blocks = run_queries(to_do, [stage], run.writer(), False, plan=PLAN, sums=sums_of)
+            progress = RunProgress(run, to_do, [stage])
+            with progress.shown(console, resources.missing), closing(blocks):
+                for block in blocks:
+                    progress.commit(block)
+                    if lease.lost:
+                        refuse_if_taken_over(run.root, run.run_id, run.epoch)
+    return {
+        "start": start_seconds,
+        "execute": perf_counter() - began - start_seconds,
+        "done_before": done_before,
+        "dashboard": dashboard,
+    }
+
+
+def _mining_stage(
+    config: Config, inputs: LabelInputs, resources: Cluster, blocks: int
+) -> StageSpec:
+    """One actor for each CPU, as mining is plain Python, which has one thread."""
+    wanted = config.compute.scorers
+    size = max(1, int(resources.cpus)) if wanted == "auto" else wanted
+    compute = config.compute.model_copy(update={"scorers": min(size, blocks)})
+    pool = plan_pools(compute, resources.cpus, 0).scorers
+    arguments = {"index": inputs.index, "mining": inputs.mining}
+    return StageSpec("mine", MineLabels, arguments, pool, LABELLED.append(schema.REJECT_FIELD))
+
+
+def _totals(
+    run: Run,
+    config: Config,
+    inputs: LabelInputs,
+    leaks: LeakCheck,
+    measured: Mapping[str, Any],
+) -> dict[str, Any]:
+    commits = run.commits()
+    sums = {name: int(value) for name, value in total(commits, "sums").items()}
+    rows = sum(value for name, value in sums.items() if name.startswith("rows."))
+    share = 1 - measured["done_before"] / max(run.spec["planned"], 1)
+    labels = config.labels
+    rules = {**labels.filters.model_dump(), "is_logit": inputs.mining.rules.is_logit}
+    return {
+        "fingerprint": run.spec["fingerprint"],
+        "queries": sums["queries"],
+        "rejects": {k: int(v) for k, v in total(commits, "reject_reasons").items()},
+        "pairs": rows,
+        "metrics": {},
+        "seconds": {
+            **{k: round(v, 2) for k, v in total(commits, "seconds").items()},
+            "start": round(measured["start"], 2),
+            "execute": round(measured["execute"], 2),
+        },
+        "rows_per_second": round(rows * share / max(measured["execute"], 1e-9), 1),
+        "events": {name: int(count) for name, count in total(commits, "events").items()},
+        "dashboard": measured.get("dashboard"),
+        "labels": {
+            "source": inputs.told,
+            "groups": inputs.plan.groups,
+            "queries_unknown_to_the_truth": inputs.plan.unknown,
+            "split_queries": {split: sums[f"queries.{split}"] for split in SPLITS},
+            "looked_at": sums["looked_at"],
+            "rules": rules,
+            "positives": labels.positives.model_dump(),
+            "negatives": labels.negatives.model_dump(),
+            "split": labels.split.model_dump(exclude={"held_out"}),
+            "seed": labels.seed,
+            "removed": {rule: sums[f"removed.{rule}"] for rule in RULES},
+            "leak_check": leaks.as_json(),
+        },
+    }
+
+
+def _written(files: list[str]) -> Any:
+    """The queries of the files with their positives, as the leak check wants them."""
+    columns = [
+        "query_ids",
+        "query",
+        "split",
+        "documents.list.element.doc_id",
+        "documents.list.element.role",
+    ]
+    for table in labelled_batches(files, columns):
+        for row in table.to_pylist():
+            positives = [each["doc_id"] for each in row["documents"] if each["role"] == POSITIVE]
+            yield Written(row["query_ids"], row["query"], row["split"], positives)
+
+
+def show(card: dict[str, Any], console: Console) -> None:
+    """Print rows by split, what was kept out by which rule, and where the dataset is."""
+    table = Table(title=f"Labels of {card['source']['run']}", title_justify="left", pad_edge=False)
+    table.add_column("split")
+    for column in ("queries", "positives", "negatives"):
+        table.add_column(column, justify="right")
+    for split in SPLITS:
+        counts = [card["rows"].get(f"{split} {role}", 0) for role in ("positive", "negative")]
+        table.add_row(split, *(f"{n:,}" for n in (card["split_queries"][split], *counts)))
+    removed = {rule: count for rule, count in card["removed"].items() if count}
+    rows = sum(card["rows"].values())
+    facts: dict[str, object] = {
+        "run": card["run"],
+        "truth": card["source"]["truth"],
+        **(judge_lines(card["source"]["judge"]) if card["source"].get("judge") else {}),
+        "looked at": f"{card['looked_at']:,} documents for negatives",
+        "kept out": ", ".join(f"{rule} {count:,}" for rule, count in removed.items()) or "none",
+        "rejects": ", ".join(f"{k} {v:,}" for k, v in card["rejects"].items()) or "none",
+        "leak check": "passed",
+        "rows": f"{rows:,} ({card['rows_per_second']:,} rows/s)",
+        "peak memory": f"{card['peak_memory_gb']} GiB, all processes",
+        "dataset": card["out"],
+    }
+    if card.get("dashboard"):
+        facts["Ray dashboard"] = card["dashboard"]
+    facts |= remark_lines(card)
+    console.result(card, table, facts_table("Labels", facts))
+
+
+def show_plan(plan: dict[str, Any], console: Console) -> None:
+    """Print what `dry_run` found."""
+    facts: dict[str, object] = {"run": plan["run"], "truth": plan["truth"], "dataset": plan["out"]}
+    if "judge" in plan:
+        facts["judge"] = plan_line(plan["judge"])
+        facts["splits"] = "known when all is judged"
+    else:
+        splits = ", ".join(f"{split} {count:,}" for split, count in plan["split_queries"].items())
+        facts["queries"] = (
+            f"{plan['queries']:,} in {plan['groups']:,} groups ({splits}); "
+            f"{plan['queries_unknown_to_the_truth']:,} unknown to the truth"
+        )
+    facts |= remark_lines(plan)
+    console.result(plan, facts_table("Labels, dry run: nothing was written", facts))

@@ -1,0 +1,134 @@
+"""In which mode models run: measured once for a root and a model, and the same ever after.
+
+A mode that changed from night to night would change the last digits of every score with it, and
+make every cached score useless. `modes/` under the root holds what was measured; a run keeps its
+own copy, so that it ends in the mode it began with.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from jobs.console import Console
+from rerank_batch.config import Config, digest
+from rerank_batch.index.index import Index
+from rerank_batch.models.location import ModelPin
+from rerank_batch.pipeline.pools import Pool, plan_pools
+from rerank_batch.pipeline.stages import choose_encoder_mode, choose_scorer_mode
+from rerank_batch.ray_backend.execution import Cluster, on_worker
+from rerank_batch.rerankers.base import ScorerOptions
+from rerank_batch.retrieval.options import EncoderOptions
+from rerank_batch.runs import Run, from_json, new_nonce, to_json
+from rerank_batch.scoring.modes import Choice, Mode, modes_for
+from rerank_batch.storage import Root
+from rerank_batch.workflows.inputs import Inputs, ScorerInput, graphs
+
+
+def scorer_options(config: Config, scorer: ScorerInput, sharers: int = 1) -> ScorerOptions:
+    """What the configuration says of how one model of the cascade runs."""
+    settings = scorer.config
+    return ScorerOptions(
+        max_length=settings.max_length,
+        precision=settings.precision,
+        allow=settings.allow,
+        runtime=settings.runtime,
+        truncation=settings.truncation,
+        batch_tokens=None if settings.batch_tokens == "auto" else settings.batch_tokens,
+        graphs=graphs(config.storage, scorer.made_of),
+        layer=settings.layer,
+        instruction=settings.instruction,
+        max_chars=settings.max_chars,
+        method=settings.method,
+        window=settings.window,
+        step=settings.step,
+        service=settings.service,
+        sharers=sharers,
+    )
+
+
+def query_encoder_options(config: Config, index: Index) -> EncoderOptions:
+    """Queries are encoded as the documents of the index were, but always in float32."""
+    manifest = index.manifest
+    mode = Choice.from_dict(manifest.encoder_mode).mode
+    return EncoderOptions(
+        max_length=config.index.max_length,
+        mode=Mode(mode.runtime, "fp32"),
+        graphs=graphs(config.storage, manifest.made_of["encoder"]),
+    )
+
+
+def scorer_modes(
+    run: Run, config: Config, inputs: Inputs, resources: Cluster, console: Console
+) -> list[Choice | None]:
+    """The modes of the run's cascade, model by model; None for a service."""
+    pool = plan_pools(config.compute, resources.cpus, resources.gpus).scorers
+    for scorer in inputs.scorers:
+        if not scorer.is_service and _decided(run, scorer) is None:
+            _decide(run, config, scorer, pool, console)
+    return modes_of(run, inputs)
+
+
+def modes_of(run: Run, inputs: Inputs) -> list[Choice | None]:
+    """What a run has decided, model by model; None where there was nothing to decide yet."""
+    return [_decided(run, scorer) for scorer in inputs.scorers]
+
+
+def _decided(run: Run, scorer: ScorerInput) -> Choice | None:
+    decided = run.decided("mode", scorer.number, Choice.KEYS)
+    return None if decided is None else Choice.from_dict(decided)
+
+
+def _decide(run: Run, config: Config, scorer: ScorerInput, pool: Pool, console: Console) -> None:
+    options = replace(scorer_options(config, scorer), threads=pool.threads)
+
+    def measure() -> Choice:
+        return on_worker(choose_scorer_mode, pool, scorer.model, scorer.weights(), options)
+
+    modes = modes_for(options.precision, options.allow, options.runtime, "cpu")
+    model = (scorer.model.family, scorer.made_of)
+    run.decide("mode", scorer.number, _kept(run.root, model, modes, measure, console).to_dict())
+
+
+def encoder_mode(
+    root: Root,
+    encoder: ModelPin,
+    options: EncoderOptions,
+    pool: Pool,
+    console: Console,
+) -> Choice:
+    """The mode in which documents are encoded for the index at ``root``."""
+
+    def measure() -> Choice:
+        return on_worker(choose_encoder_mode, pool, encoder, options)
+
+    modes = modes_for(options.precision, (), options.runtime, "cpu")
+    return _kept(root, ("encoder", encoder.fingerprint), modes, measure, console)
+
+
+def _kept(
+    root: Root,
+    model: tuple[str, str],
+    modes: list[Mode],
+    measure: Callable[[], Choice],
+    console: Console,
+) -> Choice:
+    """What was measured before under the root for a model (what it is, and its fingerprint) and
+    the modes there are on CPUs, or is now: the first to write it decides."""
+    if modes == [_TORCH]:
+        return Choice(_TORCH, {})  # GPUs have no other
+    asked = [*model, *map(str, modes)]
+    key = f"modes/{digest(asked)[:32]}.json"
+    if (raw := root.read(key)) is None:
+        choice = measure()
+        rates = ", ".join(f"{mode} {rate:,.0f}" for mode, rate in choice.tokens_per_second.items())
+        console.note(
+            f"{model[0]} runs as {choice.mode}" + (f" (tokens/s: {rates})" if rates else "")
+        )
+        body = to_json({**choice.to_dict(), "asked": asked, "nonce": new_nonce()})
+        raw = body if root.create_once(key, body) else root.read(key) or b""
+    kept = Choice.from_dict(from_json(raw, key, Choice.KEYS))
+    if kept.fallback:
+        console.note(f"{model[0]} runs by sentence-transformers: {kept.fallback}")
+    return kept
+
+
+_TORCH = Mode("torch", "fp32")

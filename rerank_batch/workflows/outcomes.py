@@ -1,0 +1,182 @@
+"""What became of queries after retrieval, beside the measures of an evaluation."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow.parquet as pq
+from rich.table import Table
+
+from jobs.console import Console
+from rerank_batch.answers import ANSWER_GRADE, References
+from rerank_batch.config import Config
+from rerank_batch.data.outcomes import Outcomes, add_outcomes, read_outcomes, refuse_taken
+from rerank_batch.evaluation.comparison import Comparison
+from rerank_batch.evaluation.judged import JudgedQuery
+from rerank_batch.evaluation.outcomes.study import OutcomeRow, OutcomeStudy, study_outcomes
+from rerank_batch.evaluation.report.page import p_text
+from rerank_batch.runs import Run
+from rerank_batch.storage import open_file
+from rerank_batch.workflows.answers import (
+    answer_remarks,
+    answers_line,
+    grade_answers,
+    prepare_answers,
+    ranked_queries,
+)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was read before anything ran; None where it is not configured."""
+
+    outcomes: Outcomes | None
+    references: References | None
+
+
+def prepare_outcomes(config: Config) -> Prepared:
+    """Read and check outcomes, reference answers and what the answer check needs besides.
+
+    Raises:
+        InputError: one cannot be read, or an outcome has the name that the answer check gives.
+        ModelError, ConfigError: see `answers.prepare_answers`.
+    """
+    outcomes = None if config.outcomes is None else read_outcomes(config.outcomes)
+    references = prepare_answers(config)
+    if outcomes is not None and references is not None:
+        refuse_taken(outcomes, ANSWER_GRADE, "answer_check")
+    return Prepared(outcomes, references)
+
+
+def study(
+    config: Config,
+    run: Run,
+    prepared: Prepared,
+    comparison: Comparison,
+    blocks: Iterable[Sequence[JudgedQuery]],
+    console: Console,
+) -> OutcomeStudy | None:
+    """Outcomes and graded answers in the statistics of a run; None where there are neither.
+
+    ``blocks`` are the judged queries of the run with the lists of all systems of the comparison,
+    read where there is an answer check alone.
+
+    Raises:
+        RerankBatchError: see `answers.grade_answers`.
+    """
+    outcomes, answers = prepared.outcomes, None
+    if config.answer_check is not None and prepared.references is not None:
+        ranked = list(ranked_queries(blocks, comparison.systems, config.answer_check.top))
+        answers = grade_answers(config, run, prepared.references, ranked, console)
+        outcomes = add_outcomes(outcomes, answers.table)
+    if outcomes is None:
+        return None
+    headline = comparison.headline
+    found = study_outcomes(
+        outcomes,
+        comparison.systems,
+        ids_of(run, comparison.query_ids),
+        headline,
+        {system: comparison.values[system][headline] for system in comparison.systems},
+        config.outcomes.less_is_better if config.outcomes else (),
+    )
+    if answers is None:
+        return found
+    remarks = answer_remarks(answers.summary)
+    return replace(found, remarks=remarks, cases=answers.cases, answers=answers.summary)
+
+
+def ids_of(run: Run, query_ids: Sequence[str]) -> list[list[str]]:
+    """Of each query every id of the log that it stands for; of a rejected one its own."""
+    listed = {query: [query] for query in query_ids}
+    for path in run.results_paths():
+        table = pq.read_table(open_file(path), columns=["query_id", "query_ids"])
+        for row in table.to_pylist():
+            if row["query_id"] in listed:
+                listed[row["query_id"]] = row["query_ids"]
+    return [listed[query] for query in query_ids]
+
+
+def outcomes_summary(study: OutcomeStudy | None) -> dict[str, Any] | None:
+    """The study as JSON values: numbers, names and sentences, no texts of queries or answers."""
+    if study is None:
+        return None
+    return {
+        "headline": study.headline,
+        "baseline": study.baseline,
+        "rows": [_as_json(study, row) for row in study.rows],
+        "joined": {**vars(study.joined), "in_words": study.joined.in_words()},
+        "remarks": list(study.remarks),
+        "answers": study.answers,
+    }
+
+
+def outcomes_parts(summary: Mapping[str, Any] | None) -> list[Table | str]:
+    """The table of outcomes, what it means, and what it lacks."""
+    if summary is None:
+        return []
+    several = len({row["system"] for row in summary["rows"]}) > 1
+    parts: list[Table | str] = [_table(summary, several)] if summary["rows"] else []
+    for row in summary["rows"]:
+        name = _name(row, several)
+        parts.append(f"{name}: {row['in_words']}")
+        if row["doubt"]:
+            parts.append(f"{name}: {row['doubt']}")
+    parts.append(f"outcomes: {summary['joined']['in_words']}")
+    parts += summary["remarks"]
+    if summary["answers"]:
+        parts.append(answers_line(summary["answers"]))
+    return parts
+
+
+def _table(summary: Mapping[str, Any], several: bool) -> Table:
+    """Without the intervals, which are in metrics.json and on the page: so it fits a terminal."""
+    table = Table(title="Outcomes", title_justify="left", pad_edge=False)
+    after = "system's" if several else summary["rows"][0]["system"]
+    table.add_column("outcome", overflow="fold")
+    for column in (
+        "queries",
+        summary["baseline"],
+        after,
+        "gain",
+        "better/\nsame/worse",
+        "p",
+        "result",
+        f"{summary['headline']}\ngain there",
+    ):
+        table.add_column(column, justify="right", overflow="fold")
+    for row in summary["rows"]:
+        table.add_row(_name(row, several), *_cells(row))
+    return table
+
+
+def _name(row: Mapping[str, Any], several: bool) -> str:
+    return f"{row['outcome']}, {row['system']}" if several else str(row["outcome"])
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    if not row["both"]:
+        return ["0", *["–"] * 7]
+    headline = row["headline_difference"]
+    return [
+        f"{row['both']:,}",
+        f"{row['baseline_mean']:.4f}",
+        f"{row['mean']:.4f}",
+        f"{row['difference']:+.4f}",
+        f"{row['wins']}/{row['ties']}/{row['losses']}",
+        p_text(row["corrected_p_value"]),
+        row["result"],
+        "–" if headline is None else f"{headline:+.4f}",
+    ]
+
+
+def _as_json(study: OutcomeStudy, row: OutcomeRow) -> dict[str, Any]:
+    """A row of metrics.json; ``outcome`` is its name here, the decision is ``result``."""
+    test = {} if row.test is None else {**vars(row.test), "result": row.test.outcome}
+    return {
+        **{key: value for key, value in vars(row).items() if key not in ("test", "agreement")},
+        **test,
+        "doubt": row.test.doubt if row.test else "",
+        "agreement": vars(row.agreement),
+        "in_words": study.in_words(row),
+    }

@@ -1,0 +1,160 @@
+"""The score cache of a job: which cached scores a run uses, and how its new ones get in.
+
+A run uses the scores that were there when it began, to its end and whoever resumes it. No run needs
+them: where the cache cannot be read or written the job goes on without, and says so.
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.console import Console
+from rerank_batch.config import Config
+from rerank_batch.errors import RerankBatchError, StorageError
+from rerank_batch.rerankers import is_listwise
+from rerank_batch.rerankers.cached import KNOWN, SCORED, SECONDS, CacheUse
+from rerank_batch.runs import Commit, Run, total
+from rerank_batch.score_cache import ScoreCache, Snapshot, scope
+from rerank_batch.scoring.modes import Choice, Mode
+from rerank_batch.storage import NodeCache, Wanted
+from rerank_batch.workflows.inputs import Inputs, ScorerInput, node_cache
+
+_GRACE_SECONDS = 14 * 24 * 3600
+"""Longer than any job: what a merge has replaced may be in use by one that began before."""
+
+
+@dataclass(frozen=True)
+class RunScores:
+    """The score cache as one model of a run uses it, and keeps it within its limits."""
+
+    run: Run
+    scorer: ScorerInput
+    cache: ScoreCache
+    snapshot: Snapshot
+    config: Config
+
+    @property
+    def prefix(self) -> str:
+        """Of the keys of the run's objects."""
+        return f"runs/{self.run.run_id}/"
+
+    def use(self) -> CacheUse:
+        """What its workers need."""
+        there = node_cache(self.config.storage)
+        return CacheUse(
+            self.run.root,
+            there,
+            self.snapshot.segments,
+            self.prefix,
+            self.scorer.number,
+            is_listwise(self.scorer.model, self.scorer.config.method),
+        )
+
+    def facts(self, commits: Sequence[Commit], console: Console, keep: bool) -> dict[str, Any]:
+        """What the summary says of the cache, to which the run's new scores are added first."""
+        sums = total(commits, "sums")
+        known, scored, seconds = (
+            sums.get(f"{name}.{self.scorer.number}", 0.0) for name in (KNOWN, SCORED, SECONDS)
+        )
+        rate = seconds / scored if scored else self.snapshot.seconds_per_pair
+        facts: dict[str, Any] = {
+            "known_pairs": int(known),
+            "scored_pairs": int(scored),
+            "hit_rate": round(known / max(known + scored, 1), 4),
+            "saved_seconds": round(known * rate, 1),
+        }
+        try:
+            if keep:
+                self._add(commits, rate)
+            held = self.cache.snapshot()
+        except RerankBatchError as error:
+            console.note(f"new scores are not cached: {error}")
+            return facts
+        return {**facts, "cached_pairs": held.pairs, "cached_bytes": held.bytes}
+
+    def _add(self, commits: Sequence[Commit], seconds_per_pair: float) -> None:
+        mine = f"scores/{self.scorer.number}/"
+        files = [f for commit in commits for f in commit.scores if f.key.startswith(mine)]
+        wanted = [Wanted(f"{self.prefix}{file.key}", file.bytes, file.sha256) for file in files]
+        if not self.cache.has(self.run.run_id):
+            with tempfile.TemporaryDirectory(prefix="scores-") as folder:
+                there = NodeCache(Path(folder), sum(each.bytes for each in wanted) + 1)
+                pieces = there.fetch(self.run.root, wanted)
+                self.cache.add(self.run.run_id, pieces, seconds_per_pair)
+        self.run.root.delete([each.key for each in wanted])
+        limits = self.config.cache
+        self.cache.expire(limits.max_age, limits.max_bytes)
+        self.cache.sweep(_GRACE_SECONDS)
+
+
+def run_scores(
+    run: Run, config: Config, inputs: Inputs, modes: Sequence[Choice | None], console: Console
+) -> list[RunScores | None]:
+    """The score caches for a run, model by model; None where there is none to use."""
+    return [
+        _run_scores(run, config, scorer, choice.mode if choice else None, console)
+        for scorer, choice in zip(inputs.scorers, modes, strict=True)
+    ]
+
+
+def _run_scores(
+    run: Run, config: Config, scorer: ScorerInput, mode: Mode | None, console: Console
+) -> RunScores | None:
+    if not config.cache.enabled or (mode is None and not scorer.is_service):
+        return None
+    left_out = {"model", "depth", "service", "precision", "allow", "runtime", "batch_tokens"}
+    settings = {
+        **scorer.config.model_dump(mode="json", exclude=left_out),
+        "family": scorer.model.family,
+        "model": scorer.made_of,
+        "mode": str(mode),
+        # They are in the fingerprint. That they are read is new: older scores were without them.
+        **({"prompts": dict(scorer.prompts)} if scorer.prompts else {}),
+    }
+    cache = ScoreCache(run.root, scope(settings))
+    try:
+        decided = run.decided("cache", scorer.number, _KEYS)
+        if decided is None:
+            run.decide("cache", scorer.number, asdict(cache.snapshot()))
+            decided = run.decided("cache", scorer.number, _KEYS) or {}
+        return RunScores(run, scorer, cache, _snapshot(decided), config)
+    except StorageError as error:
+        console.note(f"going on without cached scores: {error}")
+        return None
+
+
+def together(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The facts of all models of a cascade as one; None where there are none."""
+    if not facts:
+        return None
+    summed: dict[str, Any] = {}
+    for each in facts:
+        for name, value in each.items():
+            summed[name] = summed.get(name, 0) + value
+    asked = summed["known_pairs"] + summed["scored_pairs"]
+    summed["hit_rate"] = round(summed["known_pairs"] / max(asked, 1), 4)
+    summed["saved_seconds"] = round(summed["saved_seconds"], 1)
+    return summed
+
+
+def scores_line(facts: Mapping[str, Any]) -> str:
+    """A line of the summary."""
+    return (
+        f"{facts['known_pairs']:,} of {facts['known_pairs'] + facts['scored_pairs']:,} pairs known "
+        f"({facts['hit_rate']:.1%}), about {facts['saved_seconds']:,} s saved"
+        + (
+            f"; {facts['cached_pairs']:,} scores kept, {facts['cached_bytes'] / 1e6:,.1f} MB"
+            if "cached_pairs" in facts
+            else ""
+        )
+    )
+
+
+_KEYS = ("segments", "pairs", "bytes", "seconds_per_pair")
+
+
+def _snapshot(value: Mapping[str, Any]) -> Snapshot:
+    segments = tuple(Wanted(**each) for each in value["segments"])
+    return Snapshot(segments, value["pairs"], value["bytes"], value["seconds_per_pair"])

@@ -1,0 +1,237 @@
+"""Look at runs and look after them: list, show, export, verify, abort, collect garbage."""
+
+import getpass
+import json
+import os
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from jobs.console import Console, facts_table
+from rerank_batch.errors import ConfigError, RunConflict, RunDamaged
+from rerank_batch.runs import (
+    COMPLETE,
+    Run,
+    find_garbage,
+    guards,
+    list_runs,
+    remove_garbage,
+    verify_run,
+)
+from rerank_batch.runs.export.exports import Format, export_run
+from rerank_batch.runs.export.serving import ServingFormat, export_serving
+from rerank_batch.storage import open_root
+
+
+def show_list(root_uri: str, console: Console) -> None:
+    """Every run under a root, oldest first, and which one is its job's latest."""
+    root = open_root(root_uri)
+    table = Table(box=None, pad_edge=False)
+    for column in ("run", "job", "created", "state", "queries", ""):
+        table.add_column(column)
+    rows = []
+    for run_id in list_runs(root):
+        try:
+            run = Run.open(root, run_id)
+        except RunConflict:
+            table.add_row(run_id, "", "", "of another version", "", "")
+            rows.append({"run_id": run_id, "state": "of another version"})
+            continue
+        final = run.final()
+        row = {
+            "run_id": run_id,
+            "job": run.spec["job"],
+            "created": run.spec["created"],
+            "state": final["state"] if final else "unfinished",
+            "queries": run.spec["planned"],
+            "latest": run.is_latest(),
+            "held_back": run.is_held_back(),
+        }
+        rows.append(row)
+        mark = "latest" if row["latest"] else "held back" if row["held_back"] else ""
+        cells = (run_id, row["job"], row["created"][:19], row["state"], f"{row['queries']:,}")
+        table.add_row(*cells, mark)
+    console.result({"root": root_uri, "runs": rows}, table if rows else f"no runs under {root_uri}")
+
+
+def show_run(root_uri: str, run_id: str, console: Console) -> None:
+    """What a run is made of and what came out."""
+    run = Run.open(open_root(root_uri), run_id)
+    final = run.final()
+    state = final["state"] if final else "unfinished"
+    owner = run.last_owner()
+    verdict, override = run.verdict(), run.overridden()
+    summary: dict[str, Any] = {
+        "spec": run.spec,
+        "final": final,
+        "state": state,
+        "guards": verdict,
+        "override": override,
+    }
+    facts: dict[str, object] = {
+        "job": run.spec["job"],
+        "created": run.spec["created"],
+        "state": state,
+        "fingerprint": run.spec["fingerprint"],
+        "planned": f"{run.spec['planned']:,} queries in {run.spec['blocks']} blocks",
+    }
+    if final is None:
+        facts["driver"] = f"{owner}" if owner else "none yet"
+        facts["go on"] = run.how_to_go_on()
+    elif state == COMPLETE:
+        facts |= {
+            "queries": f"{final['queries']:,}",
+            "rejects": final["rejects"] or "none",
+            "pairs": f"{final['pairs']:,}",
+            "metrics": json.dumps(final["metrics"], indent=1) if final["metrics"] else "none",
+            "files": "\n".join(run.results_paths()),
+        }
+        if verdict is not None:
+            facts["guards"] = guards.guards_line(verdict["guards"])
+        if override is not None:
+            facts["published"] = f"by {override['who']} at {override['when']}, whatever the guards"
+    console.result(summary, facts_table(f"Run {run_id}", facts))
+
+
+def export(
+    root_uri: str,
+    run_id: str,
+    format: Format | ServingFormat,
+    system: str,
+    out: Path,
+    console: Console,
+) -> None:
+    """Write a run's rankings to a file.
+
+    Raises:
+        ConfigError: only reranked lists are served.
+    """
+    run = Run.open(open_root(root_uri), run_id)
+    summary = {"run_id": run_id, "format": format, "system": system, "out": str(out)}
+    if format == "trec" or format == "jsonl" or format == "pairs":
+        rows = export_run(run, format, system, out)
+        console.result({**summary, "rows": rows}, f"{rows:,} rows of {system} written to {out}")
+        return
+    if system != "reranked":
+        raise ConfigError(f"--format {format} serves reranked lists, not --system {system}")
+    done = export_serving(run, format, out)
+    each = done.bytes / max(done.rows, 1)
+    parts = [f"{done.rows:,} queries written to {out}: {done.bytes:,} bytes, {each:,.0f} each"]
+    if done.merged:
+        parts.append(f"{done.merged:,} had the key of a heavier one and are left out")
+    if done.too_large:
+        parts.append(f"{done.too_large:,} are LEFT OUT: too large for {format}")
+    console.result({**summary, **asdict(done)}, "\n".join(parts))
+
+
+def verify(root_uri: str, run_id: str, console: Console) -> None:
+    """Read a finished run again and say everything that is not as its final.json has it.
+
+    Raises:
+        RunDamaged: something is not; the message names it.
+    """
+    run = Run.open(open_root(root_uri), run_id)
+    final = run.finished()
+    files = len(final["results"]) + len(final["reject_files"])
+    read = 0
+
+    def progress(done: int) -> None:
+        nonlocal read
+        read = done
+
+    with console.progress("files", files, lambda: read):
+        found = verify_run(run, progress)
+    summary = {**asdict(found), "planned": run.spec["planned"]}
+    if found.faults:
+        console.result(summary)
+        listed = "\n".join(f"  - {fault}" for fault in found.faults[:_NAMED_FAULTS])
+        more = len(found.faults) - _NAMED_FAULTS
+        rest = f"\n  … and {more} more" if more > 0 else ""
+        raise RunDamaged(
+            f"run {run_id} is damaged:\n{listed}{rest}\n"
+            "Bring its files back from a copy, or make it again under another --run-id"
+        )
+    facts = {
+        "files": f"{found.files:,} with {found.bytes:,} bytes: sha256 and rows as listed",
+        "queries": f"{found.queries:,} written + {found.rejected:,} rejected = "
+        f"{run.spec['planned']:,} planned, each exactly once",
+    }
+    console.result(summary, facts_table(f"Run {run_id} is whole", facts))
+
+
+def publish(root_uri: str, run_id: str, force: bool, console: Console) -> None:
+    """Make a complete run the latest of its job; one that failed a guard only if told to.
+
+    Raises:
+        GuardsFailed: it failed a guard and ``force`` was not given.
+        RunConflict: it is not complete.
+    """
+    run = Run.open(open_root(root_uri), run_id)
+    run.finished()
+    failing = not (guards.decide(run) or {"passed": True})["passed"]
+    if failing and force:
+        run.override(
+            f"{_user()} at {run.owner.host}", datetime.now(UTC).isoformat(timespec="seconds")
+        )
+    outcome = guards.publish(run)
+    summary = {"root": root_uri, "run_id": run_id, **outcome}
+    if not outcome["published"]:
+        console.result(summary)
+        guards.judge(summary)
+    newer = "" if run.is_latest() else f"; {outcome['latest']} is newer and stays the latest"
+    override = run.overridden()
+    by = f", published by {override['who']} whatever its guards found" if override else ""
+    console.result(
+        {**summary, "override": override},
+        f"run {run_id} is {'older' if newer else 'the latest'} of {run.spec['job']}{by}{newer}",
+    )
+
+
+def _user() -> str:
+    """The user's name, or the number where a container has no names."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
+
+
+def abort(root_uri: str, run_id: str, console: Console) -> None:
+    """Give an unfinished run up for good; a driver that still works on it stops."""
+    run = Run.open(open_root(root_uri), run_id)
+    run.abort()
+    console.result(
+        {"run_id": run_id, "state": run.state()},
+        f"run {run_id} is aborted; free its space with: rerank-batch runs gc {root_uri} --delete",
+    )
+
+
+def collect_garbage(
+    root_uri: str, job: str | None, keep: int | None, delete: bool, console: Console
+) -> None:
+    """Show what no reader will ask for, and remove it if told to."""
+    root = open_root(root_uri)
+    garbage = find_garbage(root, job, keep)
+    if delete:
+        remove_garbage(root, garbage)
+    table = Table(box=None, pad_edge=False)
+    for column in ("run", "objects", "uploads", "MB", "why"):
+        table.add_column(column)
+    for each in garbage:
+        megabytes = f"{each.bytes / 1e6:.1f}"
+        table.add_row(each.run_id, str(len(each.keys)), str(len(each.uploads)), megabytes, each.why)
+    total_bytes = sum(each.bytes for each in garbage)
+    done = "removed" if delete else "to remove with --delete; nothing was removed"
+    summary = {
+        "root": root_uri,
+        "deleted": delete,
+        "bytes": total_bytes,
+        "garbage": [asdict(each) for each in garbage],
+    }
+    end = f"{total_bytes / 1e6:.1f} MB {done}" if garbage else "nothing to remove"
+    console.result(summary, *([table] if garbage else []), end)
+
+
+_NAMED_FAULTS = 20

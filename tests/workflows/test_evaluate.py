@@ -1,0 +1,85 @@
+"""The evaluation's table: fits a terminal, decides by the corrected test, says what it cannot."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from jobs.console import Console
+from jobs.tables.evaluation import as_json, show
+from rerank_batch.evaluation.comparison import Comparison
+from rerank_batch.evaluation.ground_truth import JUDGEMENTS
+from rerank_batch.evaluation.report.page import p_text
+from rerank_batch.evaluation.segments.study import study_segments
+from rerank_batch.schema import SYSTEMS
+from rerank_batch.workflows.evaluate import measure_rows
+from rerank_batch.workflows.segments import segment_summary
+
+MEASURES = ("nDCG@10", "Success@5", "R@50")
+
+
+@pytest.fixture
+def comparison() -> Comparison:
+    """6,980 queries: nDCG@10 surely better, Success@5 by chance alone, R@50 of two copies."""
+    rng = np.random.default_rng(0)
+    queries = [f"q{number}" for number in range(6_980)]
+    before = rng.uniform(0, 0.5, len(queries))
+    after = before + rng.normal(0.02, 0.2, len(queries))
+    coins = rng.integers(0, 2, (2, len(queries)))
+    values = {
+        system: {"nDCG@10": gains, "Success@5": flips.astype(float), "R@50": np.full(6_980, 0.5)}
+        for system, gains, flips in (
+            ("retrieval", before, coins[0]),
+            ("reranked", after, coins[1]),
+        )
+    }
+    texts = tuple("" for _ in queries)
+    return Comparison(MEASURES, SYSTEMS, tuple(queries), texts, np.ones(6_980), values)
+
+
+def test_the_table_fits_100_columns_and_metrics_hold_everything(
+    comparison: Comparison, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = json.loads(json.dumps([as_json(row) for row in measure_rows(comparison)]))
+    assert [row["outcome"] for row in rows] == ["better", "undecided", "undecided"]
+    for row in rows:
+        assert row["difference"] == pytest.approx(row["value"] - row["baseline"])
+        assert row["comparisons"] == 2, "the copies cannot be decided, whatever they do"
+        assert row["wins"] + row["ties"] + row["losses"] == row["queries"] == 6_980
+    assert rows[0]["p_value"] < rows[0]["corrected_p_value"] < 0.05
+    assert rows[0]["interval"][0] < rows[0]["difference"] < rows[0]["interval"][1]
+    assert {"effect_size", "t_test_p_value", "detectable", "doubt"} < set(rows[0])
+
+    monkeypatch.setenv("COLUMNS", "100")
+    summary = {
+        "judged": 6_980,
+        "metrics": comparison.means(),
+        "systems": {},
+        "missing": {},
+        "comparison": rows,
+        "run_id": "run-1",
+        "pairs": 349_000,
+        "cache": None,
+        "labels": JUDGEMENTS,
+        "outcomes": None,
+        "segments": segment_summary(study_segments(comparison, comparison.weights, {})),
+        "report": "report.html",
+        "depth": {"refused": "it had no reranker"},
+        "failures": {
+            "never_found": {"queries": 0, "documents": 0, "found_nothing": 0},
+            "pushed_down": {"queries": 0, "documents": 0},
+        },
+        "checks": [],
+    }
+    show(summary, Console())
+    printed = capsys.readouterr().out
+    first_table = printed.partition("└")[0]
+    lines = [line for line in first_table.splitlines() if line.startswith("│")]
+    assert len(lines) == 3, "a row that is wider than the terminal wraps"
+    assert all(len(line) <= 100 for line in lines)
+    assert re.search(r"nDCG@10 .*< 0.001 .* better", lines[0])
+    assert f" {p_text(rows[1]['corrected_p_value'])} " in lines[1]
+    assert "corrected by Holm over this table" in printed
+    assert re.search(r"Success@5: The difference can be chance: these 6,980 queries can", printed)
+    assert "R@50: These 6,980 queries are unchanged, so there is nothing to decide." in printed
