@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.console import Console, EventLog, visible
+from jobs.console import Console, EventLog
 from rerank_batch.config import Config, Lossy, load_config, load_section
 from rerank_batch.config.paths import expanded, is_text
 from rerank_batch.data.collection import located
 from rerank_batch.errors import EXIT_CODES, ConfigError, RerankBatchError
+from rerank_batch.reporter import visible
 from rerank_batch.storage import use_endpoint
 
 if TYPE_CHECKING:
@@ -161,9 +162,10 @@ def sample(
 ) -> None:
     """Write a real collection that needs no download: documentation of installed packages."""
     with _command(as_json, verbose) as console:
+        from jobs.tables import sample as table
         from rerank_batch.workflows import sample as job
 
-        job.show(job.sample(out, docs, queries, seed, test_share), console)
+        table.show(job.sample(out, docs, queries, seed, test_share), console)
 
 
 @app.command(
@@ -186,9 +188,10 @@ def build_index(
     """Encode the corpus once and write FAISS shards and the text store; of a corpus that changed
     since, only what changed."""
     with _command(as_json, verbose, log_format) as console:
+        from jobs.tables import build_index as table
         from rerank_batch.workflows import build_index as job
 
-        job.show(job.build_index(_load(config, overrides), console, force, dry_run), console)
+        table.show(job.build_index(_load(config, overrides), console, force, dry_run), console)
 
 
 @app.command(epilog="Example: rerank-batch rerank configs/quickstart.yaml --dry-run")
@@ -209,14 +212,15 @@ def rerank(
 ) -> None:
     """Retrieve and rerank every query of the log, and publish the run as the job's latest."""
     with _command(as_json, verbose, log_format) as console:
+        from jobs.tables import rerank as table
         from rerank_batch.workflows import rerank as job
 
         loaded = _load(config, overrides, date, resume or run_id)
         if dry_run:
-            job.show_plan(job.dry_run(loaded), console)
+            table.show_plan(job.dry_run(loaded), console)
         else:
             start = _start(run_id, resume, take_over, or_resume)
-            job.show(job.rerank(loaded, console, start), console)
+            table.show(job.rerank(loaded, console, start), console)
 
 
 @app.command(
@@ -293,17 +297,19 @@ def evaluate(
                 "give one of them"
             )
         if dry_run:
+            from jobs.tables import rerank as plan_table
             from rerank_batch.workflows import rerank as plan
 
             if run is not None:
                 raise ConfigError("--run takes a finished run: there is nothing to try out")
             loaded = _load(config, overrides, date)
             several = bool(loaded.evaluation.systems)
-            plan.show_plan(plan.dry_run(loaded, judged_only=True, compare=several), console)
+            plan_table.show_plan(plan.dry_run(loaded, judged_only=True, compare=several), console)
             return
         start = _start(run_id, resume, take_over)
         asked = Asked(tuple(fail_under or ()), no_worse_than, margin, markdown)
         if calibrate_gate:
+            from jobs.tables import calibrate_gate as table
             from rerank_batch.workflows import calibrate_gate as calibrate
 
             if asked != Asked(margin=margin):
@@ -314,7 +320,7 @@ def evaluate(
 
             loaded = _load(config, overrides, date, run or resume or run_id)
             learned = calibrate.calibrate_gate(loaded, console, start, run, confidence)
-            calibrate.show(learned, console)
+            table.show(learned, console)
             return
         loaded = _load(config, overrides, date, run or resume or run_id)
         summary = job.evaluate(loaded, console, start, run, asked)
@@ -353,13 +359,14 @@ def make_labels(
 ) -> None:
     """Mine a finished run for training rows: hard negatives, splits without leaks, a card."""
     with _command(as_json, verbose) as console:
+        from jobs.tables import make_labels as table
         from rerank_batch.workflows import make_labels as job
 
         if dry_run:
-            job.show_plan(job.dry_run(_load(config, overrides), out, run), console)
+            table.show_plan(job.dry_run(_load(config, overrides), out, run), console)
             return
         start = _start(run_id, resume, take_over)
-        job.show(job.make_labels(_load(config, overrides), console, out, run, start), console)
+        table.show(job.make_labels(_load(config, overrides), console, out, run, start), console)
 
 
 @app.command(epilog="Example: rerank-batch lookup serving.parquet 'how to sort'")
@@ -382,9 +389,10 @@ def lookup(
 ) -> None:
     """What readers get for a query: its documents in the latest run, or in a serving export."""
     with _command(as_json, verbose) as console:
+        from jobs.tables import lookup as table
         from rerank_batch.workflows import lookup as job
 
-        job.show(job.lookup(where, query, job_name, run), console)
+        table.show(job.lookup(where, query, job_name, run), console)
 
 
 @app.command(
@@ -417,15 +425,16 @@ def finetune(
 ) -> None:
     """Train a cross-encoder on labels and measure what that gained."""
     with _command(as_json, verbose) as console:
+        from jobs.tables import finetune as table
         from rerank_batch.training.config import FinetuneConfig
         from rerank_batch.workflows import finetune as job
 
         loaded = load_section(FinetuneConfig, config, overrides)
         work = job.Work(resume, max_minutes, workers)
         if dry_run:
-            job.show_plan(job.dry_run(loaded, labels, work), console)
+            table.show_plan(job.dry_run(loaded, labels, work), console)
         else:
-            job.show(job.finetune(loaded, labels, out, work, console), console)
+            table.show(job.finetune(loaded, labels, out, work, console), console)
 
 
 @app.command(
@@ -463,11 +472,12 @@ def export_delta(
 ) -> None:
     """Write a trained model as what it changed of its base: a few megabytes to ship."""
     with _command(as_json, verbose) as console:
+        from jobs.tables import export_delta as table
         from rerank_batch.models.delta import Kept
         from rerank_batch.workflows import export_delta as job
 
         kept = Kept(rank) if rank is not None else Kept(bits=4 if bits is Bits.four else 8)
-        job.show(job.export_delta(model, out, base, kept, labels), console)
+        table.show(job.export_delta(model, out, base, kept, labels), console)
 
 
 @benchmark_app.command(
@@ -689,9 +699,10 @@ def benchmark_estimate(
 ) -> None:
     """What the whole run would take: pairs, hours and money, from a sample of the real work."""
     with _command(as_json, verbose) as console:
+        from jobs.tables import estimate as table
         from rerank_batch.workflows import estimate as job
 
-        job.show(job.estimate(_load(config, overrides), queries, console), console)
+        table.show(job.estimate(_load(config, overrides), queries, console), console)
 
 
 @benchmark_app.command(
@@ -876,9 +887,9 @@ def benchmark_done(
 def runs_list(root: RootUri, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """Every run under a root, oldest first."""
     with _command(as_json, verbose) as console:
-        from rerank_batch.workflows import runs as job
+        from jobs.tables import runs as table
 
-        job.show_list(root, console)
+        table.show_list(root, console)
 
 
 @runs_app.command("show", epilog="Example: rerank-batch runs show .runs RUN_ID")
@@ -890,9 +901,9 @@ def runs_show(
 ) -> None:
     """What a run is made of and what came out."""
     with _command(as_json, verbose) as console:
-        from rerank_batch.workflows import runs as job
+        from jobs.tables import runs as table
 
-        job.show_run(root, run_id, console)
+        table.show_run(root, run_id, console)
 
 
 @runs_app.command(

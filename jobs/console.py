@@ -7,17 +7,14 @@ time, level, event, message, the run's id, and fields of the event.
 import json
 import logging
 import os
-import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
 
-import psutil
 from rich.console import Console as RichConsole
 from rich.console import RenderableType
 from rich.live import Live
@@ -32,33 +29,14 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from jobs.live import SAY_EVERY_SECONDS, shown
+from rerank_batch.progress import Whole
+from rerank_batch.reporter import Reporter, visible
+
 LogFormat = Literal["text", "json"]
 
 _PIPED_COLUMNS = 110
 _POLL_SECONDS = 0.5
-SAY_EVERY_SECONDS = 15
-
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-_STEERING_OR_BREAKING = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
-
-def visible(text: str) -> str:
-    """The text with what would steer a terminal, and with stray bytes, written out: ``\\x1b``.
-
-    Line ends and tabs stay.
-    """
-    return _STEERING.sub(lambda match: _written_out(match.group()), text)
-
-
-def in_one_line(text: str) -> str:
-    """The same for an id or a query: line ends and tabs are written out as well."""
-    return _STEERING_OR_BREAKING.sub(lambda match: _written_out(match.group()), text)
-
-
-def _written_out(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # a byte that no text could be made of
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode()
 
 
 class _Terminal(RichConsole):
@@ -69,7 +47,7 @@ class _Terminal(RichConsole):
         return super().render_str(visible(text), **options)
 
 
-class Console:
+class Console(Reporter):
     """Everything but the result goes to stderr, so that stdout can be piped.
 
     With ``as_json`` stdout belongs to the one object alone: Ray's processes print warnings to file
@@ -80,10 +58,9 @@ class Console:
     def __init__(
         self, as_json: bool = False, verbose: bool = False, log_format: LogFormat = "text"
     ) -> None:
+        super().__init__(verbose)
         self.as_json = as_json
-        self.verbose = verbose
-        self.log_format = log_format
-        self.run_id: str | None = None
+        self._log_format = log_format
         self._json_out = os.dup(1) if as_json else None
         if as_json:
             os.dup2(2, 1)
@@ -91,6 +68,11 @@ class Console:
         self._out = _Terminal(highlight=False, emoji=False, markup=False)
         if not self._out.is_terminal and "COLUMNS" not in os.environ:
             self._out.width = _PIPED_COLUMNS  # a file or a CI log has no edge to wrap at
+
+    @property
+    def log_format(self) -> LogFormat:
+        """What a line on stderr is."""
+        return self._log_format
 
     def note(self, text: str) -> None:
         """A line about what is going on."""
@@ -160,6 +142,15 @@ class Console:
         finally:
             stop.set()
             watcher.join()
+
+    def run_progress(
+        self, look: Callable[[], Whole], remark: Callable[[], str] = lambda: ""
+    ) -> AbstractContextManager[None]:
+        """Show a whole run until the context ends: redrawn on a terminal, else a line now and then.
+
+        ``remark()`` is looked at every 15 seconds and shown beside it where it is not empty.
+        """
+        return shown(self, look, remark)
 
     def live(self, first: RenderableType) -> Live | None:
         """A place on the terminal to draw on again and again; None where lines are printed."""
@@ -238,50 +229,6 @@ class EventLog(logging.Handler):
         """A record as a line."""
         level = record.levelname.lower()
         self._console.event("log", record.getMessage(), level=level, logger=record.name)
-
-
-class PeakMemory:
-    """Peak memory of this process and everything it started, in bytes.
-
-    Proportional set size where the system tells it: a page that ten actors share counts once. To
-    read it, the kernel walks through all pages of a process, which on two cores can be seen in how
-    fast they score: so it is read ever more rarely, at last every 20 seconds.
-    """
-
-    def __init__(self, first_seconds: float = 2.0, every_seconds: float = 20.0) -> None:
-        self.bytes = 0
-        self._first, self._every = first_seconds, every_seconds
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> "PeakMemory":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        me = psutil.Process()
-        wait = self._first
-        while not self._stop.wait(wait):
-            family = [me, *me.children(recursive=True)]
-            self.bytes = max(self.bytes, sum(_memory(process) for process in family))
-            wait = min(1.2 * wait, self._every)
-
-
-def _memory(process: psutil.Process) -> int:
-    """Bytes of one process; the kernel's own sum where it keeps one, which costs little to read."""
-    try:
-        rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii")
-        return 1024 * int(rollup.partition("\nPss:")[2].split(maxsplit=1)[0])
-    except (OSError, IndexError, ValueError):
-        pass
-    try:
-        return int(process.memory_info().rss)
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return 0
 
 
 def facts_table(title: str, facts: Mapping[str, object]) -> Table:

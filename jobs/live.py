@@ -1,93 +1,83 @@
 """How far a run is, stage by stage: a line for each on a terminal, one line in a log."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Group, RenderableType
+from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from jobs.console import SAY_EVERY_SECONDS, Console
-from rerank_batch.pipeline.stages import StageSpec, pairs_of
-from rerank_batch.progress import Line, Place, Progress, Whole
-from rerank_batch.progress.pairs import Pairs
-from rerank_batch.ray_backend.execution import BlockDone
-from rerank_batch.ray_backend.progress import told_by_actors
-from rerank_batch.rerankers.cached import KNOWN
-from rerank_batch.runs import Run
+from rerank_batch.progress import Line, Whole
 
+SAY_EVERY_SECONDS = 15
 _DRAW_SECONDS = 1.0
 
 
-class RunProgress:
-    """How far a run is that this driver executes; ``to_do`` are the blocks left to it."""
+class Log(Protocol):
+    """Where progress is shown: a terminal that can be redrawn, or lines."""
 
-    def __init__(self, run: Run, to_do: Sequence[int], stages: Sequence[StageSpec]) -> None:
-        self._places = places_of(stages)
-        self._sums = Progress(self._places, run.blocks(), to_do, told_by_actors)
+    @property
+    def log_format(self) -> str:
+        """``json`` where a line is an object."""
 
-    def commit(self, block: BlockDone) -> None:
-        """A block is committed."""
-        numbers = {each.reranker for each in self._places if each.reranker is not None}
-        self._sums.commit(block.start, {n: _pairs(block.sums, n) for n in numbers})
+    def note(self, text: str) -> None:
+        """Print a line."""
 
-    @contextmanager
-    def shown(self, console: Console, remark: Callable[[], str] = lambda: "") -> Iterator[None]:
-        """Show it until the block ends: redrawn on a terminal, else a line now and then.
+    def event(self, event: str, message: str, level: str = "info", **fields: Any) -> None:
+        """Print a line in JSON."""
 
-        ``remark()`` is looked at every 15 seconds and shown beside it where it is not empty.
-        """
-        stop = threading.Event()
-        watcher = threading.Thread(target=self._show, args=(console, remark, stop), daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            watcher.join()
+    def live(self, first: RenderableType) -> Live | None:
+        """Return a place to draw on, where there is a terminal."""
 
-    def _show(self, console: Console, remark: Callable[[], str], stop: threading.Event) -> None:
-        live = console.live(as_table(self._sums.look()))
-        if live is None:
-            self._say(console, remark, stop)
-            return
-        said, told = monotonic(), ""
-        with live:
-            while not stop.wait(_DRAW_SECONDS):
-                if monotonic() - said >= SAY_EVERY_SECONDS:
-                    said, told = monotonic(), remark()
-                live.update(as_table(self._sums.look(), told), refresh=True)
-            live.update(as_table(self._sums.look()), refresh=True)
 
-    def _say(self, console: Console, remark: Callable[[], str], stop: threading.Event) -> None:
-        said = monotonic()
+@contextmanager
+def shown(log: Log, look: Callable[[], Whole], remark: Callable[[], str]) -> Iterator[None]:
+    """Show a run until the context ends: redrawn on a terminal, else a line now and then."""
+    stop = threading.Event()
+    watcher = threading.Thread(target=_show, args=(log, look, remark, stop), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watcher.join()
+
+
+def _show(
+    log: Log, look: Callable[[], Whole], remark: Callable[[], str], stop: threading.Event
+) -> None:
+    live = log.live(as_table(look()))
+    if live is None:
+        _print_lines(log, look, remark, stop)
+        return
+    read, text = monotonic(), ""
+    with live:
         while not stop.wait(_DRAW_SECONDS):
-            whole = self._sums.look()
-            if monotonic() - said < SAY_EVERY_SECONDS:
-                continue
-            said = monotonic()
-            text = "; ".join(filter(None, [as_text(whole), remark()]))
-            if console.log_format == "json":
-                console.event("progress", text, what="queries", **as_fields(whole))
-            else:
-                console.note(text)
+            if monotonic() - read >= SAY_EVERY_SECONDS:
+                read, text = monotonic(), remark()
+            live.update(as_table(look(), text), refresh=True)
+        live.update(as_table(look()), refresh=True)
 
 
-def places_of(stages: Sequence[StageSpec]) -> list[Place]:
-    """The lines of the stages: rerankers that share actors have one each."""
-    places = []
-    for stage in stages:
-        numbers = [use.number for use in stage.kwargs.get("scorers", ())]
-        if not numbers:
-            places.append(Place(stage.name, stage.name))
-        for number in numbers:
-            name = stage.name if len(numbers) == 1 else f"{stage.name} {number}"
-            places.append(Place(name, stage.name, number))
-    return places
+def _print_lines(
+    log: Log, look: Callable[[], Whole], remark: Callable[[], str], stop: threading.Event
+) -> None:
+    printed = monotonic()
+    while not stop.wait(_DRAW_SECONDS):
+        whole = look()
+        if monotonic() - printed < SAY_EVERY_SECONDS:
+            continue
+        printed = monotonic()
+        text = "; ".join(filter(None, [as_text(whole), remark()]))
+        if log.log_format == "json":
+            log.event("progress", text, what="queries", **as_fields(whole))
+        else:
+            log.note(text)
 
 
 def as_text(whole: Whole) -> str:
@@ -162,12 +152,6 @@ def _line_as_fields(line: Line) -> dict[str, Any]:
 def _percent(line: Line) -> int:
     """Down to a whole number: 100 is all of it."""
     return int(100 * line.share)
-
-
-def _pairs(sums: Mapping[str, float], number: int) -> Pairs:
-    asked = int(sums.get(pairs_of(number), 0))
-    known = int(sums.get(f"{KNOWN}.{number}", 0))
-    return Pairs(asked, known, asked - known)
 
 
 def _clock(seconds: float) -> str:

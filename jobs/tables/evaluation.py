@@ -6,12 +6,14 @@ from typing import Any
 from rich.table import Table
 
 from jobs.console import Console, facts_table
+from jobs.tables.insights import depth_parts
+from jobs.tables.outcomes import outcomes_parts
+from jobs.tables.segments import segment_parts
 from rerank_batch.evaluation.ground_truth import JUDGEMENTS
-from rerank_batch.evaluation.report.page import MeasureRow, p_text
-from rerank_batch.workflows import acceptance, insights, outcomes
+from rerank_batch.evaluation.report.headline import headline_cells
+from rerank_batch.workflows import acceptance, insights
 from rerank_batch.workflows.input_facts import remark_lines
 from rerank_batch.workflows.run_scores import scores_line
-from rerank_batch.workflows.segments import segment_parts
 
 
 def show(summary: dict[str, Any], console: Console) -> None:
@@ -54,52 +56,13 @@ def show(summary: dict[str, Any], console: Console) -> None:
             for name, count in summary["missing"].items()
             if count
         ),
-        *insights.depth_parts(summary["depth"], about),
+        *depth_parts(summary["depth"], about),
         insights.failures_line(summary["failures"], about),
         *segment_parts(summary["segments"]),
-        *outcomes.outcomes_parts(summary["outcomes"]),
+        *outcomes_parts(summary["outcomes"]),
         *acceptance.lines(summary["checks"]),
         facts_table("Evaluation", facts),
     )
-
-
-def headline_cells(summary: dict[str, Any]) -> list[list[str]]:
-    """The table of differences as text, its heads first."""
-    several = len(summary["metrics"]) > 2
-    heads = ["gain", "95 % interval", "better/\nsame/worse", "p", "result"]
-    baseline, *names = summary["metrics"]
-    first = ["system", "measure", "value"] if several else ["measure", baseline, *names]
-    rows = []
-    before = ""
-    for row in summary["comparison"]:
-        value = f"{row['value']:.4f}"
-        if several:
-            cells = ["" if row["system"] == before else row["system"], row["measure"], value]
-        else:
-            cells = [row["measure"], f"{row['baseline']:.4f}", value]
-        before = row["system"]
-        rows.append(
-            [
-                *cells,
-                f"{row['difference']:+.4f}",
-                "–" if row["interval"] is None else "{:+.3f} {:+.3f}".format(*row["interval"]),
-                f"{row['wins']}/{row['ties']}/{row['losses']}",
-                p_text(row["corrected_p_value"]),
-                row["outcome"],
-            ]
-        )
-    return [[*first, *heads], *rows]
-
-
-def as_json(row: MeasureRow) -> dict[str, Any]:
-    """A row of metrics.json: the means, everything the test says, the decision and the doubt."""
-    values = {
-        "system": row.system,
-        "measure": row.measure,
-        "baseline": row.before,
-        "value": row.after,
-    }
-    return {**values, **vars(row.test), "outcome": row.test.outcome, "doubt": row.test.doubt}
 
 
 def _systems_table(summary: Mapping[str, Any]) -> Table:

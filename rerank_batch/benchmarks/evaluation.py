@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.table import Table
 
-from jobs.console import Console, PeakMemory
+from jobs.console import Console
 from rerank_batch import schema
 from rerank_batch.config import Config, parse_config
 from rerank_batch.data.qrels import read_qrels
@@ -30,6 +30,7 @@ from rerank_batch.runs import Run, block_bounds
 from rerank_batch.storage import open_root
 from rerank_batch.workflows.evaluate import evaluate
 from rerank_batch.workflows.evaluated import measure_run
+from rerank_batch.workflows.peak_memory import PeakMemory
 
 _MEASURES = ("nDCG@10", "RR@10", "R@5", "R@50")
 _RUN = "synthetic"

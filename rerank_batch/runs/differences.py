@@ -7,14 +7,14 @@ import polars as pl
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.console import Console
 from rerank_batch.errors import RerankBatchError
+from rerank_batch.reporter import Reporter
 from rerank_batch.runs import Run
 from rerank_batch.score_cache import text_keys
 from rerank_batch.storage import open_file
 
 
-def changes_since(run_id: str | None, run: Run, console: Console) -> dict[str, Any] | None:
+def changes_since(run_id: str | None, run: Run, reporter: Reporter) -> dict[str, Any] | None:
     """Compare a run that is whole with another one; None where there is no other.
 
     A query is known by its text. Its list has changed when another document is in it, or in another
@@ -27,7 +27,7 @@ def changes_since(run_id: str | None, run: Run, console: Console) -> dict[str, A
         old, new = _lists(before), _lists(run)
         documents = before.finished().get("documents")
     except RerankBatchError as error:
-        console.note(f"not compared with the last run: {error}")
+        reporter.note(f"not compared with the last run: {error}")
         return None
     both = new.join(old, on="query", suffix="_before")
     changed = both.filter(pl.col("list") != pl.col("list_before")).height

@@ -7,7 +7,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.console import Console
 from rerank_batch.answers import (
     ANSWER_GRADE,
     HIGHEST,
@@ -26,6 +25,7 @@ from rerank_batch.evaluation.judged import JudgedQuery
 from rerank_batch.evaluation.outcomes.study import AnswerCase
 from rerank_batch.index.index import Index, check_made_of, read_manifest, verify_files
 from rerank_batch.llm.checks import check_llm
+from rerank_batch.reporter import Reporter
 from rerank_batch.rerankers.paid import read_journal
 from rerank_batch.runs import Run
 from rerank_batch.storage import open_root
@@ -97,7 +97,7 @@ def grade_answers(
     run: Run,
     references: References,
     queries: Sequence[Ranked],
-    console: Console,
+    reporter: Reporter,
 ) -> AnswerCheck:
     """Answer every query that has a reference from the top of every system's list, and grade it.
 
@@ -119,7 +119,7 @@ def grade_answers(
         cap=config.cost.cap,
         spent=paid,
     )
-    grades = check_answers(tasks, check, use, console.progress)
+    grades = check_answers(tasks, check, use, reporter.progress)
     summary = _summary(config, check, grades, {**counts, "bad_references": references.dropped})
     return AnswerCheck(outcome_table(tasks, grades), summary, _cases(tasks, grades))
 

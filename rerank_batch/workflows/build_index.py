@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from jobs.console import Console, PeakMemory, facts_table
 from rerank_batch.config import Config, digest
 from rerank_batch.data.corpus import (
     Corpus,
@@ -37,6 +36,7 @@ from rerank_batch.index.index import (
 from rerank_batch.models.location import parse_model, pin_model
 from rerank_batch.pipeline.stages import BuildShards, BuildTexts, read_vectors
 from rerank_batch.ray_backend.execution import cluster
+from rerank_batch.reporter import Reporter
 from rerank_batch.storage import open_root
 from rerank_batch.workflows.build_postings import build_postings
 from rerank_batch.workflows.index_steps import (
@@ -47,8 +47,9 @@ from rerank_batch.workflows.index_steps import (
     publish_rows,
     summary_of,
 )
-from rerank_batch.workflows.input_facts import as_objects, files_line, files_read, remark_lines
+from rerank_batch.workflows.input_facts import as_objects, files_read
 from rerank_batch.workflows.inputs import ENCODER_FAMILIES, node_cache
+from rerank_batch.workflows.peak_memory import PeakMemory
 from rerank_batch.workflows.update_index import plan_update, texts_of, update_index
 
 RECALL_QUERIES = 200
@@ -58,7 +59,7 @@ _CORPUS = "corpus"
 
 
 def build_index(
-    config: Config, console: Console, force: bool = False, dry_run: bool = False
+    config: Config, reporter: Reporter, force: bool = False, dry_run: bool = False
 ) -> dict[str, Any]:
     """Build the index of a configuration, or bring the one that is there up to date.
 
@@ -78,14 +79,14 @@ def build_index(
         check_words(config.index.bm25)
     cache = node_cache(config.storage)
     there = root.read(MANIFEST)
-    job = IndexJob(config, console, root, cache, encoder, pin, made_of, there, began, dry_run)
+    job = IndexJob(config, reporter, root, cache, encoder, pin, made_of, there, began, dry_run)
     current, why = (None, "--force asks for it") if force else _current(job)
     differs = [] if current is None else _differences(current, made_of)
     if current is not None and not differs:
-        console.note(f"the index at {root.uri} is up to date")
+        reporter.note(f"the index at {root.uri} is up to date")
         return summary_of(job, current.manifest, {})
     if current is not None and differs == [BM25]:
-        console.note(f"the vectors at {root.uri} are up to date: BM25 alone is built")
+        reporter.note(f"the vectors at {root.uri} are up to date: BM25 alone is built")
         return summary_of(job, current.manifest, {}) if dry_run else _add_postings(job, current)
 
     corpus = read_corpus(config.corpus)
@@ -96,7 +97,7 @@ def build_index(
             return update_index(job, current, update)
         why = update
     if why:
-        console.note(f"the index at {root.uri} is built in full: {why}")
+        reporter.note(f"the index at {root.uri} is built in full: {why}")
     return _build(job, corpus, digests)
 
 
@@ -116,7 +117,7 @@ def _build(job: IndexJob, corpus: Corpus, digests: pa.Table) -> dict[str, Any]:
     opened = BuildTexts(root, job.cache, tuple(file.wanted for file in texts), tuple(bounds))
     with (
         PeakMemory() as memory,
-        cluster(config.compute, job.console.verbose, job.console.note) as resources,
+        cluster(config.compute, job.reporter.verbose, job.reporter.note) as resources,
     ):
         choice, encode_seconds = encode(job, opened, build, resources)
         stage = {"root": root, "build": build, "kind": config.index.kind}
@@ -184,7 +185,7 @@ def _add_postings(job: IndexJob, current: Index) -> dict[str, Any]:
     texts = texts_of(job, manifest)
     with (
         PeakMemory() as memory,
-        cluster(config.compute, job.console.verbose, job.console.note) as resources,
+        cluster(config.compute, job.reporter.verbose, job.reporter.note) as resources,
     ):
         words = build_postings(config.index.bm25, texts, bounds, manifest.builds[0], resources)
     manifest = manifest.model_copy(
@@ -196,33 +197,6 @@ def _add_postings(job: IndexJob, current: Index) -> dict[str, Any]:
         }
     )
     return finish(job, manifest, {}, memory, encoded=0)
-
-
-def show(summary: dict[str, Any], console: Console) -> None:
-    """Print the summary."""
-    kind = summary["kind"] + (" and BM25" if summary["bm25"] else "")
-    facts: dict[str, object] = {
-        "index": summary["index"],
-        "files": files_line(summary["files_read"]),
-        "documents": f"{summary['documents']:,} in {summary['shards']} shards ({kind})",
-        "dropped": summary["dropped"] or "none",
-    }
-    if changes := summary["changes"]:
-        facts["changes"] = ", ".join(f"{count:,} {what}" for what, count in changes.items())
-        facts["shards"] = f"{summary['shards_reused']} reused, {summary['shards_written']} written"
-    if "encoded" in summary:
-        facts["encoded"] = f"{summary['encoded']:,} documents"
-    if summary["recall_at_100"] is not None:
-        facts["recall@100"] = f"{summary['recall_at_100']:.4f} against exact search"
-    seconds = summary["seconds"]
-    if seconds.get("encode"):
-        rate = summary["encoded"] / seconds["encode"]
-        facts["encoded"] = f"{facts['encoded']}, {rate:.0f} a second"
-    if "total" in seconds:
-        facts["time"] = f"{seconds['total']:.0f} s, peak memory {summary['peak_memory_gb']} GiB"
-    facts |= remark_lines(summary)
-    title = "Dry run: nothing was written" if summary["dry_run"] else "Index"
-    console.result(summary, facts_table(title, facts))
 
 
 def _current(job: IndexJob) -> tuple[Index | None, str]:

@@ -6,17 +6,15 @@ from typing import Any
 
 import numpy as np
 import yaml
-from rich.table import Table
 
-from jobs.console import Console, facts_table
 from rerank_batch.config import Config
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.evaluation.gate.threshold import calibrate
 from rerank_batch.evaluation.judged import RERANKED
+from rerank_batch.reporter import Reporter
 from rerank_batch.retrieval.gate import sureness_of_value
 from rerank_batch.runs import Run
 from rerank_batch.workflows.evaluated import evaluated_run
-from rerank_batch.workflows.input_facts import remark_lines
 from rerank_batch.workflows.rerank import Start
 
 _MAX_LOSS = 0.005
@@ -24,7 +22,7 @@ _MAX_LOSS = 0.005
 
 def calibrate_gate(
     config: Config,
-    console: Console,
+    reporter: Reporter,
     start: Start | None = None,
     from_run: str | None = None,
     confidence: float = 0.95,
@@ -41,7 +39,7 @@ def calibrate_gate(
     whole = config.reranker.model_copy(update={"gate": None})
     two = config.evaluation.model_copy(update={"systems": {}})
     evaluated = evaluated_run(
-        config.model_copy(update={"reranker": whole, "evaluation": two}), console, start, from_run
+        config.model_copy(update={"reranker": whole, "evaluation": two}), reporter, start, from_run
     )
     run, comparison = evaluated.run, evaluated.comparison
     _refuse_unfit(run)
@@ -77,41 +75,6 @@ def calibrate_gate(
     }
 
 
-def show(summary: Mapping[str, Any], console: Console) -> None:
-    """Print what each signal would skip, and what to write into the configuration."""
-    percent = f"{summary['confidence']:.0%}"
-    table = Table(
-        title=f"{summary['judged']:,} judged queries, {summary['measure']} may fall by "
-        f"{summary['max_loss']:g}",
-        title_justify="left",
-    )
-    table.add_column("signal")
-    for column in ("threshold", "skipped", "loss", "held out", "loss", f"at most ({percent})"):
-        table.add_column(column, justify="right")
-    for signal, found in summary["signals"].items():
-        held = found["held_out"]
-        table.add_row(
-            signal,
-            "–" if found["threshold"] is None else f"{found['threshold']:.4f}",
-            f"{found['skipped']:.1%}",
-            f"{found['loss']:+.4f}",
-            f"{held['skipped']:.1%}",
-            f"{held['loss']:+.4f}",
-            f"{held['bound']:+.4f}",
-        )
-    chosen = summary["signals"][summary["signal"]]
-    facts: dict[str, object] = {
-        "run": summary["run_id"],
-        "in words": _in_words(summary, chosen),
-    }
-    console.result(
-        dict(summary),
-        table,
-        facts_table("Gate", facts | remark_lines(summary)),
-        summary["snippet"] or "",
-    )
-
-
 def _best(found: Mapping[str, Any], max_loss: float) -> str:
     """The signal that skips most queries it was not learned on, and keeps the limit there."""
 
@@ -120,29 +83,6 @@ def _best(found: Mapping[str, Any], max_loss: float) -> str:
         return held["bound"] <= max_loss, held["skipped"]
 
     return max(found, key=merit)
-
-
-def _in_words(summary: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
-    signal, measure, limit = summary["signal"], summary["measure"], summary["max_loss"]
-    if chosen["threshold"] is None:
-        return (
-            f"no threshold of {signal} keeps the loss under {limit:g} with "
-            f"{summary['confidence']:.0%} confidence on so many queries: rerank them all, judge "
-            "more, or allow more"
-        )
-    held = chosen["held_out"]
-    pairs = summary["pairs_per_query"]
-    told = (
-        f"on queries it was not learned on {signal} skips {held['skipped']:.1%}, "
-        f"{held['skipped'] * pairs:,.1f} of {pairs:,.1f} pairs a query, and {measure} "
-        f"{'falls' if held['loss'] > 0 else 'rises'} by {abs(held['loss']):.4f}"
-    )
-    if held["bound"] > limit:
-        told += (
-            f"; it could fall by {held['bound']:.4f}, more than the limit, so these queries do not "
-            "prove it"
-        )
-    return told
 
 
 def _snippet(signal: str, threshold: float | None, max_loss: float) -> str | None:

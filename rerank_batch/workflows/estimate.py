@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from jobs.console import Console, facts_table
 from rerank_batch import schema
 from rerank_batch.config import Config
 from rerank_batch.data.query_log import Plan
+from rerank_batch.reporter import Reporter
 from rerank_batch.workflows.inputs import read_inputs
 from rerank_batch.workflows.rerank import rows_per_block, try_out
 
 
-def estimate(config: Config, queries: int, console: Console) -> dict[str, Any]:
+def estimate(config: Config, queries: int, reporter: Reporter) -> dict[str, Any]:
     """Run evenly chosen queries of the plan and scale up what they took.
 
     The stages work side by side, so a run takes as long as the busiest of them: its seconds for a
@@ -29,7 +29,7 @@ def estimate(config: Config, queries: int, console: Console) -> dict[str, Any]:
     rows = min(chosen, rows_per_block(config, planned.num_rows))
     compute = config.compute.model_copy(update={"block_rows": rows})
     totals = try_out(
-        config.model_copy(update={"compute": compute}), replace(inputs, plan=sample), console
+        config.model_copy(update={"compute": compute}), replace(inputs, plan=sample), reporter
     )
     seconds, actors = totals["seconds"], totals["actors"]
     per_query = {name: seconds[name] / actors[name] / chosen for name in actors}
@@ -56,28 +56,6 @@ def estimate(config: Config, queries: int, console: Console) -> dict[str, Any]:
         "cost": None if price is None and not book["services"] else hours * (price or 0) + billed,
         "currency": config.cost.currency,
     }
-
-
-def show(summary: dict[str, Any], console: Console) -> None:
-    """Print the estimate."""
-    hours = summary["hours"]
-    facts: dict[str, object] = {
-        "tried": f"{summary['sample_queries']:,} of {summary['queries']:,} queries in "
-        f"{summary['sample_seconds']:.0f} s"
-        + (f", which cost {summary['sample_billed']:,.4f}" if summary["services"] else ""),
-        "pairs": f"{summary['pairs']:,}, {summary['hit_rate']:.1%} of them known",
-        "time": f"{hours * 60:,.1f} minutes" if hours < 2 else f"{hours:,.1f} hours",
-        "of it": f"{summary['start_seconds']:.0f} s of starting; then the busiest stage is "
-        f"{summary['busiest_stage']} ({summary['actors'][summary['busiest_stage']]} actors"
-        + (f", {summary['mode']})" if summary["mode"] else ")"),
-    }
-    if summary["cost"] is None:
-        facts["cost"] = "unknown: set cost.per_hour to what this cluster costs"
-    else:
-        facts["cost"] = f"{summary['cost']:,.2f} {summary['currency']}"
-    if summary["services"]:
-        facts["cost"] = f"{facts['cost']}, of it {summary['billed']:,.2f} billed by services"
-    console.result(summary, facts_table("Estimate", facts))
 
 
 def _sampled(plan: Plan, queries: int) -> Plan:

@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jobs.console import Console
-from jobs.tables.evaluation import as_json, headline_cells
 from rerank_batch.config import Config
 from rerank_batch.evaluation.comparison import Comparison
 from rerank_batch.evaluation.cost.study import CostTable, cost_table
 from rerank_batch.evaluation.gate.study import GateStudy
 from rerank_batch.evaluation.judged import judged_blocks
+from rerank_batch.evaluation.report.headline import as_json, headline_cells
 from rerank_batch.evaluation.report.markdown import markdown
 from rerank_batch.evaluation.report.page import MeasureRow, QueryGain, Report, render
 from rerank_batch.evaluation.segments.study import SegmentStudy
 from rerank_batch.evaluation.significance import paired_tests
+from rerank_batch.reporter import Reporter
 from rerank_batch.runs import publish_parquet
 from rerank_batch.storage import Root
 from rerank_batch.workflows import acceptance, insights, outcomes
@@ -36,7 +36,7 @@ from rerank_batch.workflows.segments import segment_summary, segments_of
 
 def evaluate(
     config: Config,
-    console: Console,
+    reporter: Reporter,
     start: Start | None = None,
     from_run: str | None = None,
     asked: Asked | None = None,
@@ -51,17 +51,17 @@ def evaluate(
     asked = asked or Asked()
     limits, other = acceptance.prepare(asked, config)
     prepared = outcomes.prepare_outcomes(config)
-    evaluated = evaluated_run(config, console, start, from_run)
+    evaluated = evaluated_run(config, reporter, start, from_run)
     run, comparison, findings = evaluated.run, evaluated.comparison, evaluated.findings
     theirs = None
     if other is not None:
-        found = findings_of(other, evaluated.qrels, config, {}, console)
+        found = findings_of(other, evaluated.qrels, config, {}, reporter)
         theirs = (other.run_id, found.comparison)
     checks = acceptance.check(run.run_id, comparison, limits, asked.margin, theirs)
     best = comparison.best
     depth = findings.depths.get(best) or insights.why_no_depth(run, best)
     blocks = judged_blocks(run.results_paths(), evaluated.qrels, evaluated.external)
-    became = outcomes.study(config, run, prepared, comparison, blocks, console)
+    became = outcomes.study(config, run, prepared, comparison, blocks, reporter)
     root, final = run.root, run.finished()
     rows = measure_rows(comparison)
     sections = _sections(evaluated, config)

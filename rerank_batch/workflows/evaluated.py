@@ -5,7 +5,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.console import Console
 from rerank_batch.comparison.plan import descriptions, external_lists, with_missing
 from rerank_batch.config import Config
 from rerank_batch.data.qrels import CompactQrels, Qrels
@@ -24,6 +23,7 @@ from rerank_batch.evaluation.ground_truth import Labels, label_path, read_labels
 from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, Lists
 from rerank_batch.evaluation.measures import parse_measures
 from rerank_batch.ray_backend.execution import cluster, map_files
+from rerank_batch.reporter import Reporter
 from rerank_batch.runs import Run, latest_run
 from rerank_batch.storage import open_root
 from rerank_batch.workflows import insights
@@ -65,7 +65,7 @@ class Evaluated:
 
 
 def evaluated_run(
-    config: Config, console: Console, start: Start | None = None, from_run: str | None = None
+    config: Config, reporter: Reporter, start: Start | None = None, from_run: str | None = None
 ) -> Evaluated:
     """A run, the judgements, and what they say of its systems; see `evaluate`.
 
@@ -80,7 +80,7 @@ def evaluated_run(
     root = open_root(config.root)
     if from_run is None:
         several = bool(config.evaluation.systems)
-        done = rerank(config, console, start, judged_only=True, publish=False, compare=several)
+        done = rerank(config, reporter, start, judged_only=True, publish=False, compare=several)
         run = Run.open(root, done["run_id"])
     else:
         run = latest_run(root, config.job) if from_run == "latest" else Run.open(root, from_run)
@@ -94,7 +94,7 @@ def evaluated_run(
     external: dict[str, Lists] = {}
     if run.spec.get("systems"):
         external = external_lists(config, labels.qrels)
-    findings = findings_of(run, labels.qrels, config, external, console)
+    findings = findings_of(run, labels.qrels, config, external, reporter)
     if not findings.comparison.queries:
         raise InputError(
             f"none of the {final['queries']:,} queries of run {run.run_id} is judged in "
@@ -130,7 +130,7 @@ def findings_of(
     qrels: Qrels,
     config: Config,
     external: Mapping[str, Lists],
-    console: Console,
+    reporter: Reporter,
 ) -> Findings:
     """What every judged query of a finished run says, rejected ones too.
 
@@ -149,11 +149,11 @@ def findings_of(
     )
     if external:
         return conclude(find(paths, qrels, questions, external), questions)
-    return measure_run(run, qrels, config, questions, console)
+    return measure_run(run, qrels, config, questions, reporter)
 
 
 def measure_run(
-    run: Run, qrels: Qrels, config: Config, questions: Questions, console: Console
+    run: Run, qrels: Qrels, config: Config, questions: Questions, reporter: Reporter
 ) -> Findings:
     """Read a finished run, on the cluster where it is large."""
     paths = run.results_paths()
@@ -162,8 +162,8 @@ def measure_run(
     parts: list[Part | None] = [None] * len(paths)
     done = 0
     with (
-        cluster(config.compute, console.verbose, console.note),
-        console.progress("files", len(paths), lambda: done),
+        cluster(config.compute, reporter.verbose, reporter.note),
+        reporter.progress("files", len(paths), lambda: done),
         closing(map_files(paths, find_in_file, CompactQrels(qrels), questions)) as found,
     ):
         for number, part in found:

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from jobs.console import Console, facts_table
 from rerank_batch.models.delta import Kept, write_delta
 from rerank_batch.models.location import model_fingerprint, model_folder, pin_model
 from rerank_batch.training.labels import Labels, read_labels
@@ -52,21 +51,3 @@ def _lost(labels: Labels, whole: Path, delta: Path) -> dict[str, Any]:
         "delta": dev.means["tuned"],
         "interval": gain.interval,
     }
-
-
-def show(summary: dict[str, Any], console: Console) -> None:
-    """Print what was written."""
-    facts = {
-        "delta": summary["out"],
-        "use it as": f"reranker.model: cross-encoder:{summary['out']}",
-        "size": f"{summary['bytes'] / 1e6:.2f} MB over {summary['base']}",
-        "kept": f"{summary['kept']} in {summary['matrices']} matrices; of what changed in one at "
-        f"most {summary['largest_loss']:.1%} are lost",
-    }
-    if (lost := summary["lost"]) is not None:
-        low_high = lost["interval"] or (0.0, 0.0)
-        facts["quality"] = (
-            f"{lost['measure']} {lost['whole']:.4f} whole, {lost['delta']:.4f} as delta "
-            f"({low_high[0]:+.4f} to {low_high[1]:+.4f}) on {lost['queries']:,} dev queries"
-        )
-    console.result(summary, facts_table("Delta", facts))

@@ -3,18 +3,15 @@
 import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
-from jobs.console import Console, facts_table
 from rerank_batch.config import ComputeConfig
 from rerank_batch.errors import ConfigError
 from rerank_batch.models.location import model_fingerprint, model_folder
+from rerank_batch.reporter import Reporter
 from rerank_batch.training.config import FinetuneConfig
 from rerank_batch.training.dev import Judged
 from rerank_batch.training.labels import Labels, read_labels, trainable
@@ -34,7 +31,7 @@ class Work:
 
 
 def finetune(
-    config: FinetuneConfig, labels_folder: str, out: Path, work: Work, console: Console
+    config: FinetuneConfig, labels_folder: str, out: Path, work: Work, reporter: Reporter
 ) -> dict[str, Any]:
     """Train and publish the model at ``out``; the summary says what it is and what it gained."""
     _refuse_missing_packages(config)
@@ -51,7 +48,7 @@ def finetune(
     made_of = _made_of(config, labels, source)
     _, left_out = trainable(labels, config)
     for what, count in left_out.items():
-        console.note(f"labels: {count:,} {what} are left out")
+        reporter.note(f"labels: {count:,} {what} are left out")
     workspace = Workspace(out)
     threads = math_threads()
     with workspace.claimed({"made_of": made_of, "config": _results_settings(config)}, work.resume):
@@ -61,12 +58,12 @@ def finetune(
         )
         if workspace.ended() is None:
             watch = _Watch(workspace, config)
-            with console.progress("training", config.steps, watch.done, watch.remark):
-                _train(workspace, labels, config, precision, work, console)
+            with reporter.progress("training", config.steps, watch.done, watch.remark):
+                _train(workspace, labels, config, precision, work, reporter)
         ended = workspace.ended()
         if ended is None:
             raise RuntimeError(f"training in {workspace.folder} left no word of its end")
-        console.note(f"training ended after {ended.steps:,} steps: {ended.reason}; measuring")
+        reporter.note(f"training ended after {ended.steps:,} steps: {ended.reason}; measuring")
         facts = {**made_of, "precision": precision}
         return finish(workspace, labels, config, ended, facts, threads)
 
@@ -100,60 +97,13 @@ def dry_run(config: FinetuneConfig, labels_folder: str, work: Work) -> dict[str,
     }
 
 
-def show_plan(plan: Mapping[str, Any], console: Console) -> None:
-    """Print what `dry_run` found."""
-    left_out = ", ".join(f"{count:,} {what}" for what, count in plan["left_out"].items())
-    facts = {
-        "start model": f"{plan['made_of']['start_model']}, {plan['head']} head",
-        "labels": ", ".join(
-            f"{split} {plan['queries'][split]:,} queries, {rows:,} rows"
-            for split, rows in plan["rows"].items()
-        ),
-        "left out": left_out or "nothing",
-        "training": f"{plan['steps']:,} steps of {plan['pairs_per_step']} pairs, each query "
-        f"{plan['rounds']:.1f} times",
-        "measuring": f"{plan['measurements']:,} times {plan['dev_pairs']:,} pairs of "
-        f"{plan['dev_queries']:,} dev queries",
-    }
-    console.result(dict(plan), facts_table("Plan", facts))
-
-
-def show(summary: Mapping[str, Any], console: Console) -> None:
-    """Print what was trained and what it gained."""
-    facts = {
-        "model": summary["model"],
-        "use it as": f"reranker.model: cross-encoder:{summary['model']}",
-        "steps": f"{summary['steps']:,}, the best at {summary['best_step']:,}: {summary['ended']}",
-        "labels": summary["made_of"]["labels"][:16],
-    }
-    table = Table(title=f"{summary['measure']} over labelled candidates", title_justify="left")
-    for column in ("split", "over"):
-        table.add_column(column)
-    for column in ("before", "tuned", "gain", "95 % interval", "p", "result"):
-        table.add_column(column, justify="right")
-    for each in summary["measured"]:
-        for over, gain in each["gains"].items():
-            low_high = gain["interval"]
-            table.add_row(
-                f"{each['split']} ({each['queries']:,} queries)",
-                over,
-                f"{each['means'][over]:.4f}",
-                f"{each['means']['tuned']:.4f}",
-                f"{gain['difference']:+.4f}",
-                "–" if low_high is None else f"{low_high[0]:+.3f} {low_high[1]:+.3f}",
-                f"{gain['corrected_p_value']:.3f}",
-                gain["outcome"],
-            )
-    console.result(dict(summary), facts_table("Finetune", facts), table)
-
-
 def _train(
     workspace: Workspace,
     labels: Labels,
     config: FinetuneConfig,
     precision: str,
     work: Work,
-    console: Console,
+    reporter: Reporter,
 ) -> None:
     from rerank_batch.training.trainer import Limits, train, train_worker
 
@@ -165,7 +115,7 @@ def _train(
 
     # Workers read the labels themselves: a million rows are not for the object store.
     each = partial(train_worker, workspace, labels.folder, config, precision, work.minutes)
-    with cluster(ComputeConfig(), console.verbose, console.note) as resources:
+    with cluster(ComputeConfig(), reporter.verbose, reporter.note) as resources:
         train_on_workers(each, work.workers, resources, workspace.folder / "ray")
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from jobs.console import Console, PeakMemory
 from rerank_batch.config import Config
 from rerank_batch.data.corpus import corpus_remarks, write_texts
 from rerank_batch.errors import RunConflict, StorageError
@@ -20,6 +19,7 @@ from rerank_batch.models.location import ModelName, ModelPin
 from rerank_batch.pipeline.pools import LIGHT_CPUS, Pool, plan_encoding
 from rerank_batch.pipeline.stages import BuildTexts, EncodeDocuments, StageSpec
 from rerank_batch.ray_backend.execution import Cluster, build_shards, encode_documents
+from rerank_batch.reporter import Reporter
 from rerank_batch.retrieval.options import EncoderOptions
 from rerank_batch.runs import Run, block_bounds, list_runs
 from rerank_batch.scoring.modes import Choice
@@ -28,6 +28,7 @@ from rerank_batch.workflows.build_postings import FILE_FIELDS, SHARD_FIELDS
 from rerank_batch.workflows.input_facts import as_objects, files_read
 from rerank_batch.workflows.inputs import graphs
 from rerank_batch.workflows.modes import encoder_mode
+from rerank_batch.workflows.peak_memory import PeakMemory
 
 BLOCK_DOCUMENTS = 256
 
@@ -44,7 +45,7 @@ class IndexJob:
     time of `time.perf_counter`."""
 
     config: Config
-    console: Console
+    reporter: Reporter
     root: Root
     cache: NodeCache
     encoder: ModelName
@@ -94,7 +95,7 @@ def encode(
         graphs=graphs(config.storage, fingerprint),
     )
     if before is None or config.index.runtime not in ("auto", before.mode.runtime):
-        before = encoder_mode(job.root, job.pin, options, pool, job.console)
+        before = encoder_mode(job.root, job.pin, options, pool, job.reporter)
     began = time.perf_counter()
     spec = StageSpec(
         name="encode",
@@ -109,7 +110,7 @@ def encode(
         batch_size=BLOCK_DOCUMENTS,
     )
     documents, encoded = texts.bounds[-1][1], 0
-    with job.console.progress("encoded documents", documents, lambda: encoded):
+    with job.reporter.progress("encoded documents", documents, lambda: encoded):
         for some in encode_documents(
             block_bounds(documents, BLOCK_DOCUMENTS), spec, job.root, build
         ):
@@ -143,7 +144,7 @@ def generations_of_runs(job: IndexJob) -> Callable[[], set[str] | None]:
                     if run.final() is None:
                         found.add(run.spec.get("generations", {}).get(job.root.uri, ""))
         except StorageError as error:
-            job.console.note(f"old files of the index stay, since runs may need them: {error}")
+            job.reporter.note(f"old files of the index stay, since runs may need them: {error}")
             return None
         return found - {""}
 

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich.table import Table
-
 from rerank_batch.evaluation.depth.study import TOLERANCE, DepthStudy
 from rerank_batch.evaluation.failures.study import TOP, Failures, Group
 from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL
@@ -75,27 +73,6 @@ def failures_summary(failures: Failures) -> dict[str, Any]:
             },
         },
     }
-
-
-def depth_parts(depth: Mapping[str, Any], about: str = "") -> list[Table | str]:
-    """The table of depths and its meaning, or why there is none."""
-    if "refused" in depth:
-        return [f"depth{about}: not known from this run: {depth['refused']}"]
-    name, last = depth["headline"], depth["rows"][-1]
-    table = Table(title=f"Depth{about}", title_justify="left")
-    for column in ("candidates", name, "recall ceiling", "pairs", "cost"):
-        table.add_column(column, justify="right")
-    table.add_column("")
-    for row in depth["rows"]:
-        table.add_row(
-            str(row["depth"]),
-            f"{row['values'][name]:.4f}",
-            f"{row['recall']:.4f}" if row["depth"] else "–",
-            f"{row['pairs']:,}",
-            f"{row['pairs'] / last['pairs']:.0%}" if last["pairs"] else "–",
-            "knee" if row["depth"] == depth["knee"] else "",
-        )
-    return [table, f"depth: {depth['in_words']}"]
 
 
 def failures_line(failures: Mapping[str, Any], about: str = "") -> str:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from jobs.console import Console
 from rerank_batch.config import Config, LabelJudgeConfig, PriceConfig, digest
 from rerank_batch.data.qrels import Qrels, merge_grades, read_qrels
 from rerank_batch.errors import ConfigError, InputError
@@ -26,6 +25,7 @@ from rerank_batch.labels.judge.agreement import in_words
 from rerank_batch.llm.asker import Ahead
 from rerank_batch.llm.checks import check_llm
 from rerank_batch.llm.grades import HIGHEST
+from rerank_batch.reporter import Reporter
 from rerank_batch.storage import open_root
 
 
@@ -92,7 +92,7 @@ def prepare_judge(config: Config, source: Source, run: Mapping[str, str], index:
     return Judging(settings, rubric, qrels, queries, judge, name)
 
 
-def judge_run(config: Config, judging: Judging, console: Console) -> JudgeTruth:
+def judge_run(config: Config, judging: Judging, reporter: Reporter) -> JudgeTruth:
     """Have every pair judged that is not yet.
 
     Raises:
@@ -100,12 +100,12 @@ def judge_run(config: Config, judging: Judging, console: Console) -> JudgeTruth:
         InputError: no pair got a grade.
     """
     settings = judging.settings
-    console.note(
+    reporter.note(
         f"{settings.model} judges {judging.pairs:,} pairs of {len(judging.queries):,} queries by "
         f"{judging.rubric.name}"
     )
     judged = judging.judge.judge(
-        judging.queries, lambda total, done: console.progress("judgements", total, done)
+        judging.queries, lambda total, done: reporter.progress("judgements", total, done)
     )
     if not judged.grades:
         raise InputError(

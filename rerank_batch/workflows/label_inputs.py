@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jobs.console import Console
 from rerank_batch import schema
 from rerank_batch.config import (
     Config,
@@ -29,6 +28,7 @@ from rerank_batch.labels.rows import SPLITS
 from rerank_batch.labels.rules import Rules
 from rerank_batch.labels.splits import HeldOut
 from rerank_batch.remarks import Remark
+from rerank_batch.reporter import Reporter
 from rerank_batch.rerankers import FAMILIES
 from rerank_batch.runs import Run, latest_run
 from rerank_batch.storage import open_root
@@ -51,7 +51,7 @@ class LabelInputs:
 
 
 def read_label_inputs(
-    config: Config, source_run: str, console: Console, resume: Run | None = None
+    config: Config, source_run: str, reporter: Reporter, resume: Run | None = None
 ) -> LabelInputs:
     """Read and check the run, its index and the source of truth, and plan what is to be labelled.
 
@@ -66,7 +66,7 @@ def read_label_inputs(
         before = resume.spec["made_of"]
         truth = {**(before["truth"] or {}), **opened.judging.made_of}
         resume.check_made_of({**before, **_made_of(config, opened), "truth": truth})
-    judged = None if opened.judging is None else judge_run(config, opened.judging, console)
+    judged = None if opened.judging is None else judge_run(config, opened.judging, reporter)
     return _planned(config, opened, read_truth(config, judged))
 
 

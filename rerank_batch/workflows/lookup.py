@@ -3,11 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
-from jobs.console import Console, in_one_line, visible
 from rerank_batch.config.paths import is_text
 from rerank_batch.errors import ConfigError, InputError
+from rerank_batch.reporter import visible
 from rerank_batch.runs import Run, latest_run
 from rerank_batch.runs.export.serving import key_of, look_up, look_up_run
 from rerank_batch.storage import open_root
@@ -32,18 +30,6 @@ def lookup(where: str, query: str, job: str | None, run_id: str | None) -> dict[
     if found is None:
         raise InputError(f"{where} has no results for {key_of(query)!r}")
     return found
-
-
-def show(found: dict[str, Any], console: Console) -> None:
-    """Print the documents, the best first."""
-    key = in_one_line(found["key"])
-    table = Table(title=f"{key} ({found['run_id']})", title_justify="left")
-    for name in ("rank", "document", "score"):
-        table.add_column(name, justify="left" if name == "document" else "right")
-    hits = zip(found["doc_ids"], found["scores"], strict=True)
-    for rank, (name, score) in enumerate(hits, start=1):
-        table.add_row(str(rank), in_one_line(name), f"{score:.4f}")
-    console.result(found, table if found["doc_ids"] else f"{key}: no documents")
 
 
 def _run(uri: str, job: str | None, run_id: str | None) -> Run:

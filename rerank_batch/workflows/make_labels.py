@@ -6,10 +6,6 @@ from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
 
-from rich.table import Table
-
-from jobs.console import Console, PeakMemory, facts_table
-from jobs.live import RunProgress
 from rerank_batch import schema
 from rerank_batch.config import Config, digest
 from rerank_batch.errors import ConfigError, LabelsLeak, RunConflict
@@ -28,6 +24,8 @@ from rerank_batch.labels.splits import LeakCheck, Written, check_leaks
 from rerank_batch.pipeline.pools import plan_pools
 from rerank_batch.pipeline.stages import StageSpec
 from rerank_batch.ray_backend.execution import Cluster, cluster, run_queries
+from rerank_batch.ray_backend.run_progress import RunProgress
+from rerank_batch.reporter import Reporter
 from rerank_batch.runs import (
     ABORTED,
     COMPLETE,
@@ -39,10 +37,10 @@ from rerank_batch.runs import (
     total,
 )
 from rerank_batch.storage import open_root
-from rerank_batch.workflows.input_facts import as_objects, remark_lines
+from rerank_batch.workflows.input_facts import as_objects
 from rerank_batch.workflows.inputs import versions
-from rerank_batch.workflows.judging import judge_lines, plan_line
 from rerank_batch.workflows.label_inputs import LabelInputs, plan_label_run, read_label_inputs
+from rerank_batch.workflows.peak_memory import PeakMemory
 from rerank_batch.workflows.rerank import (
     Start,
     forgotten_if_unusable,
@@ -66,7 +64,7 @@ _JOB_CHARS = 57
 
 def make_labels(
     config: Config,
-    console: Console,
+    reporter: Reporter,
     out: str,
     source_run: str = "latest",
     start: Start | None = None,
@@ -88,23 +86,23 @@ def make_labels(
     with PeakMemory() as memory:
         open_root(config.root).check_writes()
         if source_run == NEW:
-            start, source_run = _make_source(config, console, start)
+            start, source_run = _make_source(config, reporter, start)
         resume = start.resume
         begun = Run.open(open_root(config.root), resume) if resume is not None else None
-        inputs = read_label_inputs(config, source_run, console, begun)
+        inputs = read_label_inputs(config, source_run, reporter, begun)
         if labels.source == "qrels" and labels.qrels is None and labels.split.held_out is None:
-            console.note(
+            reporter.note(
                 "labels are made from qrels.path, which evaluate reads as well: what is trained on "
                 "them can be measured on their test split alone. To keep judgements apart, give "
                 "labels.qrels and labels.split.held_out"
             )
         run = _begin(config, inputs, start)
         if run.state() == COMPLETE:
-            console.note(f"run {run.run_id} is complete: nothing is left to mine")
+            reporter.note(f"run {run.run_id} is complete: nothing is left to mine")
         else:
-            mine(run, config, inputs, console, take_over=start.take_over)
+            mine(run, config, inputs, reporter, take_over=start.take_over)
         run.publish()
-        console.note(f"writing the dataset to {out}")
+        reporter.note(f"writing the dataset to {out}")
         card = write_dataset(run, target, labels.formats, labels.tuple_negatives, labels.license)
     final = run.finished()
     return {
@@ -119,12 +117,12 @@ def make_labels(
     }
 
 
-def _make_source(config: Config, console: Console, start: Start) -> tuple[Start, str]:
+def _make_source(config: Config, reporter: Reporter, start: Start) -> tuple[Start, str]:
     """Make the run that is to be mined, or what is left of it; how the label run is begun, and that
     run's id."""
     run_id = start.resume or start.run_id or new_run_id(label_job(config))
     source = run_id + _SOURCE_SUFFIX
-    rerank(config, console, Start(source, None, start.take_over, True), publish=False)
+    rerank(config, reporter, Start(source, None, start.take_over, True), publish=False)
     if is_begun(open_root(config.root), run_id):
         return Start(resume=run_id, take_over=start.take_over), source
     return Start(run_id=run_id, take_over=start.take_over), source
@@ -151,7 +149,7 @@ def dry_run(config: Config, out: str, source_run: str = "latest") -> dict[str, A
 
 
 def mine(
-    run: Run, config: Config, inputs: LabelInputs, console: Console, take_over: bool = False
+    run: Run, config: Config, inputs: LabelInputs, reporter: Reporter, take_over: bool = False
 ) -> None:
     """Label every block that is not done, check for leaks, finish the run.
 
@@ -160,13 +158,13 @@ def mine(
     """
     run.write_plan(inputs.plan.queries, schema.REJECTS.empty_table())
     lease_seconds = config.storage.lease_seconds
-    run.claim(take_over, lease_seconds, console.note)
+    run.claim(take_over, lease_seconds, reporter.note)
     with (
         forgotten_if_unusable(run),
         owned(run, lease_seconds) as lease,
-        how_to_go_on(run, lease, console),
+        how_to_go_on(run, lease, reporter),
     ):
-        measured = _execute(run, lease, config, inputs, console)
+        measured = _execute(run, lease, config, inputs, reporter)
         finish(run, config, inputs, measured)
 
 
@@ -225,7 +223,7 @@ def _begin(config: Config, inputs: LabelInputs, start: Start) -> Run:
 
 
 def _execute(
-    run: Run, lease: Lease, config: Config, inputs: LabelInputs, console: Console
+    run: Run, lease: Lease, config: Config, inputs: LabelInputs, reporter: Reporter
 ) -> dict[str, Any]:
     """Label what is left to do; what this driver measured of itself."""
     began = perf_counter()
@@ -234,17 +232,17 @@ def _execute(
     done_before = len(done)
     to_do = run.blocks_to_do(done)
     kept = f", {done_before:,} of them done before" if run.epoch > 1 else ""
-    console.note(f"run {run.run_id}: {planned:,} queries in {len(run.blocks())} blocks{kept}")
+    reporter.note(f"run {run.run_id}: {planned:,} queries in {len(run.blocks())} blocks{kept}")
     start_seconds, dashboard = 0.0, None
     if to_do:
-        with cluster(config.compute, console.verbose, console.note) as resources:
+        with cluster(config.compute, reporter.verbose, reporter.note) as resources:
             start_seconds = perf_counter() - began
             if (dashboard := resources.dashboard) is not None:
-                console.note(f"Ray dashboard: {dashboard}")
+                reporter.note(f"Ray dashboard: {dashboard}")
             stage = _mining_stage(config, inputs, resources, len(to_do))
             blocks = run_queries(to_do, [stage], run.writer(), False, plan=PLAN, sums=sums_of)
             progress = RunProgress(run, to_do, [stage])
-            with progress.shown(console, resources.missing), closing(blocks):
+            with reporter.run_progress(progress.look, resources.missing), closing(blocks):
                 for block in blocks:
                     progress.commit(block)
                     if lease.lost:
@@ -326,48 +324,3 @@ def _written(files: list[str]) -> Any:
         for row in table.to_pylist():
             positives = [each["doc_id"] for each in row["documents"] if each["role"] == POSITIVE]
             yield Written(row["query_ids"], row["query"], row["split"], positives)
-
-
-def show(card: dict[str, Any], console: Console) -> None:
-    """Print rows by split, what was kept out by which rule, and where the dataset is."""
-    table = Table(title=f"Labels of {card['source']['run']}", title_justify="left", pad_edge=False)
-    table.add_column("split")
-    for column in ("queries", "positives", "negatives"):
-        table.add_column(column, justify="right")
-    for split in SPLITS:
-        counts = [card["rows"].get(f"{split} {role}", 0) for role in ("positive", "negative")]
-        table.add_row(split, *(f"{n:,}" for n in (card["split_queries"][split], *counts)))
-    removed = {rule: count for rule, count in card["removed"].items() if count}
-    rows = sum(card["rows"].values())
-    facts: dict[str, object] = {
-        "run": card["run"],
-        "truth": card["source"]["truth"],
-        **(judge_lines(card["source"]["judge"]) if card["source"].get("judge") else {}),
-        "looked at": f"{card['looked_at']:,} documents for negatives",
-        "kept out": ", ".join(f"{rule} {count:,}" for rule, count in removed.items()) or "none",
-        "rejects": ", ".join(f"{k} {v:,}" for k, v in card["rejects"].items()) or "none",
-        "leak check": "passed",
-        "rows": f"{rows:,} ({card['rows_per_second']:,} rows/s)",
-        "peak memory": f"{card['peak_memory_gb']} GiB, all processes",
-        "dataset": card["out"],
-    }
-    if card.get("dashboard"):
-        facts["Ray dashboard"] = card["dashboard"]
-    facts |= remark_lines(card)
-    console.result(card, table, facts_table("Labels", facts))
-
-
-def show_plan(plan: dict[str, Any], console: Console) -> None:
-    """Print what `dry_run` found."""
-    facts: dict[str, object] = {"run": plan["run"], "truth": plan["truth"], "dataset": plan["out"]}
-    if "judge" in plan:
-        facts["judge"] = plan_line(plan["judge"])
-        facts["splits"] = "known when all is judged"
-    else:
-        splits = ", ".join(f"{split} {count:,}" for split, count in plan["split_queries"].items())
-        facts["queries"] = (
-            f"{plan['queries']:,} in {plan['groups']:,} groups ({splits}); "
-            f"{plan['queries_unknown_to_the_truth']:,} unknown to the truth"
-        )
-    facts |= remark_lines(plan)
-    console.result(plan, facts_table("Labels, dry run: nothing was written", facts))

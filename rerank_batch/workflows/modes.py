@@ -8,13 +8,13 @@ own copy, so that it ends in the mode it began with.
 from collections.abc import Callable
 from dataclasses import replace
 
-from jobs.console import Console
 from rerank_batch.config import Config, digest
 from rerank_batch.index.index import Index
 from rerank_batch.models.location import ModelPin
 from rerank_batch.pipeline.pools import Pool, plan_pools
 from rerank_batch.pipeline.stages import choose_encoder_mode, choose_scorer_mode
 from rerank_batch.ray_backend.execution import Cluster, on_worker
+from rerank_batch.reporter import Reporter
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.retrieval.options import EncoderOptions
 from rerank_batch.runs import Run, from_json, new_nonce, to_json
@@ -57,13 +57,13 @@ def query_encoder_options(config: Config, index: Index) -> EncoderOptions:
 
 
 def scorer_modes(
-    run: Run, config: Config, inputs: Inputs, resources: Cluster, console: Console
+    run: Run, config: Config, inputs: Inputs, resources: Cluster, reporter: Reporter
 ) -> list[Choice | None]:
     """The modes of the run's cascade, model by model; None for a service."""
     pool = plan_pools(config.compute, resources.cpus, resources.gpus).scorers
     for scorer in inputs.scorers:
         if not scorer.is_service and _decided(run, scorer) is None:
-            _decide(run, config, scorer, pool, console)
+            _decide(run, config, scorer, pool, reporter)
     return modes_of(run, inputs)
 
 
@@ -77,7 +77,7 @@ def _decided(run: Run, scorer: ScorerInput) -> Choice | None:
     return None if decided is None else Choice.from_dict(decided)
 
 
-def _decide(run: Run, config: Config, scorer: ScorerInput, pool: Pool, console: Console) -> None:
+def _decide(run: Run, config: Config, scorer: ScorerInput, pool: Pool, reporter: Reporter) -> None:
     options = replace(scorer_options(config, scorer), threads=pool.threads)
 
     def measure() -> Choice:
@@ -85,7 +85,7 @@ def _decide(run: Run, config: Config, scorer: ScorerInput, pool: Pool, console: 
 
     modes = modes_for(options.precision, options.allow, options.runtime, "cpu")
     model = (scorer.model.family, scorer.made_of)
-    run.decide("mode", scorer.number, _kept(run.root, model, modes, measure, console).to_dict())
+    run.decide("mode", scorer.number, _kept(run.root, model, modes, measure, reporter).to_dict())
 
 
 def encoder_mode(
@@ -93,7 +93,7 @@ def encoder_mode(
     encoder: ModelPin,
     options: EncoderOptions,
     pool: Pool,
-    console: Console,
+    reporter: Reporter,
 ) -> Choice:
     """The mode in which documents are encoded for the index at ``root``."""
 
@@ -101,7 +101,7 @@ def encoder_mode(
         return on_worker(choose_encoder_mode, pool, encoder, options)
 
     modes = modes_for(options.precision, (), options.runtime, "cpu")
-    return _kept(root, ("encoder", encoder.fingerprint), modes, measure, console)
+    return _kept(root, ("encoder", encoder.fingerprint), modes, measure, reporter)
 
 
 def _kept(
@@ -109,7 +109,7 @@ def _kept(
     model: tuple[str, str],
     modes: list[Mode],
     measure: Callable[[], Choice],
-    console: Console,
+    reporter: Reporter,
 ) -> Choice:
     """What was measured before under the root for a model (what it is, and its fingerprint) and
     the modes there are on CPUs, or is now: the first to write it decides."""
@@ -120,14 +120,14 @@ def _kept(
     if (raw := root.read(key)) is None:
         choice = measure()
         rates = ", ".join(f"{mode} {rate:,.0f}" for mode, rate in choice.tokens_per_second.items())
-        console.note(
+        reporter.note(
             f"{model[0]} runs as {choice.mode}" + (f" (tokens/s: {rates})" if rates else "")
         )
         body = to_json({**choice.to_dict(), "asked": asked, "nonce": new_nonce()})
         raw = body if root.create_once(key, body) else root.read(key) or b""
     kept = Choice.from_dict(from_json(raw, key, Choice.KEYS))
     if kept.fallback:
-        console.note(f"{model[0]} runs by sentence-transformers: {kept.fallback}")
+        reporter.note(f"{model[0]} runs by sentence-transformers: {kept.fallback}")
     return kept
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from jobs.console import Console
 from rerank_batch.config import Config, NotifyConfig
 from rerank_batch.errors import EXIT_CODES, GuardsFailed, RerankBatchError
+from rerank_batch.reporter import Reporter
 from rerank_batch.services.webhook import post
 
 _SAID = 200
@@ -18,7 +18,7 @@ _SAID = 200
 
 @contextmanager
 def told_of(
-    config: Config, console: Console, run_id: str | None
+    config: Config, reporter: Reporter, run_id: str | None
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Tell of the end of what happens inside; what is given its summary there has ended well.
 
@@ -32,7 +32,7 @@ def told_of(
         code = 130 if isinstance(error, KeyboardInterrupt) else code
         # What is no error of ours may quote anything; ours never quote a query.
         message = str(error) if isinstance(error, RerankBatchError) else type(error).__name__
-        _tell(config, console, run_id, {"event": "error", "exit_code": code, "message": message})
+        _tell(config, reporter, run_id, {"event": "error", "exit_code": code, "message": message})
         raise
     for summary in summaries:
         published = summary.get("published", True)
@@ -42,14 +42,14 @@ def told_of(
             "message": EXIT_CODES[0 if published else GuardsFailed.exit_code],
             "summary": dict(summary),
         }
-        _tell(config, console, run_id, told)
+        _tell(config, reporter, run_id, told)
 
 
-def _tell(config: Config, console: Console, run_id: str | None, told: dict[str, Any]) -> None:
+def _tell(config: Config, reporter: Reporter, run_id: str | None, told: dict[str, Any]) -> None:
     notify = config.notify
     if told["event"] not in notify.on:
         return
-    about = {"job": config.job, "root": config.root, "run_id": console.run_id or run_id}
+    about = {"job": config.job, "root": config.root, "run_id": reporter.run_id or run_id}
     body = json.loads(json.dumps({**told, **about}, default=str))
     for what, given, send in (
         ("command", notify.command, _run_command),
@@ -60,7 +60,7 @@ def _tell(config: Config, console: Console, run_id: str | None, told: dict[str, 
         try:
             send(notify, body)
         except (RerankBatchError, OSError, subprocess.SubprocessError, ValueError) as error:
-            console.note(f"notify.{what} failed, which changes nothing of the run: {error}")
+            reporter.note(f"notify.{what} failed, which changes nothing of the run: {error}")
 
 
 def _post(notify: NotifyConfig, body: Mapping[str, Any]) -> None:

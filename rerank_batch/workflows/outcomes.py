@@ -1,25 +1,22 @@
 """What became of queries after retrieval, beside the measures of an evaluation."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow.parquet as pq
-from rich.table import Table
 
-from jobs.console import Console
 from rerank_batch.answers import ANSWER_GRADE, References
 from rerank_batch.config import Config
 from rerank_batch.data.outcomes import Outcomes, add_outcomes, read_outcomes, refuse_taken
 from rerank_batch.evaluation.comparison import Comparison
 from rerank_batch.evaluation.judged import JudgedQuery
 from rerank_batch.evaluation.outcomes.study import OutcomeRow, OutcomeStudy, study_outcomes
-from rerank_batch.evaluation.report.page import p_text
+from rerank_batch.reporter import Reporter
 from rerank_batch.runs import Run
 from rerank_batch.storage import open_file
 from rerank_batch.workflows.answers import (
     answer_remarks,
-    answers_line,
     grade_answers,
     prepare_answers,
     ranked_queries,
@@ -54,7 +51,7 @@ def study(
     prepared: Prepared,
     comparison: Comparison,
     blocks: Iterable[Sequence[JudgedQuery]],
-    console: Console,
+    reporter: Reporter,
 ) -> OutcomeStudy | None:
     """Outcomes and graded answers in the statistics of a run; None where there are neither.
 
@@ -67,7 +64,7 @@ def study(
     outcomes, answers = prepared.outcomes, None
     if config.answer_check is not None and prepared.references is not None:
         ranked = list(ranked_queries(blocks, comparison.systems, config.answer_check.top))
-        answers = grade_answers(config, run, prepared.references, ranked, console)
+        answers = grade_answers(config, run, prepared.references, ranked, reporter)
         outcomes = add_outcomes(outcomes, answers.table)
     if outcomes is None:
         return None
@@ -109,65 +106,6 @@ def outcomes_summary(study: OutcomeStudy | None) -> dict[str, Any] | None:
         "remarks": list(study.remarks),
         "answers": study.answers,
     }
-
-
-def outcomes_parts(summary: Mapping[str, Any] | None) -> list[Table | str]:
-    """The table of outcomes, what it means, and what it lacks."""
-    if summary is None:
-        return []
-    several = len({row["system"] for row in summary["rows"]}) > 1
-    parts: list[Table | str] = [_table(summary, several)] if summary["rows"] else []
-    for row in summary["rows"]:
-        name = _name(row, several)
-        parts.append(f"{name}: {row['in_words']}")
-        if row["doubt"]:
-            parts.append(f"{name}: {row['doubt']}")
-    parts.append(f"outcomes: {summary['joined']['in_words']}")
-    parts += summary["remarks"]
-    if summary["answers"]:
-        parts.append(answers_line(summary["answers"]))
-    return parts
-
-
-def _table(summary: Mapping[str, Any], several: bool) -> Table:
-    """Without the intervals, which are in metrics.json and on the page: so it fits a terminal."""
-    table = Table(title="Outcomes", title_justify="left", pad_edge=False)
-    after = "system's" if several else summary["rows"][0]["system"]
-    table.add_column("outcome", overflow="fold")
-    for column in (
-        "queries",
-        summary["baseline"],
-        after,
-        "gain",
-        "better/\nsame/worse",
-        "p",
-        "result",
-        f"{summary['headline']}\ngain there",
-    ):
-        table.add_column(column, justify="right", overflow="fold")
-    for row in summary["rows"]:
-        table.add_row(_name(row, several), *_cells(row))
-    return table
-
-
-def _name(row: Mapping[str, Any], several: bool) -> str:
-    return f"{row['outcome']}, {row['system']}" if several else str(row["outcome"])
-
-
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    if not row["both"]:
-        return ["0", *["–"] * 7]
-    headline = row["headline_difference"]
-    return [
-        f"{row['both']:,}",
-        f"{row['baseline_mean']:.4f}",
-        f"{row['mean']:.4f}",
-        f"{row['difference']:+.4f}",
-        f"{row['wins']}/{row['ties']}/{row['losses']}",
-        p_text(row["corrected_p_value"]),
-        row["result"],
-        "–" if headline is None else f"{headline:+.4f}",
-    ]
 
 
 def _as_json(study: OutcomeStudy, row: OutcomeRow) -> dict[str, Any]:

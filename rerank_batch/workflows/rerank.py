@@ -13,10 +13,6 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, cast
 
-from rich.table import Table
-
-from jobs.console import Console, PeakMemory, facts_table
-from jobs.live import RunProgress
 from rerank_batch import schema
 from rerank_batch.comparison.plan import ComparisonInputs, comparison_stages, read_comparison
 from rerank_batch.config import Config, digest
@@ -30,7 +26,6 @@ from rerank_batch.pipeline.placement import (
     divide,
     group_name,
     group_stages,
-    groups_line,
     in_gb,
     with_retrievers,
 )
@@ -56,7 +51,9 @@ from rerank_batch.ray_backend.execution import (
     this_node,
 )
 from rerank_batch.ray_backend.metrics import RunMetrics, run_sums
+from rerank_batch.ray_backend.run_progress import RunProgress
 from rerank_batch.ray_backend.start import check_ray
+from rerank_batch.reporter import Reporter
 from rerank_batch.rerankers.paid import PaidUse
 from rerank_batch.retrieval.gate import Gate
 from rerank_batch.retrieval.given import fusion_of, source_use
@@ -72,13 +69,13 @@ from rerank_batch.runs import (
     refuse_if_taken_over,
     total,
 )
-from rerank_batch.runs.cost import cost_book, cost_lines
-from rerank_batch.runs.differences import changes_line, changes_since
+from rerank_batch.runs.cost import cost_book
+from rerank_batch.runs.differences import changes_since
 from rerank_batch.runs.rejects import check_rejects
 from rerank_batch.scoring.modes import Choice
 from rerank_batch.storage import Root, open_root
 from rerank_batch.tally import CPU_SECONDS
-from rerank_batch.workflows.input_facts import as_objects, files_line, files_read, remark_lines
+from rerank_batch.workflows.input_facts import as_objects, files_read
 from rerank_batch.workflows.inputs import Inputs, are_too_many, read_inputs, versions
 from rerank_batch.workflows.modes import (
     modes_of,
@@ -87,10 +84,8 @@ from rerank_batch.workflows.modes import (
     scorer_options,
 )
 from rerank_batch.workflows.notify import told_of
-from rerank_batch.workflows.run_scores import RunScores, run_scores, scores_line, together
-
-_WHOLE = ("plan", "start", "execute", "total")
-"""Seconds of the driver, beside those of the stages."""
+from rerank_batch.workflows.peak_memory import PeakMemory
+from rerank_batch.workflows.run_scores import RunScores, run_scores, together
 
 _BLOCKS = 64
 _SMALLEST_BLOCK, _LARGEST_BLOCK = 256, 4096
@@ -118,7 +113,7 @@ class Start:
 
 def rerank(
     config: Config,
-    console: Console,
+    reporter: Reporter,
     start: Start | None = None,
     judged_only: bool = False,
     publish: bool = True,
@@ -130,16 +125,16 @@ def rerank(
     """
     start = start or Start()
     if not publish:
-        return _rerank(config, console, start, judged_only, publish, compare)
-    with told_of(config, console, start.resume or start.run_id) as tell:
-        summary = _rerank(config, console, start, judged_only, publish, compare)
+        return _rerank(config, reporter, start, judged_only, publish, compare)
+    with told_of(config, reporter, start.resume or start.run_id) as tell:
+        summary = _rerank(config, reporter, start, judged_only, publish, compare)
         tell(summary)
     return summary
 
 
 def _rerank(
     config: Config,
-    console: Console,
+    reporter: Reporter,
     start: Start,
     judged_only: bool,
     publish: bool,
@@ -152,33 +147,33 @@ def _rerank(
     inputs = (read_comparison if compare else read_inputs)(config, judged_only, generations)
     planned = inputs.plan
     if inputs.excluded.unknown:
-        console.note(_excluded_line(len(inputs.excluded.documents), inputs.excluded.unknown))
+        reporter.note(_excluded_line(len(inputs.excluded.documents), inputs.excluded.unknown))
     check_rejects(planned.reject_counts(), {}, planned.log_rows, config.limits.max_rejects)
     if not _is_complete(root, start):
-        check_ray(config.compute, console.note)  # before anything is begun that cannot be finished
+        check_ray(config.compute, reporter.note)  # before anything is begun that cannot be finished
     run = _begin(root, config, inputs, start)
-    console.run_id = run.run_id
+    reporter.run_id = run.run_id
     if run.state() == COMPLETE:
-        console.note(f"run {run.run_id} is complete: nothing is left to do")
+        reporter.note(f"run {run.run_id} is complete: nothing is left to do")
         return {**_summary(run), **(guards.publish(run) if publish else {})}
     run.write_plan(inputs.plan.queries, inputs.plan.rejects)
-    run.claim(start.take_over, config.storage.lease_seconds, console.note)
+    run.claim(start.take_over, config.storage.lease_seconds, reporter.note)
     with (
         forgotten_if_unusable(run),
         owned(run, config.storage.lease_seconds) as lease,
-        how_to_go_on(run, lease, console),
+        how_to_go_on(run, lease, reporter),
     ):
-        totals = _execute(run, lease, config, inputs, console, began)
+        totals = _execute(run, lease, config, inputs, reporter, began)
         run.finish(totals)
     if compare:
         return _summary(run)
     latest = read_latest(root, config.job)
     outcome = guards.publish(run) if publish else {}
-    changes = changes_since(latest["run_id"] if latest else None, run, console)
+    changes = changes_since(latest["run_id"] if latest else None, run, reporter)
     return {**_summary(run), "changes": changes, **outcome}
 
 
-def try_out(config: Config, inputs: Inputs, console: Console) -> dict[str, Any]:
+def try_out(config: Config, inputs: Inputs, reporter: Reporter) -> dict[str, Any]:
     """Run the job for these inputs and leave nothing behind; its totals, as in final.json."""
     began = time.perf_counter()
     root = open_root(config.root)
@@ -186,9 +181,9 @@ def try_out(config: Config, inputs: Inputs, console: Console) -> dict[str, Any]:
     run = _begin(root, config, inputs, Start(run_id=f"try-{secrets.token_hex(8)}"))
     try:
         run.write_plan(inputs.plan.queries, inputs.plan.rejects)
-        run.claim(False, config.storage.lease_seconds, console.note)
+        run.claim(False, config.storage.lease_seconds, reporter.note)
         with owned(run, config.storage.lease_seconds) as lease:
-            return _execute(run, lease, config, inputs, console, began, keep_scores=False)
+            return _execute(run, lease, config, inputs, reporter, began, keep_scores=False)
     finally:
         root.delete(list(root.sizes(f"runs/{run.run_id}/")))
 
@@ -246,7 +241,7 @@ def _execute(
     lease: Lease,
     config: Config,
     inputs: Inputs,
-    console: Console,
+    reporter: Reporter,
     began: float,
     keep_scores: bool = True,
 ) -> dict[str, Any]:
@@ -257,7 +252,7 @@ def _execute(
     done_before = len(done)
     to_do = run.blocks_to_do(done)
     kept = f", {done_before:,} of them done before" if run.epoch > 1 else ""
-    console.note(f"run {run.run_id}: {queries:,} queries in {len(run.blocks())} blocks{kept}")
+    reporter.note(f"run {run.run_id}: {queries:,} queries in {len(run.blocks())} blocks{kept}")
     planned, most = plan.reject_counts(), config.limits.max_rejects
     later = Counter(_whole(total(run.commits(), "reject_reasons")))
     # A run that the limit stopped does not slip past it by being resumed.
@@ -270,13 +265,13 @@ def _execute(
     if to_do:
         with (
             PeakMemory() as memory,
-            cluster(config.compute, console.verbose, console.note) as resources,
+            cluster(config.compute, reporter.verbose, reporter.note) as resources,
         ):
             start_seconds = time.perf_counter() - began - plan_seconds
             if (dashboard := resources.dashboard) is not None:
-                console.note(f"Ray dashboard: {dashboard}")
-            modes = scorer_modes(run, config, inputs, resources, console)
-            scores = run_scores(run, config, inputs, modes, console)
+                reporter.note(f"Ray dashboard: {dashboard}")
+            modes = scorer_modes(run, config, inputs, resources, reporter)
+            scores = run_scores(run, config, inputs, modes, reporter)
             uses = scorer_uses(run, config, inputs, modes, scores)
             block_rows = run.spec["block_rows"]
             searches = searches_of(config, inputs)
@@ -289,7 +284,7 @@ def _execute(
                 lambda cache: min(on_every_node(cache.room)),
             )
             for remark in remarks:
-                console.note(remark)
+                reporter.note(remark)
             if isinstance(inputs, ComparisonInputs):
                 stages = comparison_stages(config, inputs, resources, block_rows, uses, groups)
             else:
@@ -300,7 +295,7 @@ def _execute(
             blocks = run_queries(to_do, stages, run.writer(), keep_texts)
             metrics = RunMetrics(config.job, run.run_id, config.cost.per_hour)
             progress = RunProgress(run, to_do, stages)
-            with progress.shown(console, resources.missing), closing(blocks):
+            with reporter.run_progress(progress.look, resources.missing), closing(blocks):
                 for block in blocks:
                     progress.commit(block)
                     later.update(block.reject_reasons)
@@ -313,7 +308,7 @@ def _execute(
         peak_bytes = memory.bytes
     else:
         modes = modes_of(run, inputs)
-        scores = run_scores(run, config, inputs, modes, console)
+        scores = run_scores(run, config, inputs, modes, reporter)
     execute_seconds = time.perf_counter() - began - plan_seconds - start_seconds
 
     commits = run.commits()
@@ -367,7 +362,7 @@ def _execute(
         "events": {name: int(count) for name, count in total(commits, "events").items()},
         "done_before": done_before,
         "mode": ", ".join(str(choice.mode) for choice in modes if choice) or None,
-        "cache": together([each.facts(commits, console, keep_scores) for each in scores if each]),
+        "cache": together([each.facts(commits, reporter, keep_scores) for each in scores if each]),
         "actors": {name: pool.size for name, pool in pools.items()},
         "dashboard": dashboard,
         "cost": cost_book(run, config, inputs, sums, seconds, pools),
@@ -438,14 +433,14 @@ def forgotten_if_unusable(run: Run) -> Iterator[None]:
 
 
 @contextmanager
-def how_to_go_on(run: Run, lease: Lease, console: Console) -> Iterator[None]:
+def how_to_go_on(run: Run, lease: Lease, reporter: Reporter) -> Iterator[None]:
     """Whatever stops a run that is begun, its user learns that nothing done is lost."""
     try:
         yield
     except (RerankBatchError, KeyboardInterrupt) as error:
         unusable = isinstance(error, ModelError) and run.holds_nothing()
         if not (lease.lost or unusable or isinstance(error, RunConflict)):
-            console.note(f"what is done is kept; go on with: --resume {run.run_id}")
+            reporter.note(f"what is done is kept; go on with: --resume {run.run_id}")
         raise
 
 
@@ -637,114 +632,6 @@ def new_run_id(job: str) -> str:
     return f"{job[:40]}-{stamp}-{secrets.token_hex(2)}"
 
 
-def show(summary: dict[str, Any], console: Console) -> None:
-    """Print the summary: the table first, then what happened to every row of the log.
-
-    Raises:
-        GuardsFailed: a guard kept the run back; after the summary, which tells the rest.
-    """
-    parts: list[Table | str] = []
-    if summary["metrics"]:
-        parts.append(metrics_table(summary))
-    parts.append(facts_table(f"Run {summary['run_id']}", _facts(summary)))
-    console.result(summary, *parts)
-    guards.judge(summary)
-
-
-def show_plan(summary: dict[str, Any], console: Console) -> None:
-    """Print what a dry run found."""
-    facts: dict[str, object] = {
-        "queries": f"{summary['queries']:,} from {summary['log_rows']:,} log rows" + _tail(summary),
-        "rejects": _listed(summary["rejects"])
-        + (": MORE than limits.max_rejects allows" if summary["too_many_rejects"] else ""),
-        "judged queries": f"{summary['judged']:,}",
-        "documents": f"{summary['documents']:,}",
-        "pairs to score": f"{summary['pairs']:,}",
-        "blocks": summary["blocks"],
-    }
-    if excluded := summary["excluded"]:
-        facts["excluded"] = _excluded_line(**excluded)
-    if summary["index_groups"]:
-        facts["index"] = "\n".join(
-            [groups_line(summary["index_groups"]), *summary["index_remarks"]]
-        )
-    if "estimated_petaflop_at_most" in summary:
-        facts["work"] = f"at most {summary['estimated_petaflop_at_most']} PFLOP of scoring"
-    facts |= {"files": files_line(summary["files_read"]), **remark_lines(summary)}
-    console.result(summary, facts_table("Dry run: nothing was written", facts))
-
-
-def metrics_table(summary: dict[str, Any]) -> Table:
-    """retrieval | reranked, a row for each measure."""
-    table = Table(title=f"{summary['judged']:,} judged queries", title_justify="left")
-    table.add_column("measure")
-    for column in ("retrieval", "reranked", "difference"):
-        table.add_column(column, justify="right")
-    retrieval, reranked = summary["metrics"]["retrieval"], summary["metrics"]["reranked"]
-    for name, before in retrieval.items():
-        after = reranked[name]
-        table.add_row(name, f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}")
-    return table
-
-
-def _facts(summary: dict[str, Any]) -> dict[str, object]:
-    seconds = summary["seconds"]
-    facts: dict[str, object] = {
-        "queries": f"{summary['queries']:,} from {summary['log_rows']:,} log rows" + _tail(summary),
-        "rejects": _listed(summary["rejects"]),
-        "pairs": f"{summary['pairs']:,} ({summary['pairs_per_second']:,} pairs/s)",
-        "time": f"{seconds['total']:.1f} s, of it stages "
-        + ", ".join(f"{name} {took:.1f}" for name, took in seconds.items() if name not in _WHOLE),
-        "peak memory": f"{summary['peak_memory_gb']} GiB, all processes",
-        "results": summary["files"],
-    }
-    if summary.get("dashboard"):
-        facts["Ray dashboard"] = summary["dashboard"]
-    if summary.get("index_groups"):
-        facts["index"] = groups_line(summary["index_groups"])
-    if log := summary.get("log"):
-        facts["log of"] = f"the night of {log['date']}: {log['path']}"
-    if summary.get("mode"):
-        facts["reranker in"] = summary["mode"]
-    if summary.get("cache"):
-        facts["score cache"] = scores_line(summary["cache"])
-    if summary.get("changes"):
-        facts["changes"] = changes_line(summary["changes"])
-        if (before := summary["changes"]["documents_before"]) is not None:
-            facts["documents"] = f"{summary['documents']:,}, {before:,} before"
-    if excluded := summary.get("excluded"):
-        facts["excluded"] = _excluded_line(**excluded)
-    if summary["gated"]:
-        share = summary["gated"] / max(summary["queries"], 1)
-        facts["gate"] = (
-            f"{summary['gated']:,} queries not reranked ({share:.1%}), "
-            f"{summary['pairs_skipped']:,} pairs and about {summary['gate_saved_seconds']:,} s less"
-        )
-    if summary["fell_back"]:
-        facts["fell back"] = f"{summary['fell_back']:,} queries keep the order they had"
-    facts |= cost_lines(summary["cost"])
-    if summary["done_before"]:
-        facts["resumed"] = f"{summary['done_before']:,} queries were done before"
-    if summary["events"]:
-        facts["noticed"] = "\n".join(f"{n} x {what}" for what, n in summary["events"].items())
-    if summary.get("guards"):
-        facts["guards"] = guards.guards_line(summary["guards"])
-    if summary["judged_not_in_log"]:
-        facts["judged elsewhere"] = f"{summary['judged_not_in_log']:,} queries not in this log"
-    return facts | remark_lines(summary)
-
-
-def _tail(summary: Mapping[str, Any]) -> str:
-    """What queries.head left out, for the line of the queries."""
-    left_out = summary.get("left_out") or {"queries": 0}
-    if not left_out["queries"]:
-        return ""
-    return (
-        f"; the tail is left out: {left_out['queries']:,} queries, {left_out['rows']:,} log rows, "
-        f"weight {left_out['weight']:,g}"
-    )
-
-
 def _excluded(inputs: Inputs) -> dict[str, int] | None:
     """What retrieval.exclude took out, for the summary; None where there is no such list."""
     excluded = inputs.excluded
@@ -760,10 +647,6 @@ def _excluded_line(documents: int, unknown: int) -> str:
 
 def _planned_rejects(plan: Plan) -> int:
     return sum(plan.reject_counts().values())
-
-
-def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{reason} {count:,}" for reason, count in counts.items()) or "none"
 
 
 def _rejects(planned: dict[str, int], later: Mapping[str, float]) -> dict[str, int]:

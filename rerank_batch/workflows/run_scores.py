@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.console import Console
 from rerank_batch.config import Config
 from rerank_batch.errors import RerankBatchError, StorageError
+from rerank_batch.reporter import Reporter
 from rerank_batch.rerankers import is_listwise
 from rerank_batch.rerankers.cached import KNOWN, SCORED, SECONDS, CacheUse
 from rerank_batch.runs import Commit, Run, total
@@ -52,7 +52,7 @@ class RunScores:
             is_listwise(self.scorer.model, self.scorer.config.method),
         )
 
-    def facts(self, commits: Sequence[Commit], console: Console, keep: bool) -> dict[str, Any]:
+    def facts(self, commits: Sequence[Commit], reporter: Reporter, keep: bool) -> dict[str, Any]:
         """What the summary says of the cache, to which the run's new scores are added first."""
         sums = total(commits, "sums")
         known, scored, seconds = (
@@ -70,7 +70,7 @@ class RunScores:
                 self._add(commits, rate)
             held = self.cache.snapshot()
         except RerankBatchError as error:
-            console.note(f"new scores are not cached: {error}")
+            reporter.note(f"new scores are not cached: {error}")
             return facts
         return {**facts, "cached_pairs": held.pairs, "cached_bytes": held.bytes}
 
@@ -90,17 +90,17 @@ class RunScores:
 
 
 def run_scores(
-    run: Run, config: Config, inputs: Inputs, modes: Sequence[Choice | None], console: Console
+    run: Run, config: Config, inputs: Inputs, modes: Sequence[Choice | None], reporter: Reporter
 ) -> list[RunScores | None]:
     """The score caches for a run, model by model; None where there is none to use."""
     return [
-        _run_scores(run, config, scorer, choice.mode if choice else None, console)
+        _run_scores(run, config, scorer, choice.mode if choice else None, reporter)
         for scorer, choice in zip(inputs.scorers, modes, strict=True)
     ]
 
 
 def _run_scores(
-    run: Run, config: Config, scorer: ScorerInput, mode: Mode | None, console: Console
+    run: Run, config: Config, scorer: ScorerInput, mode: Mode | None, reporter: Reporter
 ) -> RunScores | None:
     if not config.cache.enabled or (mode is None and not scorer.is_service):
         return None
@@ -121,7 +121,7 @@ def _run_scores(
             decided = run.decided("cache", scorer.number, _KEYS) or {}
         return RunScores(run, scorer, cache, _snapshot(decided), config)
     except StorageError as error:
-        console.note(f"going on without cached scores: {error}")
+        reporter.note(f"going on without cached scores: {error}")
         return None
 
 

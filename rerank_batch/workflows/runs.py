@@ -1,99 +1,25 @@
 """Look at runs and look after them: list, show, export, verify, abort, collect garbage."""
 
 import getpass
-import json
 import os
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
 from jobs.console import Console, facts_table
-from rerank_batch.errors import ConfigError, RunConflict, RunDamaged
+from rerank_batch.errors import ConfigError, RunDamaged
 from rerank_batch.runs import (
-    COMPLETE,
     Run,
     find_garbage,
     guards,
-    list_runs,
     remove_garbage,
     verify_run,
 )
 from rerank_batch.runs.export.exports import Format, export_run
 from rerank_batch.runs.export.serving import ServingFormat, export_serving
 from rerank_batch.storage import open_root
-
-
-def show_list(root_uri: str, console: Console) -> None:
-    """Every run under a root, oldest first, and which one is its job's latest."""
-    root = open_root(root_uri)
-    table = Table(box=None, pad_edge=False)
-    for column in ("run", "job", "created", "state", "queries", ""):
-        table.add_column(column)
-    rows = []
-    for run_id in list_runs(root):
-        try:
-            run = Run.open(root, run_id)
-        except RunConflict:
-            table.add_row(run_id, "", "", "of another version", "", "")
-            rows.append({"run_id": run_id, "state": "of another version"})
-            continue
-        final = run.final()
-        row = {
-            "run_id": run_id,
-            "job": run.spec["job"],
-            "created": run.spec["created"],
-            "state": final["state"] if final else "unfinished",
-            "queries": run.spec["planned"],
-            "latest": run.is_latest(),
-            "held_back": run.is_held_back(),
-        }
-        rows.append(row)
-        mark = "latest" if row["latest"] else "held back" if row["held_back"] else ""
-        cells = (run_id, row["job"], row["created"][:19], row["state"], f"{row['queries']:,}")
-        table.add_row(*cells, mark)
-    console.result({"root": root_uri, "runs": rows}, table if rows else f"no runs under {root_uri}")
-
-
-def show_run(root_uri: str, run_id: str, console: Console) -> None:
-    """What a run is made of and what came out."""
-    run = Run.open(open_root(root_uri), run_id)
-    final = run.final()
-    state = final["state"] if final else "unfinished"
-    owner = run.last_owner()
-    verdict, override = run.verdict(), run.overridden()
-    summary: dict[str, Any] = {
-        "spec": run.spec,
-        "final": final,
-        "state": state,
-        "guards": verdict,
-        "override": override,
-    }
-    facts: dict[str, object] = {
-        "job": run.spec["job"],
-        "created": run.spec["created"],
-        "state": state,
-        "fingerprint": run.spec["fingerprint"],
-        "planned": f"{run.spec['planned']:,} queries in {run.spec['blocks']} blocks",
-    }
-    if final is None:
-        facts["driver"] = f"{owner}" if owner else "none yet"
-        facts["go on"] = run.how_to_go_on()
-    elif state == COMPLETE:
-        facts |= {
-            "queries": f"{final['queries']:,}",
-            "rejects": final["rejects"] or "none",
-            "pairs": f"{final['pairs']:,}",
-            "metrics": json.dumps(final["metrics"], indent=1) if final["metrics"] else "none",
-            "files": "\n".join(run.results_paths()),
-        }
-        if verdict is not None:
-            facts["guards"] = guards.guards_line(verdict["guards"])
-        if override is not None:
-            facts["published"] = f"by {override['who']} at {override['when']}, whatever the guards"
-    console.result(summary, facts_table(f"Run {run_id}", facts))
 
 
 def export(

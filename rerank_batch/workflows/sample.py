@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from jobs.console import Console, facts_table
 from rerank_batch.sample import write_sample
 
 
@@ -11,19 +10,3 @@ def sample(out: Path, docs: int, queries: int, seed: int, test_share: float) -> 
     """Write corpus, query log, judgements and clicks under ``out`` and return the summary."""
     written = write_sample(out, docs=docs, queries=queries, seed=seed, test_share=test_share)
     return {"out": str(out), **vars(written)}
-
-
-def show(summary: dict[str, Any], console: Console) -> None:
-    """Print the summary."""
-    dirt = ", ".join(f"{kind} {count}" for kind, count in summary["dirty_rows"].items())
-    facts = {
-        "folder": summary["out"],
-        "documents": f"{summary['documents']:,}",
-        "queries": f"{summary['queries']:,}, of them {summary['test_queries']:,} for testing",
-        "judgements": f"{summary['judgements']:,}",
-        "clicks": f"{summary['click_rows']:,} rows, simulated",
-        "log": f"{summary['log_rows']:,} rows over {summary['days']} days",
-        "dirt in the log": dirt,
-        "time": f"{summary['seconds']:.0f} s",
-    }
-    console.result(summary, facts_table("Sample", facts))

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from jobs.console import PeakMemory
 from rerank_batch.config import digest
 from rerank_batch.data.corpus import Corpus, shard_bounds
 from rerank_batch.index.changes import (
@@ -51,6 +50,7 @@ from rerank_batch.workflows.index_steps import (
     summary_of,
 )
 from rerank_batch.workflows.input_facts import as_objects
+from rerank_batch.workflows.peak_memory import PeakMemory
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def update_index(job: IndexJob, current: Index, update: Update) -> dict[str, Any
     needs_actors = update.layout.written or (words is None and config.index.bm25 is not None)
     none = nullcontext(Cluster(cpus=0, gpus=0))
     started = (
-        cluster(config.compute, job.console.verbose, job.console.note) if needs_actors else none
+        cluster(config.compute, job.reporter.verbose, job.reporter.note) if needs_actors else none
     )
     encode_seconds = bm25_seconds = 0.0
     with PeakMemory() as memory, started as resources:

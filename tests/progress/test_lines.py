@@ -7,12 +7,14 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console as RichConsole
 
-from jobs import live as shown
+from jobs import live
 from jobs.console import Console
-from jobs.live import RunProgress, as_table, as_text, places_of
+from jobs.live import as_table, as_text
 from rerank_batch.progress import Line, Part, Whole
 from rerank_batch.progress.pairs import Pairs
 from rerank_batch.progress.told import write
+from rerank_batch.ray_backend import run_progress
+from rerank_batch.ray_backend.run_progress import RunProgress, places_of
 
 LINES = (
     Line("encode", 10_000_000, 1.0, 12_345.6, 0.0),
@@ -64,12 +66,15 @@ def test_each_reranker_of_a_cascade_has_a_line():
 def test_a_log_in_json_tells_the_stages_inside_a_block(monkeypatch, capsys):
     """A run of one large block, of which nothing is committed yet."""
     half = Part(0, 100, False, 10.0, {1: Pairs(asked=5_000, known=0, scored=2_500)})
-    monkeypatch.setattr(shown, "told_by_actors", lambda: {("rerank", "actor"): write([half])})
-    monkeypatch.setattr(shown, "_DRAW_SECONDS", 0.01)
-    monkeypatch.setattr(shown, "SAY_EVERY_SECONDS", 0)
+    monkeypatch.setattr(
+        run_progress, "told_by_actors", lambda: {("rerank", "actor"): write([half])}
+    )
+    monkeypatch.setattr(live, "_DRAW_SECONDS", 0.01)
+    monkeypatch.setattr(live, "SAY_EVERY_SECONDS", 0)
     run = SimpleNamespace(blocks=lambda: [(0, 100)])
     lines: list[str] = []
-    with RunProgress(run, [0], [stage("rerank", 1)]).shown(Console(log_format="json")):
+    progress = RunProgress(run, [0], [stage("rerank", 1)])
+    with Console(log_format="json").run_progress(progress.look):
         while not lines:
             lines = capsys.readouterr().err.splitlines()
     event = json.loads(lines[0])

@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from rerank_batch.workflows import index_steps
 from rerank_batch.config import Config
 from rerank_batch.errors import ConfigError, IndexMismatch, StorageError
 from rerank_batch.index.index import read_manifest, verify_files
@@ -24,6 +23,7 @@ from rerank_batch.retrieval.given import read_excluded, read_given
 from rerank_batch.runs import Run
 from rerank_batch.storage import folder as storage_folder
 from rerank_batch.storage import open_root
+from rerank_batch.workflows import index_steps
 from rerank_batch.workflows.inputs import open_index, read_inputs
 from tests.conftest import sentences
 from tests.support.helpers import finish, plan_table, reject_table, spec, write_all
@@ -495,14 +495,14 @@ def test_of_two_builds_at_a_time_one_is_refused_and_the_index_is_whole(
 ) -> None:
     """The other one is begun and done while the first writes its shards."""
     write_corpus(tmp_path, edited())
-    slow = rerank_batch.workflows.index_steps.publish_manifest
+    slow = index_steps.publish_manifest
 
     def overtaken(*arguments: Any) -> Any:
-        monkeypatch.setattr(rerank_batch.workflows.index_steps, "publish_manifest", slow)
+        monkeypatch.setattr(index_steps, "publish_manifest", slow)
         build(config)
         return slow(*arguments)
 
-    monkeypatch.setattr(rerank_batch.workflows.index_steps, "publish_manifest", overtaken)
+    monkeypatch.setattr(index_steps, "publish_manifest", overtaken)
     with pytest.raises(IndexMismatch, match=r"another build at .* was finished meanwhile"):
         build(config)
     verify_files(opened(config))
