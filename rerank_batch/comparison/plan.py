@@ -27,8 +27,8 @@ from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, Lists, RankedList, judged_blocks
 from rerank_batch.pipeline.placement import Groups, Search, group_name, group_stages
 from rerank_batch.pipeline.pools import of_group, plan_pools, shared
+from rerank_batch.pipeline.resources import Cluster
 from rerank_batch.pipeline.stages import EncodeQueries, ScorerUse, StageSpec
-from rerank_batch.ray_backend.execution import Cluster
 from rerank_batch.rerankers import is_listwise
 from rerank_batch.retrieval.fusion import Fusion
 from rerank_batch.retrieval.gate import Gate
