@@ -48,7 +48,9 @@ from rerank_batch.ray_backend.metrics import RunMetrics, run_sums
 from rerank_batch.ray_backend.run_progress import RunProgress
 from rerank_batch.ray_backend.start import check_ray
 from rerank_batch.reporter import Reporter
+from rerank_batch.rerankers.configured import scorer_options
 from rerank_batch.rerankers.paid import PaidUse
+from rerank_batch.retrieval.configured import query_encoder_options
 from rerank_batch.retrieval.gate import Gate
 from rerank_batch.retrieval.given import fusion_of, source_use
 from rerank_batch.runs import (
@@ -72,12 +74,7 @@ from rerank_batch.storage import Root, open_root
 from rerank_batch.tally import CPU_SECONDS
 from rerank_batch.workflows.input_facts import as_objects, files_read
 from rerank_batch.workflows.inputs import Inputs, are_too_many, read_inputs, versions
-from rerank_batch.workflows.modes import (
-    modes_of,
-    query_encoder_options,
-    scorer_modes,
-    scorer_options,
-)
+from rerank_batch.workflows.modes import modes_of, scorer_modes
 from rerank_batch.workflows.notify import told_of
 from rerank_batch.workflows.peak_memory import PeakMemory
 from rerank_batch.workflows.run_scores import RunScores, run_scores, together

@@ -29,7 +29,11 @@ from rerank_batch.rerankers.paid import PaidScorer, PaidUse
 from rerank_batch.runs import Run
 from rerank_batch.storage import open_root, sha256_file
 from rerank_batch.workflows.answers import Ranked, answer_tasks, most_calls, ranked_queries
-from rerank_batch.workflows.outcomes import outcomes_summary, prepare_outcomes, study
+from rerank_batch.workflows.outcomes import (
+    outcomes_summary,
+    prepare_outcomes,
+    study,
+)
 from tests.evaluation.finished import DEPTH, row
 from tests.rerankers.test_paid import Service
 from tests.support.helpers import overwrite, reject_table, result_table, spec, write_parquet

@@ -21,6 +21,7 @@ from rerank_batch.comparison.stages import Fused, SearchAlso, System
 from rerank_batch.config import ComputeConfig, FusionConfig, parse_config
 from rerank_batch.data.corpus import shard_bounds
 from rerank_batch.errors import ConfigError
+from rerank_batch.index.configured import OpenedIndex
 from rerank_batch.index.index import Index, IndexFile, Manifest, ShardEntry, verify_files
 from rerank_batch.models.location import ModelPin
 from rerank_batch.pipeline.isolation import run_isolated
@@ -47,7 +48,6 @@ from rerank_batch.retrieval.shard_groups import Group
 from rerank_batch.retrieval.sources import SourceUse, _lists
 from rerank_batch.schema import FEW_CANDIDATES
 from rerank_batch.storage import NodeCache
-from rerank_batch.workflows.inputs import OpenedIndex
 from tests.retrieval.test_hybrid_stages import encoded, index, planned
 from tests.support.helpers import plan_row
 from tests.support.index_in_process import (
