@@ -52,8 +52,8 @@ from rerank_batch.ray_backend.start import (
     started_here,
     without_stderr,
 )
-from rerank_batch.runs import BlockWriter, DataFile, read_block
-from rerank_batch.storage import Root, endpoint_variables, filesystem_of, open_file
+from rerank_batch.runs import BlockWriter, read_block
+from rerank_batch.storage import DataFile, Root, endpoint_variables, filesystem_of, open_file
 from rerank_batch.tally import CPU_SECONDS, add, drain
 
 T = TypeVar("T")

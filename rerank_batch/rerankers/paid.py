@@ -31,10 +31,9 @@ from rerank_batch.rerankers.base import (
     QueryScores,
     ServiceScorer,
 )
-from rerank_batch.runs import new_nonce
 from rerank_batch.services.spending import Budget
 from rerank_batch.services.usage import Usage
-from rerank_batch.storage import Root, sha256_file
+from rerank_batch.storage import Root, new_nonce, sha256_file
 
 _ENTRY_ANSWERS = 64
 _ENTRY_SECONDS = 10.0
