@@ -345,11 +345,6 @@ def check_prices(config: Config, scorers: Sequence[ScorerInput]) -> None:
             )
 
 
-def are_too_many(rejected: int, log_rows: int, limit: float) -> bool:
-    """Whether so many rejected log rows are beyond ``limits.max_rejects``."""
-    return rejected > (limit if isinstance(limit, int) else limit * log_rows)
-
-
 def node_cache(storage: StorageConfig) -> NodeCache:
     """The cache of every node that the job runs on."""
     return NodeCache(cache_folder(storage.cache), int(storage.cache_gb * 1e9))

@@ -71,12 +71,12 @@ from rerank_batch.runs import (
 )
 from rerank_batch.runs.cost import cost_book
 from rerank_batch.runs.differences import changes_since
-from rerank_batch.runs.rejects import check_rejects
+from rerank_batch.runs.rejects import are_too_many, check_rejects
 from rerank_batch.scoring.modes import Choice
 from rerank_batch.storage import Root, open_root
 from rerank_batch.tally import CPU_SECONDS
 from rerank_batch.workflows.input_facts import as_objects, files_read
-from rerank_batch.workflows.inputs import Inputs, are_too_many, read_inputs, versions
+from rerank_batch.workflows.inputs import Inputs, read_inputs, versions
 from rerank_batch.workflows.modes import (
     modes_of,
     query_encoder_options,
