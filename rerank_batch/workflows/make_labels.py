@@ -23,7 +23,8 @@ from rerank_batch.labels.rows import (
 from rerank_batch.labels.splits import LeakCheck, Written, check_leaks
 from rerank_batch.pipeline.pools import plan_pools
 from rerank_batch.pipeline.stages import StageSpec
-from rerank_batch.ray_backend.execution import Cluster, cluster, run_queries
+from rerank_batch.ray_backend.cluster import cluster
+from rerank_batch.ray_backend.execution import Cluster, run_queries
 from rerank_batch.ray_backend.run_progress import RunProgress
 from rerank_batch.reporter import Reporter
 from rerank_batch.runs import (

@@ -13,7 +13,8 @@ from rerank_batch.index.index import Index
 from rerank_batch.models.location import ModelPin
 from rerank_batch.pipeline.pools import Pool, plan_pools
 from rerank_batch.pipeline.stages import choose_encoder_mode, choose_scorer_mode
-from rerank_batch.ray_backend.execution import Cluster, on_worker
+from rerank_batch.ray_backend.execution import Cluster
+from rerank_batch.ray_backend.nodes import on_worker
 from rerank_batch.reporter import Reporter
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.retrieval.options import EncoderOptions

@@ -43,14 +43,10 @@ from rerank_batch.pipeline.stages import (
     seconds_of,
     skipped_of,
 )
-from rerank_batch.ray_backend.execution import (
-    Cluster,
-    cluster,
-    on_every_node,
-    run_queries,
-    this_node,
-)
+from rerank_batch.ray_backend.cluster import cluster, this_node
+from rerank_batch.ray_backend.execution import Cluster, run_queries
 from rerank_batch.ray_backend.metrics import RunMetrics, run_sums
+from rerank_batch.ray_backend.nodes import on_every_node
 from rerank_batch.ray_backend.run_progress import RunProgress
 from rerank_batch.ray_backend.start import check_ray
 from rerank_batch.reporter import Reporter
