@@ -17,8 +17,8 @@ from ray._private.ray_logging import stdout_deduplicator
 
 from rerank_batch.config import ComputeConfig
 from rerank_batch.errors import ComputeError, RerankBatchError
+from rerank_batch.pipeline.resources import Cluster
 from rerank_batch.ray_backend.actors import RETRIES
-from rerank_batch.ray_backend.execution import Cluster
 from rerank_batch.ray_backend.nodes import working_nodes
 from rerank_batch.ray_backend.start import (
     Say,
@@ -89,6 +89,20 @@ def cluster(
         )
     finally:
         ray.shutdown()
+
+
+def lost_since(before: Cluster) -> str:
+    """What the cluster has lost since then, with nodes that died; empty where nothing is.
+
+    The pools are sized once: an actor whose node is not replaced waits for room.
+    """
+    now = ray.cluster_resources()
+    gone = [
+        f"{had - now.get(kind, 0):g} of {had:g} {kind}s"
+        for kind, had in (("CPU", before.cpus), ("GPU", before.gpus))
+        if now.get(kind, 0) < had
+    ]
+    return f"waiting for {' and '.join(gone)} that the cluster has lost" if gone else ""
 
 
 def this_node(compute: ComputeConfig, nodes: int) -> Cluster:

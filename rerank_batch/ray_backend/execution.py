@@ -5,11 +5,9 @@ to each stage in one call and committed by one write. Which queries are scored t
 never depends on how many actors there are, in which order they work, or on a resume.
 """
 
-import math
 import pickle
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -34,33 +32,6 @@ from rerank_batch.runs.commit import BlockDone, Sums, commit_block
 from rerank_batch.storage import Root
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """What Ray has to give: on how many nodes, and bytes of memory on the smallest of them.
-
-    ``dashboard`` is the address of this job in its dashboard.
-    """
-
-    cpus: float
-    gpus: float
-    nodes: int = 1
-    memory: float = math.inf
-    dashboard: str | None = None
-
-    def missing(self) -> str:
-        """What is gone since then, with nodes that died; empty where nothing is.
-
-        The pools are sized once: an actor whose node is not replaced waits for room.
-        """
-        now = ray.cluster_resources()
-        gone = [
-            f"{had - now.get(kind, 0):g} of {had:g} {kind}s"
-            for kind, had in (("CPU", self.cpus), ("GPU", self.gpus))
-            if now.get(kind, 0) < had
-        ]
-        return f"waiting for {' and '.join(gone)} that the cluster has lost" if gone else ""
 
 
 def run_queries(

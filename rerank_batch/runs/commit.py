@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from rerank_batch import schema
 from rerank_batch.errors import RerankBatchError
-from rerank_batch.runs import BlockWriter, DataFile
+from rerank_batch.runs import BlockWriter
+from rerank_batch.storage import DataFile
 
 
 @dataclass(frozen=True)
