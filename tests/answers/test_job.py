@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from jobs.console import Console
+from jobs.tables.outcomes import outcomes_parts
 from rerank_batch.answers import References
 from rerank_batch.config import AnswerCheckConfig, Config, PriceConfig, parse_config
 from rerank_batch.data.corpus import TextStore, shard_bounds, write_texts
@@ -29,7 +30,6 @@ from rerank_batch.runs import Run
 from rerank_batch.storage import open_root, sha256_file
 from rerank_batch.workflows.answers import Ranked, answer_tasks, most_calls, ranked_queries
 from rerank_batch.workflows.outcomes import (
-    outcomes_parts,
     outcomes_summary,
     prepare_outcomes,
     study,

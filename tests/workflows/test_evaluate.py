@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from jobs.console import Console
-from jobs.tables.evaluation import as_json, show
+from jobs.tables.evaluation import show
 from rerank_batch.evaluation.comparison import Comparison
 from rerank_batch.evaluation.ground_truth import JUDGEMENTS
+from rerank_batch.evaluation.report.headline import as_json
 from rerank_batch.evaluation.report.page import p_text
 from rerank_batch.evaluation.segments.study import study_segments
 from rerank_batch.schema import SYSTEMS
