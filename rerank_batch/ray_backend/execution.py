@@ -36,10 +36,11 @@ from rerank_batch import schema
 from rerank_batch.config import ComputeConfig
 from rerank_batch.errors import ComputeError, RerankBatchError
 from rerank_batch.pipeline.actors import by_actor, use_threads
+from rerank_batch.pipeline.index_stages import write_vectors
 from rerank_batch.pipeline.isolation import run_isolated
 from rerank_batch.pipeline.pools import LIGHT_CPUS, Pool, tasks_at_once
 from rerank_batch.pipeline.resources import Cluster
-from rerank_batch.pipeline.stages import StageSpec, write_vectors
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.progress import pairs as progress
 from rerank_batch.ray_backend.carried import carrying, unpacked
 from rerank_batch.ray_backend.failures import why_it_failed

@@ -36,7 +36,7 @@ from rerank_batch.index.index import (
     verify_files,
 )
 from rerank_batch.models.location import parse_model, pin_model
-from rerank_batch.pipeline.stages import BuildShards, BuildTexts, read_vectors
+from rerank_batch.pipeline.index_stages import BuildShards, BuildTexts, read_vectors
 from rerank_batch.ray_backend.execution import cluster
 from rerank_batch.reporter import Reporter
 from rerank_batch.storage import open_root

@@ -21,6 +21,7 @@ from rerank_batch.data.query_log import Plan
 from rerank_batch.errors import ModelError, RerankBatchError, RunConflict
 from rerank_batch.models.location import forward_flops
 from rerank_batch.pipeline.actors import share_actors
+from rerank_batch.pipeline.assemble import AssembleResults
 from rerank_batch.pipeline.placement import (
     Groups,
     Search,
@@ -32,17 +33,8 @@ from rerank_batch.pipeline.placement import (
 )
 from rerank_batch.pipeline.pools import Pool, Pools, of_group, plan_pools, shared
 from rerank_batch.pipeline.resources import Cluster, this_node
-from rerank_batch.pipeline.stages import (
-    AssembleResults,
-    EncodeQueries,
-    Rerank,
-    ScorerUse,
-    SearchShards,
-    StageSpec,
-    pairs_of,
-    seconds_of,
-    skipped_of,
-)
+from rerank_batch.pipeline.stage import StageSpec
+from rerank_batch.pipeline.stages import Rerank, ScorerUse, pairs_of, seconds_of, skipped_of
 from rerank_batch.ray_backend.execution import cluster, lost_since, on_every_node, run_queries
 from rerank_batch.ray_backend.metrics import RunMetrics, run_sums
 from rerank_batch.ray_backend.run_progress import RunProgress
@@ -53,6 +45,7 @@ from rerank_batch.rerankers.paid import PaidUse
 from rerank_batch.retrieval.configured import query_encoder_options
 from rerank_batch.retrieval.gate import Gate
 from rerank_batch.retrieval.given import fusion_of, source_use
+from rerank_batch.retrieval.stages import EncodeQueries, SearchShards
 from rerank_batch.runs import (
     ABORTED,
     COMPLETE,

@@ -18,10 +18,11 @@ from rerank_batch.models.location import (
     pin_model,
     pinned_model,
 )
-from rerank_batch.pipeline.stages import EncodeDocuments, EncodeQueries, choose_encoder_mode
+from rerank_batch.pipeline.index_stages import EncodeDocuments
 from rerank_batch.rerankers import choose_mode, load_scorer
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.retrieval.options import EncoderOptions
+from rerank_batch.retrieval.stages import EncodeQueries, choose_encoder_mode
 from rerank_batch.scoring.modes import Mode
 from rerank_batch.storage.file_hashes import KEPT, file_hashes
 from tests.models.test_location import NO_TENSORS, make_model

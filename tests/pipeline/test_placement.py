@@ -36,7 +36,6 @@ from rerank_batch.pipeline.placement import (
 )
 from rerank_batch.pipeline.pools import plan_pools
 from rerank_batch.pipeline.resources import Cluster
-from rerank_batch.pipeline.stages import EncodeQueries, SearchGroup, SearchShards
 from rerank_batch.ray_backend.execution import _Actor
 from rerank_batch.retrieval import ivf
 from rerank_batch.retrieval.flat import build_shard, open_shard, search_all
@@ -46,6 +45,7 @@ from rerank_batch.retrieval.given import Excluded
 from rerank_batch.retrieval.running_lists import merged
 from rerank_batch.retrieval.shard_groups import Group
 from rerank_batch.retrieval.sources import SourceUse, _lists
+from rerank_batch.retrieval.stages import EncodeQueries, SearchGroup, SearchShards
 from rerank_batch.schema import FEW_CANDIDATES
 from rerank_batch.storage import NodeCache
 from tests.retrieval.test_hybrid_stages import encoded, index, planned

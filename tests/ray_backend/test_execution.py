@@ -10,7 +10,7 @@ from ray.exceptions import RayTaskError
 from rerank_batch import schema
 from rerank_batch.errors import RerankBatchError, StorageError
 from rerank_batch.pipeline.pools import Pool
-from rerank_batch.pipeline.stages import StageSpec
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.ray_backend.carried import Carried
 from rerank_batch.ray_backend.execution import (
     BlockDone,
