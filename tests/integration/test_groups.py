@@ -15,7 +15,8 @@ from rerank_batch.pipeline.assemble import AssembleResults
 from rerank_batch.pipeline.placement import Search, group_stages
 from rerank_batch.pipeline.pools import of_group, plan_pools
 from rerank_batch.pipeline.stage import StageSpec
-from rerank_batch.ray_backend.execution import cluster, run_queries
+from rerank_batch.ray_backend.cluster import cluster
+from rerank_batch.ray_backend.execution import run_queries
 from rerank_batch.retrieval.fusion import Fusion
 from rerank_batch.retrieval.shard_groups import Group
 from rerank_batch.retrieval.sources import SourceUse
