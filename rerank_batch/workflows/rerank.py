@@ -34,7 +34,6 @@ from rerank_batch.pipeline.placement import (
 from rerank_batch.pipeline.pools import Pool, Pools, of_group, plan_pools, shared
 from rerank_batch.pipeline.resources import Cluster, this_node
 from rerank_batch.pipeline.stage import StageSpec
-from rerank_batch.pipeline.stages import Rerank, ScorerUse, pairs_of, seconds_of, skipped_of
 from rerank_batch.ray_backend.cluster import cluster, lost_since
 from rerank_batch.ray_backend.execution import run_queries
 from rerank_batch.ray_backend.metrics import RunMetrics, run_sums
@@ -42,8 +41,10 @@ from rerank_batch.ray_backend.nodes import on_every_node
 from rerank_batch.ray_backend.run_progress import RunProgress
 from rerank_batch.ray_backend.start import check_ray
 from rerank_batch.reporter import Reporter
+from rerank_batch.rerankers.cascade import pairs_of, seconds_of, skipped_of
 from rerank_batch.rerankers.configured import scorer_options
 from rerank_batch.rerankers.paid import PaidUse
+from rerank_batch.rerankers.stages import Rerank, ScorerUse
 from rerank_batch.retrieval.configured import query_encoder_options
 from rerank_batch.retrieval.gate import Gate
 from rerank_batch.retrieval.given import fusion_of, source_use

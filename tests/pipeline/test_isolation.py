@@ -16,8 +16,8 @@ from rerank_batch.errors import ComputeError, ModelError, RerankBatchError, Stor
 from rerank_batch.models.location import ModelName
 from rerank_batch.pipeline.assemble import AssembleResults
 from rerank_batch.pipeline.isolation import run_isolated
-from rerank_batch.pipeline.stages import Rerank, ScorerUse
 from rerank_batch.rerankers.base import PairScores, ScorerOptions
+from rerank_batch.rerankers.stages import Rerank, ScorerUse
 from rerank_batch.retrieval.stages import EncodeQueries
 
 POISON = "poison"
