@@ -40,6 +40,13 @@ class Remark:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class NotKnown:
+    """A value that is not known, and why."""
+
+    reason: str
+
+
 IDS_MATCH_NOTHING = "ids_match_nothing"
 """The kind of a remark on ids of which more than half are nowhere."""
 

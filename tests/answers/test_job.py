@@ -175,7 +175,7 @@ def test_what_is_told_of_it(project, serve):
     assert "outcomes: all 50 rows found their query and system" in parts
     assert any("Not in these grades: 1 queries without a reference answer." in p for p in parts)
     assert "answers: 26 of 26 lists graded; 0 of 40 prompts known; 40 requests" in parts[-1]
-    page = report._TEMPLATE.environment.get_template("outcomes.html.j2").render(
+    page = report._TEMPLATE.environment.get_template("outcomes/section.html.j2").render(
         report=SimpleNamespace(outcomes=found)
     )
     assert "reranked, grade 3" in page and f"It says {text_of('d01')}" in page

@@ -16,7 +16,7 @@ from rerank_batch.evaluation.depth.study import DepthRow, DepthStudy, depth_stud
 from rerank_batch.evaluation.findings import Questions, conclude, find
 from rerank_batch.evaluation.judged import RERANKED, JudgedQuery, judged_blocks
 from rerank_batch.schema import SYSTEMS
-from rerank_batch.workflows.insights import depths_of, why_no_depth
+from rerank_batch.workflows.run_systems import depths_of, why_no_depth
 from tests.evaluation.finished import DEPTH, gated, judged_query, row, write_run
 from tests.support.helpers import result_row
 

@@ -14,12 +14,8 @@ from statsmodels.stats.proportion import proportion_confint
 from rerank_batch.errors import InputError
 from rerank_batch.evaluation.readable import digits_of, number_text, percent, round_edges
 from rerank_batch.evaluation.scores.calibration import calibrate_scores, calibration_error
-from rerank_batch.evaluation.scores.study import (
-    ScoredList,
-    ScoreStudy,
-    higher_and_equal,
-    study_scores,
-)
+from rerank_batch.evaluation.scores.samples import ScoredList, higher_and_equal
+from rerank_batch.evaluation.scores.study import ScoreStudy, study_scores
 
 
 def listed(query: str, *documents: tuple[int | None, float | None]) -> ScoredList:

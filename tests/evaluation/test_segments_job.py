@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rerank_batch.workflows.segments import check, segment_parts, segment_summary, segments_of
 from rich.console import Console
 
 from rerank_batch.config import Config, parse_config
 from rerank_batch.errors import ConfigError
-from rerank_batch.workflows.segments import check, segment_parts, segment_summary, segments_of
 from tests.evaluation.test_segments import BASE, NEW, Systems
 from tests.support.helpers import finished_run, result_row, write_parquet
 

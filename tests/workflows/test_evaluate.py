@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from rerank_batch.workflows.segments import segment_summary
 
 from jobs.console import Console
 from jobs.tables.evaluation import as_json, show
@@ -14,7 +15,6 @@ from rerank_batch.evaluation.report.page import p_text
 from rerank_batch.evaluation.segments.study import study_segments
 from rerank_batch.schema import SYSTEMS
 from rerank_batch.workflows.evaluate import measure_rows
-from rerank_batch.workflows.segments import segment_summary
 
 MEASURES = ("nDCG@10", "Success@5", "R@50")
 
