@@ -22,7 +22,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -39,6 +38,7 @@ from rerank_batch.errors import ComputeError, RerankBatchError
 from rerank_batch.pipeline.actors import by_actor, use_threads
 from rerank_batch.pipeline.isolation import run_isolated
 from rerank_batch.pipeline.pools import LIGHT_CPUS, Pool, tasks_at_once
+from rerank_batch.pipeline.resources import Cluster
 from rerank_batch.pipeline.stages import StageSpec, write_vectors
 from rerank_batch.progress import pairs as progress
 from rerank_batch.ray_backend.carried import carrying, unpacked
@@ -62,31 +62,18 @@ _RETRIES = 3
 _NAMED = 5
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """What Ray has to give: on how many nodes, and bytes of memory on the smallest of them.
+def lost_since(before: Cluster) -> str:
+    """What the cluster has lost since then, with nodes that died; empty where nothing is.
 
-    ``dashboard`` is the address of this job in its dashboard.
+    The pools are sized once: an actor whose node is not replaced waits for room.
     """
-
-    cpus: float
-    gpus: float
-    nodes: int = 1
-    memory: float = math.inf
-    dashboard: str | None = None
-
-    def missing(self) -> str:
-        """What is gone since then, with nodes that died; empty where nothing is.
-
-        The pools are sized once: an actor whose node is not replaced waits for room.
-        """
-        now = ray.cluster_resources()
-        gone = [
-            f"{had - now.get(kind, 0):g} of {had:g} {kind}s"
-            for kind, had in (("CPU", self.cpus), ("GPU", self.gpus))
-            if now.get(kind, 0) < had
-        ]
-        return f"waiting for {' and '.join(gone)} that the cluster has lost" if gone else ""
+    now = ray.cluster_resources()
+    gone = [
+        f"{had - now.get(kind, 0):g} of {had:g} {kind}s"
+        for kind, had in (("CPU", before.cpus), ("GPU", before.gpus))
+        if now.get(kind, 0) < had
+    ]
+    return f"waiting for {' and '.join(gone)} that the cluster has lost" if gone else ""
 
 
 @contextmanager
@@ -147,13 +134,6 @@ def cluster(
         )
     finally:
         ray.shutdown()
-
-
-def this_node(compute: ComputeConfig, nodes: int) -> Cluster:
-    """So many nodes like this machine, as far as one can say without Ray, which looks closer."""
-    cpus = (os.cpu_count() or 1) if compute.cpus == "auto" else compute.cpus
-    gpus = 0 if compute.gpus == "auto" else compute.gpus
-    return Cluster(cpus, gpus, nodes, psutil.virtual_memory().available)
 
 
 @dataclass(frozen=True)

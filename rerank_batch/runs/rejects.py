@@ -7,7 +7,7 @@ shows none of them.
 from collections.abc import Iterator, Mapping
 
 from rerank_batch.errors import TooManyRejects
-from rerank_batch.pipeline.stages import NON_FINITE_SCORE, NON_FINITE_VECTOR
+from rerank_batch.schema import NON_FINITE_SCORE, NON_FINITE_VECTOR
 from rerank_batch.workflows.inputs import are_too_many
 
 _FAILED = "_failed:"

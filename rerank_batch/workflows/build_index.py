@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from rerank_batch.config import Config, digest
+from rerank_batch.config.node_cache import node_cache
 from rerank_batch.data.corpus import (
     Corpus,
     corpus_fingerprint,
@@ -19,6 +20,7 @@ from rerank_batch.data.corpus import (
     shard_bounds,
 )
 from rerank_batch.errors import IndexMismatch
+from rerank_batch.index.configured import ENCODER_FAMILIES
 from rerank_batch.index.index import (
     BM25,
     FORMAT,
@@ -48,7 +50,6 @@ from rerank_batch.workflows.index_steps import (
     summary_of,
 )
 from rerank_batch.workflows.input_facts import as_objects, files_read
-from rerank_batch.workflows.inputs import ENCODER_FAMILIES, node_cache
 from rerank_batch.workflows.peak_memory import PeakMemory
 from rerank_batch.workflows.update_index import plan_update, texts_of, update_index
 

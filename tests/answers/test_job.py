@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from jobs.console import Console
+from jobs.tables.outcomes import outcomes_parts
 from rerank_batch.answers import References
 from rerank_batch.config import AnswerCheckConfig, Config, PriceConfig, parse_config
 from rerank_batch.data.corpus import TextStore, shard_bounds, write_texts
@@ -29,8 +30,6 @@ from rerank_batch.runs import Run
 from rerank_batch.storage import open_root, sha256_file
 from rerank_batch.workflows.answers import Ranked, answer_tasks, most_calls, ranked_queries
 from rerank_batch.workflows.outcomes import (
-    outcomes_parts,
-    outcomes_summary,
     prepare_outcomes,
     study,
 )
@@ -162,8 +161,7 @@ def test_answers_and_thumbs_stand_beside_the_headline_measure(project, serve):
 def test_what_is_told_of_it(project, serve):
     serve("llm")
     found = studied(project())
-    summary = outcomes_summary(found)
-    assert summary is not None
+    summary = found.as_json()
     written = json.dumps(summary)
     assert "It says" not in written and "text " not in written, "no texts in metrics.json"
     parts = [part for part in outcomes_parts(summary) if isinstance(part, str)]
@@ -179,7 +177,7 @@ def test_what_is_told_of_it(project, serve):
         report=SimpleNamespace(outcomes=found)
     )
     assert "reranked, grade 3" in page and f"It says {text_of('d01')}" in page
-    assert outcomes_parts(outcomes_summary(None)) == []
+    assert outcomes_parts(None) == []
 
 
 def test_without_either_there_is_nothing_and_without_answers_no_call(project, serve):

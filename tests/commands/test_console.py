@@ -12,9 +12,10 @@ from rich.table import Table
 from typer.testing import CliRunner
 
 from jobs.__main__ import app
-from jobs.console import Console, facts_table, in_one_line, visible
+from jobs.console import Console, facts_table
+from jobs.tables import lookup
 from rerank_batch.errors import ConfigError
-from rerank_batch.workflows import lookup
+from rerank_batch.reporter import in_one_line, visible
 
 MARKUP = "[/b] [link=file:///x]here[/link] [red]"
 

@@ -193,7 +193,7 @@ ONE: dict[str, Any] = {"model": "cross-encoder:x", "depth": 7, "method": "yes-no
 def test_runs_that_cannot_tell_are_refused_in_words(tmp_path: Path, reranker, why) -> None:
     run = write_run(tmp_path, [row(0, 3, 1)], reranker=reranker)
     assert depths_of(run) == {}
-    assert why in why_no_depth(run, RERANKED)
+    assert why in why_no_depth(run, RERANKED).reason
 
 
 @pytest.mark.parametrize("reranker", [ONE, {"model": None, "stages": [ONE]}])

@@ -4,15 +4,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from rerank_batch.workflows.report_sections import cost_summary, gate_summary, scores_summary
 
-import rerank_batch.evaluation
 from rerank_batch.config import GateConfig
 from rerank_batch.evaluation.comparison import Comparison, measured_block, merged
 from rerank_batch.evaluation.cost.study import cost_table
@@ -20,9 +16,11 @@ from rerank_batch.evaluation.gate.chart import gate_view
 from rerank_batch.evaluation.gate.signals import SIGNALS, gate_signals, gate_study
 from rerank_batch.evaluation.gate.study import GateStudy, OwnGate
 from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, JudgedQuery, RankedList
+from rerank_batch.evaluation.report import page as report_page
 from rerank_batch.evaluation.scores.chart import ROW, score_view
 from rerank_batch.evaluation.scores.samples import ScoredList
 from rerank_batch.evaluation.scores.study import ScoreStudy, study_scores
+from rerank_batch.remarks import NotKnown
 from rerank_batch.retrieval.gate import Gate
 from rerank_batch.schema import SYSTEMS
 from tests.evaluation.test_cost_table import BOOK
@@ -31,19 +29,8 @@ from tests.evaluation.test_report import HOSTILE, Tags, cells
 RERANKER = {"model": "cross-encoder:x", "gate": None, "stages": []}
 
 
-def environment() -> Environment:
-    """As the report's own: escaping, and every unknown name an error."""
-    folder = Path(rerank_batch.evaluation.__file__).parent
-    found = Environment(
-        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    found.filters.update(number="{:,}".format, shorten=lambda text: text[:300])
-    return found
-
-
 def render(template: str, **values: Any) -> str:
-    return environment().get_template(template).render(**values)
+    return report_page._TEMPLATE.environment.get_template(template).render(**values)
 
 
 def scored(count: int = 60, judged: bool = True) -> list[ScoredList]:
@@ -204,7 +191,7 @@ def test_rejected_queries_count_in_the_means_and_are_skipped_last() -> None:
 )
 def test_runs_that_cannot_tell_are_refused_in_words(reranker, why) -> None:
     refused = gate(reranker)
-    assert isinstance(refused, str) and refused.startswith(why)
+    assert isinstance(refused, NotKnown) and refused.reason.startswith(why)
     assert why in render("gate/section.html.j2", gate=refused)
 
 
@@ -259,10 +246,13 @@ def test_hostile_names_stay_text() -> None:
     book = {**BOOK, "models": [model], "pools": pools, "currency": HOSTILE}
     table = cost_table(book, 400, HOSTILE)
     for page in (
-        render("scores/section.html.j2", scores=[(HOSTILE, score_view(study)), ("b", HOSTILE)]),
+        render(
+            "scores/section.html.j2",
+            scores=[(HOSTILE, score_view(study)), ("b", NotKnown(HOSTILE))],
+        ),
         render("gate/section.html.j2", gate=gate_view(curves)),
-        render("gate/section.html.j2", gate=HOSTILE),
-        render("cost/section.html.j2", costs=[(HOSTILE, table), ("b", HOSTILE)]),
+        render("gate/section.html.j2", gate=NotKnown(HOSTILE)),
+        render("cost/section.html.j2", costs=[(HOSTILE, table), ("b", NotKnown(HOSTILE))]),
     ):
         assert "<script" not in page
         assert escape(HOSTILE) in page
@@ -272,16 +262,12 @@ def test_hostile_names_stay_text() -> None:
 def test_summaries_are_json_and_hold_the_studies() -> None:
     study, curves = known_scores(), known_gate(GateConfig(threshold=0.1))
     table = cost_table(BOOK, 400, "cascade")
-    scores = scores_summary({"mine": study, "other": "no score"})
     found = json.loads(
-        json.dumps([scores, gate_summary(curves), cost_summary({"a": table, "b": "no book"})],
-                   allow_nan=False)
-    )  # fmt: skip
-    assert found[0]["other"] == {"refused": "no score"}
-    density = found[0]["mine"]["kinds"]["relevant"]["densities"]
+        json.dumps([each.as_json() for each in (study, curves, table)], allow_nan=False)
+    )
+    density = found[0]["kinds"]["relevant"]["densities"]
     assert sum(density) * (study.edges[1] - study.edges[0]) == pytest.approx(1)
-    assert found[0]["mine"]["pairs"]["within"] == study.order.within
+    assert found[0]["pairs"]["within"] == study.order.within
     assert found[1]["own"] == "margin at least 0.1"
     assert len(found[1]["signals"]["margin"]["points"]) == len(curves.curves[0].points)
-    assert found[2]["a"]["models"][0]["pairs_per_second"] == 250
-    assert found[2]["b"] == gate_summary("no book") == {"refused": "no book"}
+    assert found[2]["models"][0]["pairs_per_second"] == 250

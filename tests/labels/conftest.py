@@ -6,7 +6,8 @@ from rerank_batch import schema
 from rerank_batch.benchmarks.synthetic_runs import write_run
 from rerank_batch.config import Config, LabelsConfig
 from rerank_batch.pipeline.pools import Pool
-from rerank_batch.ray_backend.execution import BlockDone, Cluster, _commit_block
+from rerank_batch.pipeline.resources import Cluster
+from rerank_batch.ray_backend.execution import BlockDone, _commit_block
 from rerank_batch.runs import read_block
 from rerank_batch.workflows import make_labels as job
 from tests.services.conftest import environment, serve
