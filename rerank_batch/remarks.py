@@ -81,6 +81,11 @@ def lines(remarks: Iterable[Mapping[str, Any]]) -> str:
     return "\n".join(str(Remark(**remark)) for remark in remarks)
 
 
+def counts_in_words(counts: Mapping[str, int]) -> str:
+    """Counts by name as one line, such as ``reason 3, other 1``; ``none`` where there are none."""
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"
+
+
 def _in_another_form(ids: Sequence[str], known: Lookup) -> tuple[str, str] | None:
     """The first id that is known in another form, and that form."""
     forms = {each: _forms(each) for each in ids}
