@@ -18,11 +18,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rerank_batch import ranking, schema, tally
-from rerank_batch.data.corpus import TextStore
 from rerank_batch.data.qrels import Qrels, merge_grades
+from rerank_batch.data.text_store import TextStore
 from rerank_batch.errors import RerankBatchError, StorageError
 from rerank_batch.index.index import Index
-from rerank_batch.models.location import ModelName, ModelPin, pinned_model
+from rerank_batch.models.fingerprint import ModelPin, pinned_model
+from rerank_batch.models.location import ModelName
 from rerank_batch.pipeline.pools import Pool
 from rerank_batch.progress import pairs as progress
 from rerank_batch.rerankers.base import PairScorer, ScorerOptions
