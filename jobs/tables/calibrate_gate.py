@@ -5,8 +5,10 @@ from typing import Any
 
 from rich.table import Table
 
-from jobs.console import Console, facts_table
 from rerank_batch.workflows.input_facts import remark_lines
+
+from ..console import Console
+from .facts import facts_table
 
 
 def show(summary: Mapping[str, Any], console: Console) -> None:

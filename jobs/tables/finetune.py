@@ -5,7 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
-from jobs.console import Console, facts_table
+from ..console import Console
+from .facts import facts_table
 
 
 def show_plan(plan: Mapping[str, Any], console: Console) -> None:

@@ -5,7 +5,6 @@ from typing import Any
 
 from rich.table import Table
 
-from jobs.console import Console, facts_table
 from rerank_batch.pipeline.placement import (
     groups_line,
 )
@@ -18,6 +17,9 @@ from rerank_batch.runs.differences import changes_line
 from rerank_batch.workflows.input_facts import files_line, remark_lines
 from rerank_batch.workflows.rerank import _excluded_line
 from rerank_batch.workflows.run_scores import scores_line
+
+from ..console import Console
+from .facts import facts_table
 
 _WHOLE = ("plan", "start", "execute", "total")
 """Seconds of the driver, beside those of the stages."""

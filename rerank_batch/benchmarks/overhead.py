@@ -16,7 +16,8 @@ from typing import Any
 import pyarrow as pa
 from rich.table import Table
 
-from jobs.console import Console, facts_table
+from jobs.console import Console
+from jobs.tables.facts import facts_table
 from rerank_batch.benchmarks.timing import timed
 from rerank_batch.config import Config, Lossy, load_config
 from rerank_batch.data.collection import located

@@ -29,7 +29,7 @@ from rerank_batch.index.configured import OpenedIndex, open_index
 from rerank_batch.pipeline.placement import Groups, Search, group_name, group_stages
 from rerank_batch.pipeline.pools import of_group, plan_pools, shared
 from rerank_batch.pipeline.resources import Cluster
-from rerank_batch.pipeline.stages import EncodeQueries, ScorerUse, StageSpec
+from rerank_batch.pipeline.stages import EncodeQueries, StageSpec
 from rerank_batch.rerankers import is_listwise
 from rerank_batch.rerankers.configured import (
     ScorerInput,
@@ -39,6 +39,7 @@ from rerank_batch.rerankers.configured import (
     scorer_input,
     scorer_names,
 )
+from rerank_batch.rerankers.stages import ScorerUse
 from rerank_batch.retrieval.configured import query_encoder_options
 from rerank_batch.retrieval.fusion import Fusion
 from rerank_batch.retrieval.gate import Gate

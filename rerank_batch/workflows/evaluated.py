@@ -22,7 +22,8 @@ from rerank_batch.evaluation.findings import (
 from rerank_batch.evaluation.ground_truth import Labels, label_path, read_labels
 from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, Lists
 from rerank_batch.evaluation.measures import parse_measures
-from rerank_batch.ray_backend.execution import cluster, map_files
+from rerank_batch.ray_backend.cluster import cluster
+from rerank_batch.ray_backend.execution import map_files
 from rerank_batch.reporter import Reporter
 from rerank_batch.runs import Run, latest_run
 from rerank_batch.storage import open_root

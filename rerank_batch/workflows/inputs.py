@@ -185,11 +185,6 @@ def day_of(config: Config, run: str) -> datetime.date | None:
     return datetime.date.fromisoformat(day) if day else None
 
 
-def are_too_many(rejected: int, log_rows: int, limit: float) -> bool:
-    """Whether so many rejected log rows are beyond ``limits.max_rejects``."""
-    return rejected > (limit if isinstance(limit, int) else limit * log_rows)
-
-
 def versions() -> dict[str, str]:
     """Versions of the packages that decide what comes out."""
     found = {}

@@ -25,7 +25,8 @@ from rerank_batch.labels.splits import LeakCheck, Written, check_leaks
 from rerank_batch.pipeline.pools import plan_pools
 from rerank_batch.pipeline.resources import Cluster
 from rerank_batch.pipeline.stages import StageSpec
-from rerank_batch.ray_backend.execution import cluster, lost_since, run_queries
+from rerank_batch.ray_backend.cluster import cluster, lost_since
+from rerank_batch.ray_backend.execution import run_queries
 from rerank_batch.ray_backend.run_progress import RunProgress
 from rerank_batch.reporter import Reporter
 from rerank_batch.runs import (

@@ -37,7 +37,7 @@ from rerank_batch.pipeline.placement import (
 from rerank_batch.pipeline.pools import plan_pools
 from rerank_batch.pipeline.resources import Cluster
 from rerank_batch.pipeline.stages import EncodeQueries, SearchGroup, SearchShards
-from rerank_batch.ray_backend.execution import _Actor
+from rerank_batch.ray_backend.actors import StageActor
 from rerank_batch.retrieval import ivf
 from rerank_batch.retrieval.flat import build_shard, open_shard, search_all
 from rerank_batch.retrieval.fusion import Found, Fusion
@@ -389,7 +389,7 @@ def run_through(specs: Any, table: pa.Table) -> pa.Table:
     """What the stages that come after encoding make of a table, each as its actor runs it."""
     for spec in specs:
         if spec.stage is not EncodeQueries:
-            table = _Actor([spec], [dict(spec.kwargs)])(table)
+            table = StageActor([spec], [dict(spec.kwargs)])(table)
     return table.drop_columns([schema.SIDE])
 
 
