@@ -17,11 +17,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rerank_batch import ranking, schema
-from rerank_batch.data.corpus import TextStore
 from rerank_batch.data.qrels import Qrels, merge_grades
+from rerank_batch.data.text_store import TextStore
 from rerank_batch.errors import StorageError
 from rerank_batch.index.index import Index
-from rerank_batch.models.location import ModelPin, pinned_model
+from rerank_batch.models.fingerprint import ModelPin, pinned_model
 from rerank_batch.pipeline.pools import Pool
 from rerank_batch.retrieval.fusion import Found, Fusion
 from rerank_batch.retrieval.gate import Gate

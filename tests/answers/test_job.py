@@ -13,7 +13,7 @@ from jobs.console import Console
 from jobs.tables.outcomes import outcomes_parts
 from rerank_batch.answers import References
 from rerank_batch.config import AnswerCheckConfig, Config, PriceConfig, parse_config
-from rerank_batch.data.corpus import TextStore, shard_bounds, write_texts
+from rerank_batch.data.text_store import TextStore, shard_bounds, write_texts
 from rerank_batch.errors import (
     ConfigError,
     IndexMismatch,
