@@ -13,9 +13,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rerank_batch import schema
-from rerank_batch.data.corpus import TextStore
+from rerank_batch.data.text_store import TextStore
 from rerank_batch.errors import StorageError
-from rerank_batch.models.location import ModelPin, pinned_model
+from rerank_batch.models.fingerprint import ModelPin, pinned_model
 from rerank_batch.retrieval.options import EncoderOptions
 from rerank_batch.storage import NodeCache, Root, Wanted
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rerank_batch import ranking, schema, tally
-from rerank_batch.data.corpus import TextStore
+from rerank_batch.data.text_store import TextStore
 from rerank_batch.progress import pairs as progress
 from rerank_batch.ranking import Documents, Scores
 from rerank_batch.rerankers.base import PairScorer, QueryScores

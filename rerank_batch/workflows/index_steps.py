@@ -12,10 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from rerank_batch.config import Config
-from rerank_batch.data.corpus import corpus_remarks, write_texts
+from rerank_batch.data.corpus import corpus_remarks
+from rerank_batch.data.text_store import write_texts
 from rerank_batch.errors import RunConflict, StorageError
 from rerank_batch.index.index import IndexFile, Manifest, publish_manifest
-from rerank_batch.models.location import ModelName, ModelPin
+from rerank_batch.models.fingerprint import ModelPin
+from rerank_batch.models.location import ModelName
 from rerank_batch.pipeline.index_stages import BuildTexts, EncodeDocuments
 from rerank_batch.pipeline.pools import LIGHT_CPUS, Pool, plan_encoding
 from rerank_batch.pipeline.resources import Cluster

@@ -12,9 +12,9 @@ from rerank_batch.config import (
     QueriesConfig,
 )
 from rerank_batch.data.parquet import fingerprint_files
+from rerank_batch.data.plan import Plan, make_plan
 from rerank_batch.data.qrels import Qrels
 from rerank_batch.data.query_log import SUFFIXES as QUERY_SUFFIXES
-from rerank_batch.data.query_log import Plan, make_plan
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.evaluation.ground_truth import Labels, label_files, read_labels
 from rerank_batch.evaluation.measures import parse_measures
@@ -22,10 +22,8 @@ from rerank_batch.index.configured import ENCODER_FAMILIES, open_index
 from rerank_batch.index.index import (
     Index,
 )
-from rerank_batch.models.location import (
-    ModelPin,
-    parse_model,
-)
+from rerank_batch.models.fingerprint import ModelPin
+from rerank_batch.models.location import parse_model
 from rerank_batch.remarks import Remark
 from rerank_batch.rerankers.configured import (
     ScorerInput,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from rerank_batch.config import Config, digest
-from rerank_batch.models.location import ModelPin
+from rerank_batch.models.fingerprint import ModelPin
 from rerank_batch.pipeline.pools import Pool, plan_pools
 from rerank_batch.pipeline.resources import Cluster
 from rerank_batch.ray_backend.nodes import on_worker

@@ -17,9 +17,9 @@ from typing import Any, cast
 from rerank_batch import schema
 from rerank_batch.comparison.plan import ComparisonInputs, comparison_stages, read_comparison
 from rerank_batch.config import Config, digest
-from rerank_batch.data.query_log import Plan
+from rerank_batch.data.plan import Plan
 from rerank_batch.errors import ModelError, RerankBatchError, RunConflict
-from rerank_batch.models.location import forward_flops
+from rerank_batch.models.settings import forward_flops
 from rerank_batch.pipeline.actors import share_actors
 from rerank_batch.pipeline.assemble import AssembleResults
 from rerank_batch.pipeline.placement import (

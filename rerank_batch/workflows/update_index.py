@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from rerank_batch.config import digest
-from rerank_batch.data.corpus import Corpus, shard_bounds
+from rerank_batch.data.corpus import Corpus
+from rerank_batch.data.text_store import shard_bounds
 from rerank_batch.index.changes import (
     Changes,
     Layout,

@@ -17,7 +17,7 @@ from rerank_batch.comparison.stages import (
     System,
     read_by,
 )
-from rerank_batch.data.corpus import TextStore, shard_bounds, write_texts
+from rerank_batch.data.text_store import TextStore, shard_bounds, write_texts
 from rerank_batch.models.location import ModelName
 from rerank_batch.pipeline.assemble import AssembleResults
 from rerank_batch.rerankers.base import PairScores, ScorerOptions

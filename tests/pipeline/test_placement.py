@@ -19,11 +19,11 @@ from rerank_batch import schema
 from rerank_batch.comparison.plan import ComparisonInputs, Retrieval
 from rerank_batch.comparison.stages import Fused, SearchAlso, System
 from rerank_batch.config import ComputeConfig, FusionConfig, parse_config
-from rerank_batch.data.corpus import shard_bounds
+from rerank_batch.data.text_store import shard_bounds
 from rerank_batch.errors import ConfigError
 from rerank_batch.index.configured import OpenedIndex
 from rerank_batch.index.index import Index, IndexFile, Manifest, ShardEntry, verify_files
-from rerank_batch.models.location import ModelPin
+from rerank_batch.models.fingerprint import ModelPin
 from rerank_batch.pipeline.isolation import run_isolated
 from rerank_batch.pipeline.placement import (
     Search,

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from rerank_batch import schema, tally
-from rerank_batch.data.corpus import TextStore, shard_bounds, write_texts
+from rerank_batch.data.text_store import TextStore, shard_bounds, write_texts
 from rerank_batch.models.location import ModelName
 from rerank_batch.pipeline.assemble import AssembleResults
 from rerank_batch.rerankers.base import PairScores, ScorerOptions

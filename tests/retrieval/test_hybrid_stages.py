@@ -11,7 +11,7 @@ import pytest
 from rerank_batch import schema
 from rerank_batch.comparison.stages import FuseAlso, Fused, SearchAlso
 from rerank_batch.config import Bm25Config, FusionConfig, parse_config
-from rerank_batch.data.corpus import shard_bounds, write_texts
+from rerank_batch.data.text_store import shard_bounds, write_texts
 from rerank_batch.errors import IndexMismatch, InputError
 from rerank_batch.index.index import FORMAT, Index, IndexFile, Manifest, ShardEntry
 from rerank_batch.pipeline.bm25_stages import BuildPostings, CountWords, forget_counts, sum_words
