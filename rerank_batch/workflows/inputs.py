@@ -14,6 +14,7 @@ from rerank_batch.config import (
     ScorerConfig,
     StorageConfig,
     digest,
+    results_settings,
 )
 from rerank_batch.config.paths import cache_folder
 from rerank_batch.data.corpus import corpus_fingerprint
@@ -183,7 +184,7 @@ def read_inputs(
     check_prices(config, scorers)
 
     made_of = {
-        "settings": config.model_copy(update={"queries": queries}).results_settings(),
+        "settings": results_settings(config.model_copy(update={"queries": queries})),
         "queries": fingerprint_files(queries.path, QUERY_SUFFIXES, "queries"),
         "qrels": label_files(config),
         "plan": plan.fingerprint(),
