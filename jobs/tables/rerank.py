@@ -5,10 +5,10 @@ from typing import Any
 
 from rich.table import Table
 
-from jobs.console import Console, facts_table
 from rerank_batch.pipeline.placement import (
     groups_line,
 )
+from rerank_batch.remarks import counts_in_words
 from rerank_batch.runs import (
     guards,
 )
@@ -17,6 +17,9 @@ from rerank_batch.runs.differences import changes_line
 from rerank_batch.workflows.input_facts import files_line, remark_lines
 from rerank_batch.workflows.rerank import _excluded_line
 from rerank_batch.workflows.run_scores import scores_line
+
+from ..console import Console
+from .facts import facts_table
 
 _WHOLE = ("plan", "start", "execute", "total")
 """Seconds of the driver, beside those of the stages."""
@@ -40,7 +43,7 @@ def show_plan(summary: dict[str, Any], console: Console) -> None:
     """Print what a dry run found."""
     facts: dict[str, object] = {
         "queries": f"{summary['queries']:,} from {summary['log_rows']:,} log rows" + _tail(summary),
-        "rejects": _listed(summary["rejects"])
+        "rejects": counts_in_words(summary["rejects"])
         + (": MORE than limits.max_rejects allows" if summary["too_many_rejects"] else ""),
         "judged queries": f"{summary['judged']:,}",
         "documents": f"{summary['documents']:,}",
@@ -76,7 +79,7 @@ def _facts(summary: dict[str, Any]) -> dict[str, object]:
     seconds = summary["seconds"]
     facts: dict[str, object] = {
         "queries": f"{summary['queries']:,} from {summary['log_rows']:,} log rows" + _tail(summary),
-        "rejects": _listed(summary["rejects"]),
+        "rejects": counts_in_words(summary["rejects"]),
         "pairs": f"{summary['pairs']:,} ({summary['pairs_per_second']:,} pairs/s)",
         "time": f"{seconds['total']:.1f} s, of it stages "
         + ", ".join(f"{name} {took:.1f}" for name, took in seconds.items() if name not in _WHOLE),
@@ -128,7 +131,3 @@ def _tail(summary: Mapping[str, Any]) -> str:
         f"; the tail is left out: {left_out['queries']:,} queries, {left_out['rows']:,} log rows, "
         f"weight {left_out['weight']:,g}"
     )
-
-
-def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{reason} {count:,}" for reason, count in counts.items()) or "none"

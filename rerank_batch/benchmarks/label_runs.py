@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from jobs.console import Console, facts_table
+from jobs.console import Console
+from jobs.tables.facts import facts_table
 from rerank_batch.benchmarks.synthetic_runs import write_run
 from rerank_batch.errors import ComputeError, ConfigError
 

@@ -16,15 +16,16 @@ from typing import Any
 import pyarrow as pa
 from rich.table import Table
 
-from jobs.console import Console, facts_table
+from jobs.console import Console
+from jobs.tables.facts import facts_table
 from rerank_batch.benchmarks.timing import timed
 from rerank_batch.config import Config, Lossy, load_config
 from rerank_batch.data.collection import located
 from rerank_batch.errors import ComputeError, ConfigError
 from rerank_batch.pipeline.actors import share_actors, use_threads
 from rerank_batch.pipeline.placement import divide
+from rerank_batch.pipeline.resources import Cluster
 from rerank_batch.pipeline.stages import StageSpec
-from rerank_batch.ray_backend.execution import Cluster
 from rerank_batch.runs import Commit, CommitName, Run
 from rerank_batch.score_cache import ScoreCache
 from rerank_batch.score_cache.measure import thin

@@ -9,8 +9,8 @@ from rich.table import Table
 from jobs.console import Console
 from rerank_batch.config import Config
 from rerank_batch.data.corpus import read_corpus
+from rerank_batch.index.configured import ENCODER_FAMILIES
 from rerank_batch.models.location import model_folder, parse_model
-from rerank_batch.workflows.inputs import ENCODER_FAMILIES
 
 
 def retrieval(

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from jobs.console import Console, facts_table
+from jobs.console import Console
+from jobs.tables.facts import facts_table
 from rerank_batch.benchmarks.synthetic_runs import texts
 from rerank_batch.config import Config
 from rerank_batch.errors import ComputeError

@@ -25,11 +25,22 @@ from rerank_batch.data.qrels import Judgements
 from rerank_batch.data.trec import read_run
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, Lists, RankedList, judged_blocks
+from rerank_batch.index.configured import OpenedIndex, open_index
 from rerank_batch.pipeline.placement import Groups, Search, group_name, group_stages
 from rerank_batch.pipeline.pools import of_group, plan_pools, shared
-from rerank_batch.pipeline.stages import EncodeQueries, ScorerUse, StageSpec
-from rerank_batch.ray_backend.execution import Cluster
+from rerank_batch.pipeline.resources import Cluster
+from rerank_batch.pipeline.stages import EncodeQueries, StageSpec
 from rerank_batch.rerankers import is_listwise
+from rerank_batch.rerankers.configured import (
+    ScorerInput,
+    check_gate,
+    check_prices,
+    prompts_of,
+    scorer_input,
+    scorer_names,
+)
+from rerank_batch.rerankers.stages import ScorerUse
+from rerank_batch.retrieval.configured import query_encoder_options
 from rerank_batch.retrieval.fusion import Fusion
 from rerank_batch.retrieval.gate import Gate
 from rerank_batch.retrieval.given import (
@@ -43,19 +54,7 @@ from rerank_batch.retrieval.given import (
 from rerank_batch.retrieval.sources import SourceUse
 from rerank_batch.runs import Run
 from rerank_batch.storage import open_root
-from rerank_batch.workflows.inputs import (
-    Inputs,
-    OpenedIndex,
-    ScorerInput,
-    check_gate,
-    check_prices,
-    open_index,
-    prompts_of,
-    read_inputs,
-    scorer_input,
-    scorer_names,
-)
-from rerank_batch.workflows.modes import query_encoder_options
+from rerank_batch.workflows.inputs import Inputs, read_inputs
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ reads a pair once, whichever systems want it. Like those of `rerank_batch.pipeli
 table to table, one row per query; knows nothing of Ray.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,29 +17,16 @@ from numpy.typing import NDArray
 from rerank_batch import ranking, schema, tally
 from rerank_batch.data.qrels import Qrels, merge_grades
 from rerank_batch.index.index import Index
-from rerank_batch.pipeline.stages import (
-    FELL_BACK,
-    FEW_CANDIDATES,
-    GATED,
-    NON_FINITE_SCORE,
-    TRUNCATED,
-    ScorerUse,
-    SearchGroup,
-    alive_rows,
-    contents_of,
-    open_scorer,
-    pairs_of,
-    replace_column,
-    seconds_of,
-)
-from rerank_batch.progress import pairs as progress
-from rerank_batch.rerankers.base import PairScorer
+from rerank_batch.pipeline.stages import SearchGroup
+from rerank_batch.ranking import Documents
+from rerank_batch.rerankers.base import NO_SCORES, QueryScores
+from rerank_batch.rerankers.cascade import Block, Candidates, Reader
+from rerank_batch.rerankers.stages import ScorerUse, open_scorer
 from rerank_batch.retrieval.fusion import Fusion
 from rerank_batch.retrieval.gate import Gate
 from rerank_batch.retrieval.running_lists import lists_of, with_lists
 from rerank_batch.retrieval.sources import SourceUse
 
-Documents = NDArray[np.int64]
 Floats32 = NDArray[np.float32]
 
 
@@ -92,11 +79,11 @@ class SearchAlso:
         table = self._search(table)
         flags = [set(each) for each in table.column(schema.FLAGS).to_pylist()]
         lists = lists_of(table)
-        for row in alive_rows(table):
+        for row in schema.alive_rows(table):
             if len(lists[row][-1].documents) < self._depth:
-                flags[row].add(FEW_CANDIDATES)
+                flags[row].add(schema.FEW_CANDIDATES)
         ordered = pa.array([sorted(each) for each in flags], pa.list_(pa.string()))
-        return replace_column(table, schema.FLAGS, ordered)
+        return schema.replace_column(table, schema.FLAGS, ordered)
 
 
 @dataclass(frozen=True)
@@ -137,90 +124,59 @@ class ScoreSystems:
         threads: int = 1,
     ) -> None:
         self._systems = systems
-        self._texts = index.texts()
-        self._scorers = {use.number: open_scorer(use, threads) for use in scorers}
+        texts = index.texts()
+        self._readers = {
+            use.number: Reader(use.number, open_scorer(use, threads), texts) for use in scorers
+        }
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """SEARCHED or COMPARED in, COMPARED out."""
-        rejects = table.column(schema.REJECT).to_pylist()
-        flags = [set(each) for each in table.column(schema.FLAGS).to_pylist()]
-        queries = table.column(schema.QUERY).to_pylist()
+        block = Block(table)
         begun = _begun(table, self._systems)
         memories = {
-            number: _Memory(number, scorer, queries, self._texts)
-            for number, scorer in self._scorers.items()
+            number: _Memory(reader, block.queries) for number, reader in self._readers.items()
         }
         while waiting := self._waiting(begun):
             # Whoever reads most goes first: the others then find their pairs known.
             system, reads = max(waiting, key=lambda each: each[1].depth or each[0].depth)
-            state = begun[system.name]
-            for row, found in enumerate(state):
-                if system.gate is not None and rejects[row] is None and len(found.scores) == 1:
+            candidates = begun[system.name]
+            flag = partial(flagged, system=system.name)
+            for row, found in enumerate(candidates):
+                if (
+                    system.gate is not None
+                    and block.rejects[row] is None
+                    and len(found.scores) == 1
+                ):
                     sure = system.gate.is_sure(found.scores[0])
-                    flags[row] |= {flagged(GATED, system.name)} if sure else set()
-            chosen = [
-                _NONE
-                if rejects[row] is not None or flagged(GATED, system.name) in flags[row]
-                else ranking.cascade_order(found.scores, found.documents)[: reads.depth]
-                for row, found in enumerate(state)
-            ]
-            wanted = [found.documents[c] for found, c in zip(state, chosen, strict=True)]
-            tally.add(read_by(system.name), float(sum(map(len, wanted))))
-            scored = memories[reads.scorer].score(wanted, reads.listwise)
-            for row, (found, places) in enumerate(zip(state, chosen, strict=True)):
-                values = np.full(len(found.documents), np.nan, np.float32)
-                one = scored[row]
-                if one.fell_back:
-                    flags[row].add(flagged(FELL_BACK, system.name))
-                elif not np.isfinite(one.values).all():
-                    rejects[row] = NON_FINITE_SCORE
-                else:
-                    values[places] = one.values
-                if one.truncated.any():
-                    flags[row].add(flagged(TRUNCATED, system.name))
-                found.scores = np.vstack([found.scores, values])
-        table = replace_column(table, schema.REJECT, pa.array(rejects, pa.string()))
-        ordered = pa.array([sorted(each) for each in flags], pa.list_(pa.string()))
-        return _with_scores(replace_column(table, schema.FLAGS, ordered), self._systems, begun)
+                    block.flags[row] |= {flag(schema.GATED)} if sure else set()
+            positions = block.to_read(candidates, reads.depth, flag)
+            pairs = [c.documents[p] for c, p in zip(candidates, positions, strict=True)]
+            tally.add(read_by(system.name), float(sum(map(len, pairs))))
+            scored = memories[reads.scorer].score(pairs, reads.listwise)
+            block.add_stage(candidates, positions, scored, flag)
+        return _with_scores(block.table(), self._systems, begun)
 
-    def _waiting(self, begun: Mapping[str, list["_Found"]]) -> list[tuple[System, Reads]]:
+    def _waiting(self, begun: Mapping[str, list[Candidates]]) -> list[tuple[System, Reads]]:
         """The systems whose next model is here."""
         waiting = []
         for system in self._systems:
             state = begun[system.name]
             done = len(state[0].scores) - 1 if state else len(system.cascade)
-            if done < len(system.cascade) and system.cascade[done].scorer in self._scorers:
+            if done < len(system.cascade) and system.cascade[done].scorer in self._readers:
                 waiting.append((system, system.cascade[done]))
         return waiting
 
 
-@dataclass
-class _Found:
-    """The candidates of a query in a system, and float32 [1 + stages, n] scores so far."""
-
-    documents: Documents
-    scores: ranking.Scores
-
-
-@dataclass(frozen=True)
-class _Scored:
-    values: Floats32
-    truncated: NDArray[np.bool_]
-    fell_back: bool = False
-
-
 class _Memory:
-    """A scorer for the queries of a block that is asked for nothing twice."""
+    """A model for the queries of a block that reads nothing twice."""
 
-    def __init__(self, number: int, scorer: PairScorer, queries: Sequence[str], texts: Any) -> None:
-        self._number = number
-        self._scorer = scorer
+    def __init__(self, reader: Reader, queries: Sequence[str]) -> None:
+        self._reader = reader
         self._queries = queries
-        self._texts = texts
         self._pairs: list[dict[int, tuple[float, bool]]] = [{} for _ in queries]
-        self._lists: list[dict[bytes, _Scored]] = [{} for _ in queries]
+        self._lists: list[dict[bytes, QueryScores]] = [{} for _ in queries]
 
-    def score(self, wanted: Sequence[Documents], listwise: bool) -> list[_Scored]:
+    def score(self, wanted: Sequence[Documents], listwise: bool) -> list[QueryScores]:
         """Scores of the documents wanted of each query; of a listwise model those of whole lists,
         known only for the same documents in the same order."""
         if listwise:
@@ -229,7 +185,7 @@ class _Memory:
             np.array([d for d in documents.tolist() if d not in known], np.int64)
             for documents, known in zip(wanted, self._pairs, strict=True)
         ]
-        asked = self._ask(new)
+        asked = self._read(new)
         found = []
         for row, documents in enumerate(wanted):
             one, known = asked[row], self._pairs[row]
@@ -243,15 +199,15 @@ class _Memory:
                 if len(documents)
                 else ((), ())
             )
-            found.append(_Scored(np.array(values, np.float32), np.array(cut, np.bool_)))
+            found.append(QueryScores(np.array(values, np.float32), np.array(cut, np.bool_)))
         return found
 
-    def _score_lists(self, wanted: Sequence[Documents]) -> list[_Scored]:
+    def _score_lists(self, wanted: Sequence[Documents]) -> list[QueryScores]:
         new = [
-            _NONE if documents.tobytes() in known else documents
+            ranking.NO_DOCUMENTS if documents.tobytes() in known else documents
             for documents, known in zip(wanted, self._lists, strict=True)
         ]
-        asked = self._ask(new)
+        asked = self._read(new)
         for row, documents in enumerate(new):
             if len(documents):
                 self._lists[row][documents.tobytes()] = asked[row]
@@ -260,20 +216,10 @@ class _Memory:
             for row, (documents, known) in enumerate(zip(wanted, self._lists, strict=True))
         ]
 
-    def _ask(self, documents: Sequence[Documents]) -> list[_Scored]:
-        count = sum(map(len, documents))
-        if not count:
-            return [_NOTHING for _ in documents]
-        texts = contents_of(self._texts, documents)
-        tally.add(pairs_of(self._number), float(count))
-        began = time.perf_counter()
-        with progress.reading(self._number, count):
-            scored = self._scorer.score(self._queries, texts)
-        tally.add(seconds_of(self._number), time.perf_counter() - began)
-        return [
-            _Scored(scored.values[row], scored.truncated[row], row in scored.fell_back)
-            for row in range(len(documents))
-        ]
+    def _read(self, documents: Sequence[Documents]) -> list[QueryScores]:
+        if not any(map(len, documents)):
+            return [NO_SCORES for _ in documents]
+        return self._reader.score(self._queries, documents)
 
 
 class AssembleSystems:
@@ -305,8 +251,13 @@ class AssembleSystems:
         for row in range(table.num_rows):
             found = {name: state[row] for name, state in begun.items()}
             if rejected[row]:
-                found = {name: _Found(_NONE, np.empty((1, 0), np.float32)) for name in names}
-            union = np.unique(np.concatenate([_NONE, *(f.documents for f in found.values())]))
+                found = {
+                    name: Candidates(ranking.NO_DOCUMENTS, np.empty((1, 0), np.float32))
+                    for name in names
+                }
+            union = np.unique(
+                np.concatenate([ranking.NO_DOCUMENTS, *(f.documents for f in found.values())])
+            )
             ids = list(self._texts.ids(union))
             candidates.append(ids)
             lists = {name: _list(f, union) for name, f in found.items()}
@@ -343,7 +294,7 @@ class AssembleSystems:
         ]
 
 
-def _list(found: _Found, union: Documents) -> dict[str, Any]:
+def _list(found: Candidates, union: Documents) -> dict[str, Any]:
     """The system's list as `schema.PLACED`."""
     best = ranking.cascade_order(found.scores, found.documents)
     scores = ranking.deepest(found.scores)
@@ -353,23 +304,23 @@ def _list(found: _Found, union: Documents) -> dict[str, Any]:
     return _placed(found.documents[best], scores[best], union)
 
 
-def _start(found: _Found, union: Documents) -> dict[str, Any]:
+def _start(found: Candidates, union: Documents) -> dict[str, Any]:
     return _placed(found.documents, found.scores[0], union)
 
 
 def _placed(documents: Documents, scores: Floats32, union: Documents) -> dict[str, Any]:
     return {
         "places": np.searchsorted(union, documents).astype(np.int32).tolist(),
-        "scores": [None if np.isnan(score) else float(score) for score in scores],
+        "scores": schema.nullable(scores),
     }
 
 
-def _begun(table: pa.Table, systems: Sequence[System]) -> dict[str, list[_Found]]:
+def _begun(table: pa.Table, systems: Sequence[System]) -> dict[str, list[Candidates]]:
     """System -> per query what it has so far."""
     retrieved = table.column(schema.RETRIEVALS).to_pylist()
     known = schema.SYSTEM_SCORES in table.column_names
     later = table.column(schema.SYSTEM_SCORES).to_pylist() if known else None
-    begun: dict[str, list[_Found]] = {}
+    begun: dict[str, list[Candidates]] = {}
     for number, system in enumerate(systems):
         state = []
         for row, lists in enumerate(retrieved):
@@ -378,29 +329,22 @@ def _begun(table: pa.Table, systems: Sequence[System]) -> dict[str, list[_Found]
             scores = [np.array(first[schema.RETRIEVAL_SCORES][: system.depth], np.float32)]
             if later is not None:
                 scores += [np.array(values, np.float32) for values in later[row][number]]
-            state.append(_Found(documents, np.vstack(scores)))
+            state.append(Candidates(documents, np.vstack(scores)))
         begun[system.name] = state
     return begun
 
 
 def _with_scores(
-    table: pa.Table, systems: Sequence[System], begun: Mapping[str, list[_Found]]
+    table: pa.Table, systems: Sequence[System], begun: Mapping[str, list[Candidates]]
 ) -> pa.Table:
     scores = [
         [
-            [
-                [None if np.isnan(value) else float(value) for value in stage]
-                for stage in begun[system.name][row].scores[1:]
-            ]
+            [schema.nullable(stage) for stage in begun[system.name][row].scores[1:]]
             for system in systems
         ]
         for row in range(table.num_rows)
     ]
     column = pa.array(scores, schema.COMPARED.field(schema.SYSTEM_SCORES).type)
     if schema.SYSTEM_SCORES in table.column_names:
-        return replace_column(table, schema.SYSTEM_SCORES, column)
+        return schema.replace_column(table, schema.SYSTEM_SCORES, column)
     return table.append_column(schema.SYSTEM_SCORES, column)
-
-
-_NONE: Documents = np.empty(0, np.int64)
-_NOTHING = _Scored(np.empty(0, np.float32), np.empty(0, np.bool_))

@@ -25,7 +25,8 @@ from rerank_batch.scoring.measure_modes import choose
 from rerank_batch.scoring.modes import Choice, Mode, modes_for
 from rerank_batch.scoring.network import UnknownShape, pair_network
 from rerank_batch.scoring.packing import TokenBudget
-from rerank_batch.scoring.runtimes.base import FloatArray, Unavailable, open_runtime
+from rerank_batch.scoring.runtimes.base import FloatArray, Unavailable
+from rerank_batch.scoring.runtimes.open import open_runtime
 from rerank_batch.scoring.stored import default_prompt
 from rerank_batch.scoring.tokens import NotSpliceable, PairTokenizer
 from rerank_batch.scoring.usable import (

@@ -19,7 +19,8 @@ from rerank_batch.answers import (
     read_references,
 )
 from rerank_batch.config import AnswerCheckConfig, Config, PriceConfig
-from rerank_batch.data.corpus import TextStore
+from rerank_batch.config.node_cache import node_cache
+from rerank_batch.data.text_store import TextStore
 from rerank_batch.errors import ConfigError
 from rerank_batch.evaluation.judged import JudgedQuery
 from rerank_batch.evaluation.outcomes.study import AnswerCase
@@ -29,7 +30,6 @@ from rerank_batch.reporter import Reporter
 from rerank_batch.rerankers.paid import read_journal
 from rerank_batch.runs import Run
 from rerank_batch.storage import open_root
-from rerank_batch.workflows.inputs import node_cache
 
 MAX_CASES = 10
 

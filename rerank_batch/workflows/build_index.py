@@ -11,14 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from rerank_batch.config import Config, digest
-from rerank_batch.data.corpus import (
-    Corpus,
-    corpus_fingerprint,
-    digests_of,
-    read_corpus,
-    shard_bounds,
-)
+from rerank_batch.config.node_cache import node_cache
+from rerank_batch.data.corpus import Corpus, corpus_fingerprint, read_corpus
+from rerank_batch.data.text_store import digests_of, shard_bounds
 from rerank_batch.errors import IndexMismatch
+from rerank_batch.index.configured import ENCODER_FAMILIES
 from rerank_batch.index.index import (
     BM25,
     FORMAT,
@@ -33,9 +30,10 @@ from rerank_batch.index.index import (
     read_manifest,
     verify_files,
 )
-from rerank_batch.models.location import parse_model, pin_model
+from rerank_batch.models.fingerprint import pin_model
+from rerank_batch.models.location import parse_model
 from rerank_batch.pipeline.stages import BuildShards, BuildTexts, read_vectors
-from rerank_batch.ray_backend.execution import cluster
+from rerank_batch.ray_backend.cluster import cluster
 from rerank_batch.reporter import Reporter
 from rerank_batch.storage import open_root
 from rerank_batch.workflows.build_postings import build_postings
@@ -48,7 +46,6 @@ from rerank_batch.workflows.index_steps import (
     summary_of,
 )
 from rerank_batch.workflows.input_facts import as_objects, files_read
-from rerank_batch.workflows.inputs import ENCODER_FAMILIES, node_cache
 from rerank_batch.workflows.peak_memory import PeakMemory
 from rerank_batch.workflows.update_index import plan_update, texts_of, update_index
 

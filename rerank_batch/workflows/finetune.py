@@ -10,7 +10,8 @@ from typing import Any
 
 from rerank_batch.config import ComputeConfig
 from rerank_batch.errors import ConfigError
-from rerank_batch.models.location import model_fingerprint, model_folder
+from rerank_batch.models.fingerprint import model_fingerprint
+from rerank_batch.models.location import model_folder
 from rerank_batch.reporter import Reporter
 from rerank_batch.training.config import FinetuneConfig
 from rerank_batch.training.dev import Judged
@@ -110,7 +111,7 @@ def _train(
     if work.workers == 1:
         train(workspace, labels, config, precision, Limits(work.minutes, math_threads()))
         return
-    from rerank_batch.ray_backend.execution import cluster
+    from rerank_batch.ray_backend.cluster import cluster
     from rerank_batch.ray_backend.training import train_on_workers
 
     # Workers read the labels themselves: a million rows are not for the object store.

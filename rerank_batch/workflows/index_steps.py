@@ -12,21 +12,24 @@ import numpy as np
 import pyarrow as pa
 
 from rerank_batch.config import Config
-from rerank_batch.data.corpus import corpus_remarks, write_texts
+from rerank_batch.data.corpus import corpus_remarks
+from rerank_batch.data.text_store import write_texts
 from rerank_batch.errors import RunConflict, StorageError
 from rerank_batch.index.index import IndexFile, Manifest, publish_manifest
-from rerank_batch.models.location import ModelName, ModelPin
+from rerank_batch.models.fingerprint import ModelPin
+from rerank_batch.models.location import ModelName
 from rerank_batch.pipeline.pools import LIGHT_CPUS, Pool, plan_encoding
+from rerank_batch.pipeline.resources import Cluster
 from rerank_batch.pipeline.stages import BuildTexts, EncodeDocuments, StageSpec
-from rerank_batch.ray_backend.execution import Cluster, build_shards, encode_documents
+from rerank_batch.ray_backend.execution import build_shards, encode_documents
 from rerank_batch.reporter import Reporter
 from rerank_batch.retrieval.options import EncoderOptions
 from rerank_batch.runs import Run, block_bounds, list_runs
+from rerank_batch.scoring.graphs import graphs
 from rerank_batch.scoring.modes import Choice
 from rerank_batch.storage import NodeCache, Root, open_root
 from rerank_batch.workflows.build_postings import FILE_FIELDS, SHARD_FIELDS
 from rerank_batch.workflows.input_facts import as_objects, files_read
-from rerank_batch.workflows.inputs import graphs
 from rerank_batch.workflows.modes import encoder_mode
 from rerank_batch.workflows.peak_memory import PeakMemory
 

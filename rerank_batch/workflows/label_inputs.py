@@ -14,10 +14,11 @@ from rerank_batch.config import (
     QrelsConfig,
     digest,
 )
+from rerank_batch.config.node_cache import node_cache
 from rerank_batch.data.parquet import fingerprint_files
+from rerank_batch.data.plan import Plan
 from rerank_batch.data.qrels import SUFFIXES as QRELS_SUFFIXES
 from rerank_batch.data.qrels import read_qrels
-from rerank_batch.data.query_log import Plan
 from rerank_batch.errors import ConfigError, IndexMismatch, RunConflict
 from rerank_batch.evaluation.ground_truth import label_files, read_labels
 from rerank_batch.index.index import Index, read_manifest, verify_files
@@ -33,7 +34,6 @@ from rerank_batch.rerankers import FAMILIES
 from rerank_batch.runs import Run, latest_run
 from rerank_batch.storage import open_root
 from rerank_batch.workflows.input_facts import as_objects, of_judged_documents, of_queries
-from rerank_batch.workflows.inputs import node_cache
 from rerank_batch.workflows.judging import JudgeTruth, Judging, judge_plan, judge_run, prepare_judge
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -22,8 +23,10 @@ from rerank_batch.labels.rows import (
 )
 from rerank_batch.labels.splits import LeakCheck, Written, check_leaks
 from rerank_batch.pipeline.pools import plan_pools
+from rerank_batch.pipeline.resources import Cluster
 from rerank_batch.pipeline.stages import StageSpec
-from rerank_batch.ray_backend.execution import Cluster, cluster, run_queries
+from rerank_batch.ray_backend.cluster import cluster, lost_since
+from rerank_batch.ray_backend.execution import run_queries
 from rerank_batch.ray_backend.run_progress import RunProgress
 from rerank_batch.reporter import Reporter
 from rerank_batch.runs import (
@@ -242,7 +245,8 @@ def _execute(
             stage = _mining_stage(config, inputs, resources, len(to_do))
             blocks = run_queries(to_do, [stage], run.writer(), False, plan=PLAN, sums=sums_of)
             progress = RunProgress(run, to_do, [stage])
-            with reporter.run_progress(progress.look, resources.missing), closing(blocks):
+            lost = partial(lost_since, resources)
+            with reporter.run_progress(progress.look, lost), closing(blocks):
                 for block in blocks:
                     progress.commit(block)
                     if lease.lost:

@@ -9,51 +9,19 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from rerank_batch.config import Config, digest
-from rerank_batch.index.index import Index
-from rerank_batch.models.location import ModelPin
+from rerank_batch.models.fingerprint import ModelPin
 from rerank_batch.pipeline.pools import Pool, plan_pools
-from rerank_batch.pipeline.stages import choose_encoder_mode, choose_scorer_mode
-from rerank_batch.ray_backend.execution import Cluster, on_worker
+from rerank_batch.pipeline.resources import Cluster
+from rerank_batch.pipeline.stages import choose_encoder_mode
+from rerank_batch.ray_backend.nodes import on_worker
 from rerank_batch.reporter import Reporter
-from rerank_batch.rerankers.base import ScorerOptions
+from rerank_batch.rerankers.configured import ScorerInput, scorer_options
+from rerank_batch.rerankers.stages import choose_scorer_mode
 from rerank_batch.retrieval.options import EncoderOptions
-from rerank_batch.runs import Run, from_json, new_nonce, to_json
+from rerank_batch.runs import Run, from_json, to_json
 from rerank_batch.scoring.modes import Choice, Mode, modes_for
-from rerank_batch.storage import Root
-from rerank_batch.workflows.inputs import Inputs, ScorerInput, graphs
-
-
-def scorer_options(config: Config, scorer: ScorerInput, sharers: int = 1) -> ScorerOptions:
-    """What the configuration says of how one model of the cascade runs."""
-    settings = scorer.config
-    return ScorerOptions(
-        max_length=settings.max_length,
-        precision=settings.precision,
-        allow=settings.allow,
-        runtime=settings.runtime,
-        truncation=settings.truncation,
-        batch_tokens=None if settings.batch_tokens == "auto" else settings.batch_tokens,
-        graphs=graphs(config.storage, scorer.made_of),
-        layer=settings.layer,
-        instruction=settings.instruction,
-        max_chars=settings.max_chars,
-        method=settings.method,
-        window=settings.window,
-        step=settings.step,
-        service=settings.service,
-        sharers=sharers,
-    )
-
-
-def query_encoder_options(config: Config, index: Index) -> EncoderOptions:
-    """Queries are encoded as the documents of the index were, but always in float32."""
-    manifest = index.manifest
-    mode = Choice.from_dict(manifest.encoder_mode).mode
-    return EncoderOptions(
-        max_length=config.index.max_length,
-        mode=Mode(mode.runtime, "fp32"),
-        graphs=graphs(config.storage, manifest.made_of["encoder"]),
-    )
+from rerank_batch.storage import Root, new_nonce
+from rerank_batch.workflows.inputs import Inputs
 
 
 def scorer_modes(

@@ -10,15 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 from typing import Any, cast
 
 from rerank_batch import schema
 from rerank_batch.comparison.plan import ComparisonInputs, comparison_stages, read_comparison
 from rerank_batch.config import Config, digest
-from rerank_batch.data.query_log import Plan
+from rerank_batch.data.plan import Plan
 from rerank_batch.errors import ModelError, RerankBatchError, RunConflict
-from rerank_batch.models.location import forward_flops
+from rerank_batch.models.settings import forward_flops
 from rerank_batch.pipeline.actors import share_actors
 from rerank_batch.pipeline.placement import (
     Groups,
@@ -30,31 +31,20 @@ from rerank_batch.pipeline.placement import (
     with_retrievers,
 )
 from rerank_batch.pipeline.pools import Pool, Pools, of_group, plan_pools, shared
-from rerank_batch.pipeline.stages import (
-    FELL_BACK,
-    GATED,
-    AssembleResults,
-    EncodeQueries,
-    Rerank,
-    ScorerUse,
-    SearchShards,
-    StageSpec,
-    pairs_of,
-    seconds_of,
-    skipped_of,
-)
-from rerank_batch.ray_backend.execution import (
-    Cluster,
-    cluster,
-    on_every_node,
-    run_queries,
-    this_node,
-)
+from rerank_batch.pipeline.resources import Cluster, this_node
+from rerank_batch.pipeline.stages import AssembleResults, EncodeQueries, SearchShards, StageSpec
+from rerank_batch.ray_backend.cluster import cluster, lost_since
+from rerank_batch.ray_backend.execution import run_queries
 from rerank_batch.ray_backend.metrics import RunMetrics, run_sums
+from rerank_batch.ray_backend.nodes import on_every_node
 from rerank_batch.ray_backend.run_progress import RunProgress
 from rerank_batch.ray_backend.start import check_ray
 from rerank_batch.reporter import Reporter
+from rerank_batch.rerankers.cascade import pairs_of, seconds_of, skipped_of
+from rerank_batch.rerankers.configured import scorer_options
 from rerank_batch.rerankers.paid import PaidUse
+from rerank_batch.rerankers.stages import Rerank, ScorerUse
+from rerank_batch.retrieval.configured import query_encoder_options
 from rerank_batch.retrieval.gate import Gate
 from rerank_batch.retrieval.given import fusion_of, source_use
 from rerank_batch.runs import (
@@ -71,18 +61,14 @@ from rerank_batch.runs import (
 )
 from rerank_batch.runs.cost import cost_book
 from rerank_batch.runs.differences import changes_since
-from rerank_batch.runs.rejects import check_rejects
+from rerank_batch.runs.rejects import are_too_many, check_rejects
+from rerank_batch.schema import FELL_BACK, GATED
 from rerank_batch.scoring.modes import Choice
 from rerank_batch.storage import Root, open_root
 from rerank_batch.tally import CPU_SECONDS
 from rerank_batch.workflows.input_facts import as_objects, files_read
-from rerank_batch.workflows.inputs import Inputs, are_too_many, read_inputs, versions
-from rerank_batch.workflows.modes import (
-    modes_of,
-    query_encoder_options,
-    scorer_modes,
-    scorer_options,
-)
+from rerank_batch.workflows.inputs import Inputs, read_inputs, versions
+from rerank_batch.workflows.modes import modes_of, scorer_modes
 from rerank_batch.workflows.notify import told_of
 from rerank_batch.workflows.peak_memory import PeakMemory
 from rerank_batch.workflows.run_scores import RunScores, run_scores, together
@@ -295,7 +281,8 @@ def _execute(
             blocks = run_queries(to_do, stages, run.writer(), keep_texts)
             metrics = RunMetrics(config.job, run.run_id, config.cost.per_hour)
             progress = RunProgress(run, to_do, stages)
-            with reporter.run_progress(progress.look, resources.missing), closing(blocks):
+            lost = partial(lost_since, resources)
+            with reporter.run_progress(progress.look, lost), closing(blocks):
                 for block in blocks:
                     progress.commit(block)
                     later.update(block.reject_reasons)

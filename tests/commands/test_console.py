@@ -12,9 +12,11 @@ from rich.table import Table
 from typer.testing import CliRunner
 
 from jobs.__main__ import app
-from jobs.console import Console, facts_table, in_one_line, visible
+from jobs.console import Console
+from jobs.tables import lookup
+from jobs.tables.facts import facts_table
 from rerank_batch.errors import ConfigError
-from rerank_batch.workflows import lookup
+from rerank_batch.reporter import in_one_line, visible
 
 MARKUP = "[/b] [link=file:///x]here[/link] [red]"
 

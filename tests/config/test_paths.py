@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 from jobs.__main__ import app
 from rerank_batch import config as configuration
 from rerank_batch.config import Config, digest, parse_config, results_settings
+from rerank_batch.config.node_cache import node_cache
 from rerank_batch.config.paths import expanded, expanded_model
 from rerank_batch.errors import ConfigError, StorageError
 from rerank_batch.models.location import _cache
 from rerank_batch.training.config import FinetuneConfig
-from rerank_batch.workflows.inputs import node_cache
 
 BASE: dict[str, Any] = {
     "corpus": {"path": "corpus.parquet"},

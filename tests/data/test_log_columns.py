@@ -19,7 +19,7 @@ from rerank_batch.config import (
     results_settings,
 )
 from rerank_batch.data.corpus import Corpus, corpus_fingerprint, read_corpus
-from rerank_batch.data.query_log import Plan, make_plan
+from rerank_batch.data.plan import Plan, make_plan
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.remarks import LEFT_ALONE
 

@@ -19,11 +19,12 @@ import pytest
 import yaml
 
 from jobs.console import Console
+from jobs.tables.runs import show_list
 from rerank_batch.runs import Run
 from rerank_batch.score_cache import ScoreCache
 from rerank_batch.storage import Root, open_root, s3
 from rerank_batch.workflows.open_results import open_results
-from rerank_batch.workflows.runs import collect_garbage, show_list, verify
+from rerank_batch.workflows.runs import collect_garbage, verify
 from tests.chaos import fault_proxy
 from tests.chaos.arena import write_base
 from tests.chaos.project import Project, clean_environment, write_project

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from jobs.__main__ import app
 from jobs.console import Console
+from jobs.tables.make_labels import show
 from rerank_batch import open_results
 from rerank_batch.benchmarks.synthetic_runs import write_run
 from rerank_batch.config import Config, parse_config
@@ -116,7 +117,7 @@ def test_grades_of_the_judge_become_labels(judged, service, tmp_path, capsys):
     assert "## The judge" in text and "llm:m" in text and facts["rubric_sha256"] in text
     assert "kappa 1.00" in text and "quadratic weights" in text
     assert f"| 3 | 0 | 0 | 0 | {counted[3]} |" in text
-    job.show(card, Console())
+    show(card, Console())
     shown = " ".join(capsys.readouterr().out.split())
     assert f"{QUERIES * DEPTH} of {QUERIES * DEPTH} pairs graded by llm:m" in shown
     assert "second opinion kappa 1.00" in shown and "judgements kappa 1.00" in shown
@@ -154,7 +155,7 @@ def test_without_judgements_there_is_nothing_to_compare_and_what_has_no_grade_is
     lost = facts["ungraded"]["out_of_range"]
     assert 0 < lost == QUERIES * DEPTH - facts["graded"]
     assert f"| no grade: out\\_of\\_range | {lost} |" in (tmp_path / "out/README.md").read_text()
-    job.show(card, Console())
+    show(card, Console())
     assert f"out_of_range {lost}" in capsys.readouterr().out
 
 

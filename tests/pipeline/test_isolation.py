@@ -11,12 +11,13 @@ import pyarrow as pa
 import pytest
 
 from rerank_batch import schema, tally
-from rerank_batch.data.corpus import TextStore, shard_bounds, write_texts
+from rerank_batch.data.text_store import TextStore, shard_bounds, write_texts
 from rerank_batch.errors import ComputeError, ModelError, RerankBatchError, StorageError
 from rerank_batch.models.location import ModelName
 from rerank_batch.pipeline import stages
 from rerank_batch.pipeline.isolation import run_isolated
 from rerank_batch.rerankers.base import PairScores, ScorerOptions
+from rerank_batch.rerankers.stages import Rerank, ScorerUse
 
 POISON = "poison"
 SECRET = "my diagnosis"
@@ -219,8 +220,8 @@ def test_the_real_reranking_stage_can_be_isolated(
 ) -> None:
     """Rejected rows and the others must fit together, down to which columns may be null."""
     monkeypatch.setattr("rerank_batch.rerankers.load_scorer", lambda *_: Fixed())
-    use = stages.ScorerUse(1, ModelName("cross-encoder", "x"), None, ScorerOptions())
-    stage = stages.Rerank((use,), index)
+    use = ScorerUse(1, ModelName("cross-encoder", "x"), None, ScorerOptions())
+    stage = Rerank((use,), index)
     table = retrieved(["a", POISON, "b"])
     out = isolated(stage, table)
     assert out.column("reject").to_pylist() == [None, "rerank_failed:ValueError", None]

@@ -14,10 +14,10 @@ from rerank_batch.errors import ModelError
 from rerank_batch.models.location import ModelName
 from rerank_batch.rerankers import choose_mode, load_scorer
 from rerank_batch.rerankers.base import ScorerOptions
+from rerank_batch.rerankers.configured import scorer_input
 from rerank_batch.scoring.engine import PairEngine
 from rerank_batch.scoring.library import Library
 from rerank_batch.scoring.modes import Mode
-from rerank_batch.workflows.inputs import scorer_input
 from tests.conftest import sentences
 from tests.scoring.models import write_model
 from tests.support import tiny_models

@@ -18,13 +18,14 @@ from safetensors.numpy import save_file
 
 from rerank_batch.config import Config
 from rerank_batch.errors import ConfigError, IndexMismatch, StorageError
+from rerank_batch.index.configured import open_index
 from rerank_batch.index.index import read_manifest, verify_files
 from rerank_batch.retrieval.given import read_excluded, read_given
 from rerank_batch.runs import Run
 from rerank_batch.storage import folder as storage_folder
 from rerank_batch.storage import open_root
 from rerank_batch.workflows import index_steps
-from rerank_batch.workflows.inputs import open_index, read_inputs
+from rerank_batch.workflows.inputs import read_inputs
 from tests.conftest import sentences
 from tests.support.helpers import finish, plan_table, reject_table, spec, write_all
 from tests.support.index_in_process import (
