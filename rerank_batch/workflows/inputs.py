@@ -10,6 +10,7 @@ from typing import Any
 from rerank_batch.config import (
     Config,
     QueriesConfig,
+    results_settings,
 )
 from rerank_batch.data.parquet import fingerprint_files
 from rerank_batch.data.plan import Plan, make_plan
@@ -131,7 +132,7 @@ def read_inputs(
     check_prices(config, scorers)
 
     made_of = {
-        "settings": config.model_copy(update={"queries": queries}).results_settings(),
+        "settings": results_settings(config.model_copy(update={"queries": queries})),
         "queries": fingerprint_files(queries.path, QUERY_SUFFIXES, "queries"),
         "qrels": label_files(config),
         "plan": plan.fingerprint(),
