@@ -19,23 +19,23 @@ from rerank_batch.retrieval.options import EncoderOptions
 from rerank_batch.runs import Run, from_json, new_nonce, to_json
 from rerank_batch.scoring.modes import Choice, Mode, modes_for
 from rerank_batch.storage import Root
-from rerank_batch.workflows.inputs import Inputs
+from rerank_batch.pipeline.work import Work
 
 
 def scorer_modes(
-    run: Run, config: Config, inputs: Inputs, resources: Cluster, reporter: Reporter
+    run: Run, config: Config, work: Work, resources: Cluster, reporter: Reporter
 ) -> list[Choice | None]:
     """The modes of the run's cascade, model by model; None for a service."""
     pool = plan_pools(config.compute, resources.cpus, resources.gpus).scorers
-    for scorer in inputs.scorers:
+    for scorer in work.scorers:
         if not scorer.is_service and _decided(run, scorer) is None:
             _decide(run, config, scorer, pool, reporter)
-    return modes_of(run, inputs)
+    return modes_of(run, work)
 
 
-def modes_of(run: Run, inputs: Inputs) -> list[Choice | None]:
+def modes_of(run: Run, work: Work) -> list[Choice | None]:
     """What a run has decided, model by model; None where there was nothing to decide yet."""
-    return [_decided(run, scorer) for scorer in inputs.scorers]
+    return [_decided(run, scorer) for scorer in work.scorers]
 
 
 def _decided(run: Run, scorer: ScorerInput) -> Choice | None:
