@@ -24,7 +24,7 @@ from rerank_batch.reporter import visible
 from rerank_batch.storage import use_endpoint
 
 if TYPE_CHECKING:
-    from rerank_batch.workflows.rerank import Start
+    from rerank_batch.workflows.start import Start
 
 # Model libraries ask the hub about files they have; a batch job says what it needs by itself.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -217,7 +217,9 @@ def rerank(
 
         loaded = _load(config, overrides, date, resume or run_id)
         if dry_run:
-            table.show_plan(job.dry_run(loaded), console)
+            from rerank_batch.workflows.dry_run import dry_run as check
+
+            table.show_plan(check(loaded), console)
         else:
             start = _start(run_id, resume, take_over, or_resume)
             table.show(job.rerank(loaded, console, start), console)
@@ -298,7 +300,7 @@ def evaluate(
             )
         if dry_run:
             from jobs.tables import rerank as plan_table
-            from rerank_batch.workflows import rerank as plan
+            from rerank_batch.workflows import dry_run as plan
 
             if run is not None:
                 raise ConfigError("--run takes a finished run: there is nothing to try out")
@@ -1032,7 +1034,7 @@ def _day(date: str | None) -> datetime.date | None:
 def _start(
     run_id: str | None, resume: str | None, take_over: bool, or_resume: bool = False
 ) -> "Start":
-    from rerank_batch.workflows.rerank import Start
+    from rerank_batch.workflows.start import Start
 
     if run_id is not None and resume is not None:
         raise ConfigError("--run-id names a new run, --resume one that died: give one of them")

@@ -5,6 +5,8 @@ compares the ids: everything here works on int64 document numbers and never need
 Ties are therefore broken the same way on one shard, on many, and after a resume.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +14,7 @@ Documents = NDArray[np.int64]
 Scores = NDArray[np.float32]
 
 PAD = -1
+NO_DOCUMENTS: Documents = np.empty(0, np.int64)
 
 
 def order(scores: Scores, documents: Documents) -> NDArray[np.int64]:
@@ -38,6 +41,14 @@ def _level(scores: Scores) -> NDArray[np.int64]:
     """Of each document the number of the last stage that read it."""
     level: NDArray[np.int64] = len(scores) - 1 - np.argmax(~np.isnan(scores)[::-1], axis=0)
     return level
+
+
+def distinct(lists: Sequence[Documents]) -> tuple[Documents, list[NDArray[np.int64]]]:
+    """The distinct documents of lists, ascending, and of each list the places of its documents
+    among them."""
+    documents, places = np.unique(np.concatenate([*lists, NO_DOCUMENTS]), return_inverse=True)
+    ends = np.cumsum([len(listed) for listed in lists])
+    return documents, np.split(places, ends[:-1]) if lists else []
 
 
 def top_k(scores: Scores, documents: Documents, k: int) -> tuple[Scores, Documents]:

@@ -40,6 +40,13 @@ class Remark:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class NotKnown:
+    """A value that is not known, and why."""
+
+    reason: str
+
+
 IDS_MATCH_NOTHING = "ids_match_nothing"
 """The kind of a remark on ids of which more than half are nowhere."""
 
@@ -72,6 +79,11 @@ def unmatched(
 def lines(remarks: Iterable[Mapping[str, Any]]) -> str:
     """Remarks of a summary, one a line."""
     return "\n".join(str(Remark(**remark)) for remark in remarks)
+
+
+def counts_in_words(counts: Mapping[str, int]) -> str:
+    """Counts by name as one line, such as ``reason 3, other 1``; ``none`` where there are none."""
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"
 
 
 def _in_another_form(ids: Sequence[str], known: Lookup) -> tuple[str, str] | None:

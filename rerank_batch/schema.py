@@ -1,11 +1,16 @@
-"""Column names and Arrow schemas, and the check that stages do at their edges.
+"""Column names and Arrow schemas, reading and replacing those columns, and the check at the edges.
 
 One row is one query from the first stage to the last; candidates and scores are list columns.
 """
 
+from typing import Any
+
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from rerank_batch.errors import RerankBatchError
+from rerank_batch.ranking import Scores
 
 QIDX = "qidx"
 QUERY = "query"
@@ -17,6 +22,24 @@ FLAGS = "flags"
 REJECT = "reject"
 SIDE = "side"
 """What travels beside the rows and is summed into the commit: seconds and events of the stages."""
+
+FEW_CANDIDATES = "few_candidates"
+"""Flag: fewer candidates were found than the depth asks for."""
+
+TRUNCATED = "truncated"
+"""Flag: a reranker read at least one of the query's pairs cut to its maximum length."""
+
+GATED = "gated"
+"""Flag: retrieval was sure enough, so no reranker read the query."""
+
+FELL_BACK = "fell_back"
+"""Flag: a reranker gave no usable answer for the query, which keeps the order it had before."""
+
+NON_FINITE_VECTOR = "non_finite_vector"
+"""Reject reason: the encoder's vector of the query is not finite."""
+
+NON_FINITE_SCORE = "non_finite_score"
+"""Reject reason: a score of a reranker is not finite."""
 
 PLAN = pa.schema(
     [
@@ -160,3 +183,60 @@ def check(table: pa.Table, expected: pa.Schema, where: str) -> pa.Table:
         problems = [f"no column {name!r}" for name in missing] + wrong
         raise RerankBatchError(f"{where}: {'; '.join(problems)}")
     return table.select(expected.names)
+
+
+def alive_rows(table: pa.Table) -> NDArray[np.int64]:
+    """Numbers of the rows that nothing has rejected."""
+    reasons = table.column(REJECT).to_pylist()
+    return np.array([row for row, reason in enumerate(reasons) if reason is None], dtype=np.int64)
+
+
+def lists_in(table: pa.Table, name: str, kind: type) -> list[NDArray[Any]]:
+    """The lists of a column as arrays of that kind, one for each row."""
+    return split_lists(table.column(name).combine_chunks(), kind)
+
+
+def split_lists(column: pa.ListArray, kind: type) -> list[NDArray[Any]]:
+    """The lists of an Arrow array as arrays of that kind."""
+    flat = column.flatten().to_numpy(zero_copy_only=False).astype(kind, copy=False)
+    ends = np.cumsum(column.value_lengths().to_numpy(zero_copy_only=False))
+    return list(np.split(flat, ends[:-1])) if len(ends) else []
+
+
+def stage_scores(table: pa.Table) -> list[Scores]:
+    """Per query the scores of retrieval and of the stages so far, [1 + stages, candidates]."""
+    scores = [values[None, :] for values in lists_in(table, RETRIEVAL_SCORES, np.float32)]
+    if RERANK_SCORES not in table.column_names:
+        return scores
+    for row, stages in enumerate(table.column(RERANK_SCORES).to_pylist()):
+        for values in stages:
+            scores[row] = np.vstack([scores[row], np.array(values, dtype=np.float32)])
+    return scores
+
+
+def with_stage_scores(table: pa.Table, scores: list[Scores]) -> pa.Table:
+    """The table with these scores of the stages; shapes as in `stage_scores`."""
+    lists = [[nullable(values) for values in stages[1:]] for stages in scores]
+    column = pa.array(lists, RERANKED.field(RERANK_SCORES).type)
+    if RERANK_SCORES in table.column_names:
+        return replace_column(table, RERANK_SCORES, column)
+    return table.append_column(RERANK_SCORES, column)
+
+
+def nullable(values: Scores) -> list[float | None]:
+    """The scores, null in the place of NaN."""
+    return [None if np.isnan(value) else float(value) for value in values]
+
+
+def with_vector(table: pa.Table) -> pa.Table:
+    """The rows of a plan that no encoder has read, with the columns that it would have added."""
+    for name in (VECTOR, REJECT):
+        if name not in table.column_names:
+            field = ENCODED.field(name)
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table
+
+
+def replace_column(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
+    """The table with another column in the place of the one of that name."""
+    return table.set_column(table.column_names.index(name), name, column)

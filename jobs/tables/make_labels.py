@@ -8,6 +8,7 @@ from jobs.console import Console, facts_table
 from rerank_batch.labels.rows import (
     SPLITS,
 )
+from rerank_batch.remarks import counts_in_words
 from rerank_batch.workflows.input_facts import remark_lines
 from rerank_batch.workflows.judging import judge_lines, plan_line
 
@@ -28,8 +29,8 @@ def show(card: dict[str, Any], console: Console) -> None:
         "truth": card["source"]["truth"],
         **(judge_lines(card["source"]["judge"]) if card["source"].get("judge") else {}),
         "looked at": f"{card['looked_at']:,} documents for negatives",
-        "kept out": ", ".join(f"{rule} {count:,}" for rule, count in removed.items()) or "none",
-        "rejects": ", ".join(f"{k} {v:,}" for k, v in card["rejects"].items()) or "none",
+        "kept out": counts_in_words(removed),
+        "rejects": counts_in_words(card["rejects"]),
         "leak check": "passed",
         "rows": f"{rows:,} ({card['rows_per_second']:,} rows/s)",
         "peak memory": f"{card['peak_memory_gb']} GiB, all processes",

@@ -17,7 +17,8 @@ from jobs.console import Console, facts_table
 from rerank_batch import schema
 from rerank_batch.benchmarks.timing import timed
 from rerank_batch.config import ComputeConfig
-from rerank_batch.ray_backend.execution import cluster, commit_tables, write_tables
+from rerank_batch.ray_backend.cluster import cluster
+from rerank_batch.ray_backend.peers import commit_tables, write_tables
 from rerank_batch.runs import CommitName, Done, Run, block_bounds
 from rerank_batch.storage import Root, open_root
 

@@ -14,7 +14,8 @@ from rich.table import Table
 from jobs.console import Console
 from rerank_batch.config import ComputeConfig, Lossy
 from rerank_batch.errors import ConfigError, ModelError
-from rerank_batch.ray_backend.execution import cluster, map_naively
+from rerank_batch.ray_backend.cluster import cluster
+from rerank_batch.ray_backend.peers import map_naively
 from rerank_batch.scoring.modes import modes_for
 
 if TYPE_CHECKING:

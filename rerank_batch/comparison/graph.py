@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rerank_batch.pipeline.work import Work
 from rerank_batch import schema
 from rerank_batch.comparison.stages import (
     AssembleSystems,
@@ -19,7 +18,7 @@ from rerank_batch.index.configured import OpenedIndex
 from rerank_batch.pipeline.placement import Groups, Search, group_name, group_stages
 from rerank_batch.pipeline.pools import Pools, of_group, plan_pools, shared
 from rerank_batch.pipeline.stages import EncodeQueries, ScorerUse, StageSpec
-from rerank_batch.pipeline.work import StagePlan
+from rerank_batch.pipeline.work import StagePlan, Work
 from rerank_batch.retrieval.configured import query_encoder_options
 from rerank_batch.retrieval.sources import SourceUse
 

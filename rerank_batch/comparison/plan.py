@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from rerank_batch.pipeline.work import Work
 from rerank_batch.comparison.graph import ComparisonWork, Retrieval
 from rerank_batch.comparison.stages import (
     Fused,
@@ -18,6 +17,7 @@ from rerank_batch.comparison.stages import (
 from rerank_batch.config import Config, Source, digest
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.index.configured import OpenedIndex, open_index
+from rerank_batch.pipeline.work import Work
 from rerank_batch.rerankers import is_listwise
 from rerank_batch.rerankers.configured import (
     ScorerInput,

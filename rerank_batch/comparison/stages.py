@@ -18,18 +18,11 @@ from rerank_batch import ranking, schema, tally
 from rerank_batch.data.qrels import Qrels, merge_grades
 from rerank_batch.index.index import Index
 from rerank_batch.pipeline.stages import (
-    FELL_BACK,
-    FEW_CANDIDATES,
-    GATED,
-    NON_FINITE_SCORE,
-    TRUNCATED,
     ScorerUse,
     SearchGroup,
-    alive_rows,
     contents_of,
     open_scorer,
     pairs_of,
-    replace_column,
     seconds_of,
 )
 from rerank_batch.progress import pairs as progress
@@ -92,11 +85,11 @@ class SearchAlso:
         table = self._search(table)
         flags = [set(each) for each in table.column(schema.FLAGS).to_pylist()]
         lists = lists_of(table)
-        for row in alive_rows(table):
+        for row in schema.alive_rows(table):
             if len(lists[row][-1].documents) < self._depth:
-                flags[row].add(FEW_CANDIDATES)
+                flags[row].add(schema.FEW_CANDIDATES)
         ordered = pa.array([sorted(each) for each in flags], pa.list_(pa.string()))
-        return replace_column(table, schema.FLAGS, ordered)
+        return schema.replace_column(table, schema.FLAGS, ordered)
 
 
 @dataclass(frozen=True)
@@ -157,10 +150,10 @@ class ScoreSystems:
             for row, found in enumerate(state):
                 if system.gate is not None and rejects[row] is None and len(found.scores) == 1:
                     sure = system.gate.is_sure(found.scores[0])
-                    flags[row] |= {flagged(GATED, system.name)} if sure else set()
+                    flags[row] |= {flagged(schema.GATED, system.name)} if sure else set()
             chosen = [
-                _NONE
-                if rejects[row] is not None or flagged(GATED, system.name) in flags[row]
+                ranking.NO_DOCUMENTS
+                if rejects[row] is not None or flagged(schema.GATED, system.name) in flags[row]
                 else ranking.cascade_order(found.scores, found.documents)[: reads.depth]
                 for row, found in enumerate(state)
             ]
@@ -171,17 +164,19 @@ class ScoreSystems:
                 values = np.full(len(found.documents), np.nan, np.float32)
                 one = scored[row]
                 if one.fell_back:
-                    flags[row].add(flagged(FELL_BACK, system.name))
+                    flags[row].add(flagged(schema.FELL_BACK, system.name))
                 elif not np.isfinite(one.values).all():
-                    rejects[row] = NON_FINITE_SCORE
+                    rejects[row] = schema.NON_FINITE_SCORE
                 else:
                     values[places] = one.values
                 if one.truncated.any():
-                    flags[row].add(flagged(TRUNCATED, system.name))
+                    flags[row].add(flagged(schema.TRUNCATED, system.name))
                 found.scores = np.vstack([found.scores, values])
-        table = replace_column(table, schema.REJECT, pa.array(rejects, pa.string()))
+        table = schema.replace_column(table, schema.REJECT, pa.array(rejects, pa.string()))
         ordered = pa.array([sorted(each) for each in flags], pa.list_(pa.string()))
-        return _with_scores(replace_column(table, schema.FLAGS, ordered), self._systems, begun)
+        return _with_scores(
+            schema.replace_column(table, schema.FLAGS, ordered), self._systems, begun
+        )
 
     def _waiting(self, begun: Mapping[str, list["_Found"]]) -> list[tuple[System, Reads]]:
         """The systems whose next model is here."""
@@ -248,7 +243,7 @@ class _Memory:
 
     def _score_lists(self, wanted: Sequence[Documents]) -> list[_Scored]:
         new = [
-            _NONE if documents.tobytes() in known else documents
+            ranking.NO_DOCUMENTS if documents.tobytes() in known else documents
             for documents, known in zip(wanted, self._lists, strict=True)
         ]
         asked = self._ask(new)
@@ -305,8 +300,13 @@ class AssembleSystems:
         for row in range(table.num_rows):
             found = {name: state[row] for name, state in begun.items()}
             if rejected[row]:
-                found = {name: _Found(_NONE, np.empty((1, 0), np.float32)) for name in names}
-            union = np.unique(np.concatenate([_NONE, *(f.documents for f in found.values())]))
+                found = {
+                    name: _Found(ranking.NO_DOCUMENTS, np.empty((1, 0), np.float32))
+                    for name in names
+                }
+            union = np.unique(
+                np.concatenate([ranking.NO_DOCUMENTS, *(f.documents for f in found.values())])
+            )
             ids = list(self._texts.ids(union))
             candidates.append(ids)
             lists = {name: _list(f, union) for name, f in found.items()}
@@ -360,7 +360,7 @@ def _start(found: _Found, union: Documents) -> dict[str, Any]:
 def _placed(documents: Documents, scores: Floats32, union: Documents) -> dict[str, Any]:
     return {
         "places": np.searchsorted(union, documents).astype(np.int32).tolist(),
-        "scores": [None if np.isnan(score) else float(score) for score in scores],
+        "scores": schema.nullable(scores),
     }
 
 
@@ -388,19 +388,15 @@ def _with_scores(
 ) -> pa.Table:
     scores = [
         [
-            [
-                [None if np.isnan(value) else float(value) for value in stage]
-                for stage in begun[system.name][row].scores[1:]
-            ]
+            [schema.nullable(stage) for stage in begun[system.name][row].scores[1:]]
             for system in systems
         ]
         for row in range(table.num_rows)
     ]
     column = pa.array(scores, schema.COMPARED.field(schema.SYSTEM_SCORES).type)
     if schema.SYSTEM_SCORES in table.column_names:
-        return replace_column(table, schema.SYSTEM_SCORES, column)
+        return schema.replace_column(table, schema.SYSTEM_SCORES, column)
     return table.append_column(schema.SYSTEM_SCORES, column)
 
 
-_NONE: Documents = np.empty(0, np.int64)
 _NOTHING = _Scored(np.empty(0, np.float32), np.empty(0, np.bool_))

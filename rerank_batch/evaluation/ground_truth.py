@@ -9,7 +9,7 @@ from rerank_batch.data.parquet import fingerprint_files
 from rerank_batch.data.qrels import SUFFIXES as QRELS_SUFFIXES
 from rerank_batch.data.qrels import Qrels, read_qrels
 from rerank_batch.errors import ConfigError, TooManyRejects
-from rerank_batch.remarks import Remark
+from rerank_batch.remarks import Remark, counts_in_words
 
 JUDGEMENTS = "measured against judgements"
 
@@ -66,9 +66,8 @@ def _clicks(config: Config) -> ClicksConfig:
 
 def _check_rejects(facts: ClickFacts, limit: float) -> None:
     if facts.rejected > (limit if isinstance(limit, int) else limit * facts.rows):
-        reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in facts.rejects.items())
         raise TooManyRejects(
-            f"{facts.rejected:,} of {facts.rows:,} rows of the click log are rejected ({reasons}), "
-            f"more than limits.max_rejects ({limit}) allows. Mend the log, or raise the limit with "
-            "--set limits.max_rejects=…"
+            f"{facts.rejected:,} of {facts.rows:,} rows of the click log are rejected "
+            f"({counts_in_words(facts.rejects)}), more than limits.max_rejects ({limit}) allows. "
+            "Mend the log, or raise the limit with --set limits.max_rejects=…"
         )

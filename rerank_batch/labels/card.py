@@ -11,6 +11,7 @@ from typing import Any
 from rerank_batch.evaluation.report.markdown import escape
 from rerank_batch.labels.judge.agreement import in_words
 from rerank_batch.labels.rows import SPLITS
+from rerank_batch.remarks import counts_in_words
 
 _CHARS = 160
 
@@ -32,6 +33,7 @@ def markdown(card: Mapping[str, Any]) -> str:
     """The card as Markdown, with the front matter that model hubs read."""
     license = card["license"]
     leaks = card["leak_check"]
+    rejects = {escape(reason): count for reason, count in card["rejects"].items()}
     parts = [
         f"---\nlicense: {json.dumps(license)}\n---" if license else "",
         "# Training labels",
@@ -40,7 +42,7 @@ def markdown(card: Mapping[str, Any]) -> str:
         "## Rows",
         _table(["split", "queries", "positives", "negatives"], _splits(card)),
         f"{card['queries']:,} queries in {card['groups']:,} groups. Rejected: "
-        f"{_listed(card['rejects'])}. Rows without a teacher score: "
+        f"{counts_in_words(rejects)}. Rows without a teacher score: "
         f"{card['rows_without_teacher_score']:,}.",
         _table(["role: grade", "rows"], _counts(card["label_distribution"])),
         _table(["role: origin", "rows"], _counts(card["origins"])),
@@ -185,10 +187,6 @@ def _cut(text: str) -> str:
 
 def _counts(counts: Mapping[str, int]) -> list[list[str]]:
     return [[name, f"{count:,}"] for name, count in counts.items()]
-
-
-def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{escape(name)} {count:,}" for name, count in counts.items()) or "none"
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

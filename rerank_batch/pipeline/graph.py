@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from itertools import groupby
 
-from rerank_batch.pipeline.work import Work
 from rerank_batch import schema
 from rerank_batch.config import Config
 from rerank_batch.pipeline.placement import (
@@ -19,7 +18,7 @@ from rerank_batch.pipeline.stages import (
     SearchShards,
     StageSpec,
 )
-from rerank_batch.pipeline.work import StagePlan
+from rerank_batch.pipeline.work import StagePlan, Work
 from rerank_batch.retrieval.configured import query_encoder_options
 from rerank_batch.retrieval.gate import Gate
 from rerank_batch.retrieval.given import fusion_of, source_use

@@ -36,21 +36,6 @@ from rerank_batch.retrieval.sources import SourceUse, open_source
 from rerank_batch.scoring.modes import Choice
 from rerank_batch.storage import NodeCache, Root, Wanted
 
-NON_FINITE_VECTOR = "non_finite_vector"
-NON_FINITE_SCORE = "non_finite_score"
-
-FEW_CANDIDATES = "few_candidates"
-"""Flag: fewer candidates were found than the depth asks for."""
-
-TRUNCATED = "truncated"
-"""Flag: a reranker read at least one of the query's pairs cut to its maximum length."""
-
-GATED = "gated"
-"""Flag: retrieval was sure enough, so no reranker read the query."""
-
-FELL_BACK = "fell_back"
-"""Flag: a reranker gave no usable answer for the query, which keeps the order it had before."""
-
 
 class Stage(Protocol):
     """What every box is, once constructed."""
@@ -107,7 +92,7 @@ class EncodeQueries:
         """PLAN in, ENCODED out; SEARCHED in with vectors of another encoder, SEARCHED out."""
         vectors = self._encoder.encode_queries(table.column(schema.QUERY).to_pylist())
         finite = np.asarray(np.isfinite(vectors).all(axis=1))
-        rejects = [None if ok else NON_FINITE_VECTOR for ok in finite.tolist()]
+        rejects = [None if ok else schema.NON_FINITE_VECTOR for ok in finite.tolist()]
         flat = pa.array(vectors.ravel(), pa.float32())
         offsets = np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1]
         if schema.REJECT in table.column_names:
@@ -159,10 +144,10 @@ class SearchGroup:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """PLAN, ENCODED or SEARCHED in, SEARCHED out."""
-        table = with_vector(table)
-        alive = alive_rows(table)
+        table = schema.with_vector(table)
+        alive = schema.alive_rows(table)
         lists = lists_of(table)
-        new = [Found(_NONE, np.empty(0, np.float32))] * self._count
+        new = [Found(ranking.NO_DOCUMENTS, np.empty(0, np.float32))] * self._count
         found = {}
         if len(alive):
             known = [lists[row][-self._count :] for row in alive] if self._goes_on else None
@@ -202,7 +187,7 @@ class SearchShards:
         index; RETRIEVED out."""
         if schema.REJECT not in table.column_names:
             table = table.append_column(schema.REJECT_FIELD, pa.nulls(table.num_rows, pa.string()))
-        alive = alive_rows(table)
+        alive = schema.alive_rows(table)
         documents: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * table.num_rows
         scores: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * table.num_rows
         flags = table.column(schema.FLAGS).to_pylist()
@@ -216,12 +201,12 @@ class SearchShards:
                 best = self._fusion.fuse(found, self._depth) if self._fusion else found[0]
                 documents[row], scores[row] = best.documents, best.scores
                 if len(best.documents) < self._depth:
-                    flags[row] = [*flags[row], FEW_CANDIDATES]
+                    flags[row] = [*flags[row], schema.FEW_CANDIDATES]
                 if self._gate is not None and self._gate.is_sure(scores[row]):
-                    flags[row] = [*flags[row], GATED]
+                    flags[row] = [*flags[row], schema.GATED]
         gone = (schema.VECTOR, schema.RETRIEVALS)
         kept = table.select([name for name in table.column_names if name not in gone])
-        kept = replace_column(kept, schema.FLAGS, pa.array(flags, pa.list_(pa.string())))
+        kept = schema.replace_column(kept, schema.FLAGS, pa.array(flags, pa.list_(pa.string())))
         return kept.append_column(
             schema.DOCUMENTS, pa.array(documents, pa.list_(pa.int64()))
         ).append_column(schema.RETRIEVAL_SCORES, pa.array(scores, pa.list_(pa.float32())))
@@ -255,21 +240,23 @@ class Rerank:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """RETRIEVED or RERANKED in, RERANKED out."""
-        documents = _lists(table, schema.DOCUMENTS, np.int64)
-        scores = _stage_scores(table)
+        documents = schema.lists_in(table, schema.DOCUMENTS, np.int64)
+        scores = schema.stage_scores(table)
         rejects = table.column(schema.REJECT).to_pylist()
         flags = [set(each) for each in table.column(schema.FLAGS).to_pylist()]
         queries = table.column(schema.QUERY).to_pylist()
         for use, scorer in zip(self._uses, self._scorers, strict=True):
             chosen = [
-                _NONE
-                if rejects[row] is not None or GATED in flags[row]
+                ranking.NO_DOCUMENTS
+                if rejects[row] is not None or schema.GATED in flags[row]
                 else ranking.cascade_order(scores[row], listed)[: use.depth]
                 for row, listed in enumerate(documents)
             ]
             read = [d[c] for d, c in zip(documents, chosen, strict=True)]
             texts = contents_of(self._texts, read)
-            skipped = [d[: use.depth] for d, f in zip(documents, flags, strict=True) if GATED in f]
+            skipped = [
+                d[: use.depth] for d, f in zip(documents, flags, strict=True) if schema.GATED in f
+            ]
             tally.add(skipped_of(use.number), float(sum(map(len, skipped))))
             tally.add(pairs_of(use.number), float(sum(map(len, chosen))))
             began = time.perf_counter()
@@ -279,23 +266,25 @@ class Rerank:
             for row, places in enumerate(chosen):
                 values = np.full(len(documents[row]), np.nan, dtype=np.float32)
                 if row in scored.fell_back:
-                    flags[row].add(FELL_BACK)
+                    flags[row].add(schema.FELL_BACK)
                 elif not np.isfinite(scored.values[row]).all():
-                    rejects[row] = NON_FINITE_SCORE
+                    rejects[row] = schema.NON_FINITE_SCORE
                 else:
                     values[places] = scored.values[row]
                 if scored.truncated[row].any():
-                    flags[row].add(TRUNCATED)
+                    flags[row].add(schema.TRUNCATED)
                 scores[row] = np.vstack([scores[row], values])
-        table = replace_column(table, schema.REJECT, pa.array(rejects, pa.string()))
+        table = schema.replace_column(table, schema.REJECT, pa.array(rejects, pa.string()))
         ordered = [sorted(each) for each in flags]
-        table = replace_column(table, schema.FLAGS, pa.array(ordered, pa.list_(pa.string())))
-        return _with_stage_scores(table, scores)
+        table = schema.replace_column(table, schema.FLAGS, pa.array(ordered, pa.list_(pa.string())))
+        return schema.with_stage_scores(table, scores)
 
 
 def contents_of(texts: TextStore, documents: Sequence[NDArray[np.int64]]) -> list[list[str]]:
     """The texts of the documents of every query; each distinct one is read once."""
-    distinct, which = np.unique(np.concatenate([*documents, _NONE]), return_inverse=True)
+    distinct, which = np.unique(
+        np.concatenate([*documents, ranking.NO_DOCUMENTS]), return_inverse=True
+    )
     found = texts.contents(distinct)
     ends = np.cumsum([len(listed) for listed in documents])
     parts = np.split(which, ends[:-1]) if documents else []
@@ -356,9 +345,11 @@ class AssembleResults:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """RERANKED, or RETRIEVED without a reranker, in; ``schema.results`` and ``reject`` out."""
-        documents = _lists(table, schema.DOCUMENTS, np.int64)
-        scores = _stage_scores(table)
-        distinct, which = np.unique(np.concatenate([*documents, _NONE]), return_inverse=True)
+        documents = schema.lists_in(table, schema.DOCUMENTS, np.int64)
+        scores = schema.stage_scores(table)
+        distinct, which = np.unique(
+            np.concatenate([*documents, ranking.NO_DOCUMENTS]), return_inverse=True
+        )
         names = np.array(self._texts.ids(distinct), dtype=object)
         ends = np.cumsum([len(listed) for listed in documents])
         ids = [names[part].tolist() for part in np.split(which, ends[:-1])]
@@ -413,7 +404,7 @@ class AssembleResults:
                 "score": float(last[position]) if read[position] else None,
             }
             if self._stages > 1:
-                row["stage_scores"] = _nullable(scores[1:, position])
+                row["stage_scores"] = schema.nullable(scores[1:, position])
             rows.append(row)
         return rows
 
@@ -549,56 +540,3 @@ def read_vectors(root: Root, build: str, start: int, stop: int) -> NDArray[np.fl
         part = np.load(io.BytesIO(raw), allow_pickle=False)
         parts.append(part[max(0, start - first) : stop - first])
     return np.ascontiguousarray(np.concatenate(parts), dtype=np.float32)
-
-
-_NONE = np.empty(0, dtype=np.int64)
-
-
-def alive_rows(table: pa.Table) -> NDArray[np.int64]:
-    """Numbers of the rows that nothing has rejected."""
-    reasons = table.column(schema.REJECT).to_pylist()
-    return np.array([row for row, reason in enumerate(reasons) if reason is None], dtype=np.int64)
-
-
-def _lists(table: pa.Table, name: str, kind: Any) -> list[NDArray[Any]]:
-    column = table.column(name).combine_chunks()
-    flat = column.flatten().to_numpy(zero_copy_only=False).astype(kind, copy=False)
-    ends = np.cumsum([len(value) for value in column]) if len(column) else np.zeros(1, int)
-    return list(np.split(flat, ends[:-1])) if len(column) else []
-
-
-def _stage_scores(table: pa.Table) -> list[ranking.Scores]:
-    """Per query the scores of retrieval and of the stages so far, [1 + stages, candidates]."""
-    scores = [values[None, :] for values in _lists(table, schema.RETRIEVAL_SCORES, np.float32)]
-    if schema.RERANK_SCORES not in table.column_names:
-        return scores
-    for row, stages in enumerate(table.column(schema.RERANK_SCORES).to_pylist()):
-        for values in stages:
-            scores[row] = np.vstack([scores[row], np.array(values, dtype=np.float32)])
-    return scores
-
-
-def _with_stage_scores(table: pa.Table, scores: list[ranking.Scores]) -> pa.Table:
-    lists = [[_nullable(values) for values in stages[1:]] for stages in scores]
-    column = pa.array(lists, schema.RERANKED.field(schema.RERANK_SCORES).type)
-    if schema.RERANK_SCORES in table.column_names:
-        return replace_column(table, schema.RERANK_SCORES, column)
-    return table.append_column(schema.RERANK_SCORES, column)
-
-
-def _nullable(values: ranking.Scores) -> list[float | None]:
-    return [None if np.isnan(value) else float(value) for value in values]
-
-
-def with_vector(table: pa.Table) -> pa.Table:
-    """The rows of a plan that no encoder has read, with the columns that it would have added."""
-    for name in (schema.VECTOR, schema.REJECT):
-        if name not in table.column_names:
-            field = schema.ENCODED.field(name)
-            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
-    return table
-
-
-def replace_column(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
-    """The table with another column in the place of the one of that name."""
-    return table.set_column(table.column_names.index(name), name, column)

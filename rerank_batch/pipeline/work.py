@@ -12,8 +12,8 @@ from rerank_batch.data.query_log import Plan
 from rerank_batch.index.index import Index
 from rerank_batch.models.location import ModelPin
 from rerank_batch.pipeline.placement import Groups, Search
+from rerank_batch.pipeline.resources import Cluster
 from rerank_batch.pipeline.stages import ScorerUse, StageSpec
-from rerank_batch.ray_backend.execution import Cluster
 from rerank_batch.remarks import Remark
 from rerank_batch.rerankers.configured import ScorerInput
 from rerank_batch.retrieval.given import Excluded, Given

@@ -11,11 +11,13 @@ import binascii
 import importlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from rerank_batch.errors import RerankBatchError, remade
+
+T = TypeVar("T")
 
 _MARKED = re.compile(r"<carried-error ([A-Za-z0-9_=-]*)>")
 _MOST_CAUSES = 20
@@ -39,6 +41,15 @@ def carrying() -> Iterator[None]:
         raise
     except Exception as error:
         raise carried(error) from error
+
+
+def call_carrying(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function; whatever it raises leaves as `Carried`.
+
+    Ray takes plain functions as tasks: methods and partials travel as an argument of this one.
+    """
+    with carrying():
+        return function(*arguments)
 
 
 def carried(error: Exception) -> Carried:

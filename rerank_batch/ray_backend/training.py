@@ -13,9 +13,9 @@ import ray.train.torch
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from rerank_batch.errors import ComputeError, ConfigError
+from rerank_batch.pipeline.resources import Cluster
 from rerank_batch.ray_backend.carried import carrying, unpacked
-from rerank_batch.ray_backend.execution import Cluster
-from rerank_batch.ray_backend.failures import why_it_failed
+from rerank_batch.ray_backend.errors import why_it_failed
 
 
 def train_on_workers(

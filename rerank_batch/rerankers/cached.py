@@ -20,9 +20,8 @@ from rerank_batch import tally
 from rerank_batch.errors import StorageError
 from rerank_batch.progress import pairs as progress
 from rerank_batch.rerankers.base import PairScorer, PairScores, split
-from rerank_batch.runs import DataFile, new_nonce
 from rerank_batch.score_cache import CachedScores, open_segments, text_keys, today, write_block
-from rerank_batch.storage import NodeCache, Root, Wanted
+from rerank_batch.storage import DataFile, NodeCache, Root, Wanted, new_nonce
 
 logger = logging.getLogger(__name__)
 

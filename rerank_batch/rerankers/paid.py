@@ -26,9 +26,8 @@ from rerank_batch.config import PriceConfig
 from rerank_batch.errors import StorageError
 from rerank_batch.progress import pairs as progress
 from rerank_batch.rerankers.base import Answer, PairScores, ServiceScorer
-from rerank_batch.runs import new_nonce
 from rerank_batch.services.spending import Budget, Usage
-from rerank_batch.storage import Root, sha256_file
+from rerank_batch.storage import Root, new_nonce, sha256_file
 
 _ENTRY_ANSWERS = 64
 _ENTRY_SECONDS = 10.0

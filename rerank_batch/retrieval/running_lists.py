@@ -29,8 +29,8 @@ def lists_of(table: pa.Table) -> list[list[Found]]:
         return [[] for _ in range(table.num_rows)]
     column = table.column(schema.RETRIEVALS).combine_chunks()
     each = column.flatten()
-    documents = _split(each.field(schema.DOCUMENTS), np.int64)
-    scores = _split(each.field(schema.RETRIEVAL_SCORES), np.float32)
+    documents = schema.split_lists(each.field(schema.DOCUMENTS), np.int64)
+    scores = schema.split_lists(each.field(schema.RETRIEVAL_SCORES), np.float32)
     found = [Found(d, s) for d, s in zip(documents, scores, strict=True)]
     ends = np.cumsum(column.value_lengths().to_numpy(zero_copy_only=False))
     starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
@@ -51,12 +51,6 @@ def with_lists(table: pa.Table, lists: Sequence[Sequence[Found]]) -> pa.Table:
         place = table.column_names.index(schema.RETRIEVALS)
         return table.set_column(place, schema.RETRIEVALS, column)
     return table.append_column(schema.RETRIEVALS, column)
-
-
-def _split(column: pa.ListArray, kind: type) -> list[NDArray[Any]]:
-    flat = column.flatten().to_numpy(zero_copy_only=False).astype(kind, copy=False)
-    ends = np.cumsum(column.value_lengths().to_numpy(zero_copy_only=False))
-    return list(np.split(flat, ends[:-1])) if len(ends) else []
 
 
 def _joined(parts: Sequence[NDArray[Any]], kind: type) -> pa.ListArray:

@@ -3,15 +3,7 @@
 from rerank_batch.runs.coverage import Done, block_bounds
 from rerank_batch.runs.garbage import Garbage, find_garbage, remove_garbage
 from rerank_batch.runs.lease import Lease, Owner
-from rerank_batch.runs.objects import (
-    Commit,
-    CommitName,
-    DataFile,
-    from_json,
-    new_nonce,
-    to_json,
-    total,
-)
+from rerank_batch.runs.objects import Commit, CommitName, from_json, to_json, total
 from rerank_batch.runs.run import (
     ABORTED,
     COMPLETE,
@@ -33,7 +25,6 @@ __all__ = [
     "BlockWriter",
     "Commit",
     "CommitName",
-    "DataFile",
     "Done",
     "Garbage",
     "Lease",
@@ -46,7 +37,6 @@ __all__ = [
     "is_begun",
     "latest_run",
     "list_runs",
-    "new_nonce",
     "publish_parquet",
     "read_block",
     "read_latest",

@@ -1,27 +1,17 @@
-"""The JSON objects of a run: commits, data files, and how they are named, written and read back.
+"""The JSON objects of a run: commits, and how they are named, written and read back.
 
-An object that cannot be read is damage, never absence. Knows no storage but the bytes.
+An object that cannot be read is damage, never absence.
 """
 
 import json
 import math
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rerank_batch.errors import StorageError
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """A file of a run: key relative to the run, bytes, sha256, rows (or pairs)."""
-
-    key: str
-    bytes: int
-    sha256: str
-    rows: int
+from rerank_batch.storage import DataFile
 
 
 @dataclass(frozen=True, order=True)
@@ -112,11 +102,6 @@ def total(commits: Sequence[Commit], what: str) -> dict[str, float]:
         for name, value in getattr(commit, what).items():
             parts.setdefault(name, []).append(value)
     return {name: math.fsum(values) for name, values in sorted(parts.items())}
-
-
-def new_nonce() -> str:
-    """A word nobody else has: it tells whose object one is when a write got no answer."""
-    return uuid.uuid4().hex
 
 
 def to_json(value: object) -> bytes:

@@ -7,11 +7,16 @@ shows none of them.
 from collections.abc import Iterator, Mapping
 
 from rerank_batch.errors import TooManyRejects
-from rerank_batch.pipeline.stages import NON_FINITE_SCORE, NON_FINITE_VECTOR
-from rerank_batch.workflows.inputs import are_too_many
+from rerank_batch.remarks import counts_in_words
+from rerank_batch.schema import NON_FINITE_SCORE, NON_FINITE_VECTOR
 
 _FAILED = "_failed:"
 """In a reason: a stage raised an error for that query, also alone and again."""
+
+
+def are_too_many(rejected: int, log_rows: int, limit: float) -> bool:
+    """Whether so many rejected log rows are beyond ``limits.max_rejects``."""
+    return rejected > (limit if isinstance(limit, int) else limit * log_rows)
 
 
 def check_rejects(
@@ -69,4 +74,4 @@ def _advice(planned: Mapping[str, int], later: Mapping[str, int], run_id: str) -
 def _listed(counts: Mapping[str, int]) -> str:
     """Reasons and rows, the most rows first."""
     most_first = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
-    return ", ".join(f"{reason} {rows:,}" for reason, rows in most_first if rows)
+    return counts_in_words({reason: rows for reason, rows in most_first if rows})

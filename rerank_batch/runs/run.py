@@ -54,14 +54,12 @@ from rerank_batch.runs.lease import Lease, Owner, living_owner, owner_from
 from rerank_batch.runs.objects import (
     Commit,
     CommitName,
-    DataFile,
     describe_differences,
     epoch_key,
     from_json,
-    new_nonce,
     to_json,
 )
-from rerank_batch.storage import Root
+from rerank_batch.storage import DataFile, Root, new_nonce
 
 PROTOCOL = 4
 COMPLETE, ABORTED = "complete", "aborted"

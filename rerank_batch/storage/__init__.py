@@ -1,6 +1,6 @@
 """Where things lie: roots of runs and indexes, files that are read, the cache of a node."""
 
-from rerank_batch.storage.base import Published, Root, open_root, sha256_file
+from rerank_batch.storage.base import Published, Root, sha256_file
 from rerank_batch.storage.file_hashes import file_hashes
 from rerank_batch.storage.inputs import (
     InputFile,
@@ -12,9 +12,12 @@ from rerank_batch.storage.inputs import (
     reading_failed,
 )
 from rerank_batch.storage.node_cache import NodeCache, Wanted
+from rerank_batch.storage.objects import DataFile, new_nonce
+from rerank_batch.storage.open import open_root
 from rerank_batch.storage.s3 import endpoint_variables, use_endpoint
 
 __all__ = [
+    "DataFile",
     "InputFile",
     "NodeCache",
     "Published",
@@ -25,6 +28,7 @@ __all__ = [
     "file_kinds",
     "filesystem_of",
     "input_files",
+    "new_nonce",
     "open_dataset",
     "open_file",
     "open_root",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from rerank_batch.errors import ConfigError, StorageError
+from rerank_batch.errors import StorageError
 
 _CHUNK = 1 << 20
 
@@ -76,24 +76,6 @@ class Root(Protocol):
 
     def local(self, key: str) -> Path | None:
         """The file itself where it lies on this machine, to be mapped in place."""
-
-
-def open_root(uri: str) -> Root:
-    """The root behind a path or an s3:// URI; nothing is read or written yet.
-
-    Raises:
-        ConfigError: a scheme that is neither.
-    """
-    scheme, separator, _ = uri.partition("://")
-    if not separator:
-        from rerank_batch.storage.folder import Folder
-
-        return Folder(uri)
-    if scheme != "s3":
-        raise ConfigError(f"{uri!r}: roots are folders or s3://bucket/prefix, not {scheme}://")
-    from rerank_batch.storage.s3 import Bucket
-
-    return Bucket(uri)
 
 
 def check_key(key: str, uri: str) -> str:

@@ -37,7 +37,7 @@ from rerank_batch.index.index import (
 )
 from rerank_batch.models.location import parse_model, pin_model
 from rerank_batch.pipeline.stages import BuildShards, BuildTexts, read_vectors
-from rerank_batch.ray_backend.execution import cluster
+from rerank_batch.ray_backend.cluster import cluster
 from rerank_batch.reporter import Reporter
 from rerank_batch.storage import open_root
 from rerank_batch.workflows.build_postings import build_postings

@@ -30,8 +30,8 @@ from rerank_batch.workflows.report_sections import (
     gate_summary,
     scores_summary,
 )
-from rerank_batch.workflows.rerank import Start
 from rerank_batch.workflows.segments import segment_summary, segments_of
+from rerank_batch.workflows.start import Start
 
 
 def evaluate(

@@ -5,7 +5,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from rerank_batch.comparison.plan import descriptions, external_lists, with_missing
+from rerank_batch.comparison.describe import descriptions
+from rerank_batch.comparison.external import external_lists, with_missing
 from rerank_batch.config import Config
 from rerank_batch.data.qrels import CompactQrels, Qrels
 from rerank_batch.errors import ConfigError, InputError
@@ -22,7 +23,8 @@ from rerank_batch.evaluation.findings import (
 from rerank_batch.evaluation.ground_truth import Labels, label_path, read_labels
 from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, Lists
 from rerank_batch.evaluation.measures import parse_measures
-from rerank_batch.ray_backend.execution import cluster, map_files
+from rerank_batch.ray_backend.cluster import cluster
+from rerank_batch.ray_backend.execution import map_files
 from rerank_batch.reporter import Reporter
 from rerank_batch.runs import Run, latest_run
 from rerank_batch.storage import open_root
@@ -30,8 +32,9 @@ from rerank_batch.workflows import insights
 from rerank_batch.workflows.input_facts import of_queries, together
 from rerank_batch.workflows.outcomes import ids_of
 from rerank_batch.workflows.report_sections import gate_signals
-from rerank_batch.workflows.rerank import Start, rerank
+from rerank_batch.workflows.rerank import rerank
 from rerank_batch.workflows.segments import check as check_segments
+from rerank_batch.workflows.start import Start
 
 _MANY = 20_000
 """Queries of a run from which on a cluster reads it faster than this process."""
@@ -81,7 +84,7 @@ def evaluated_run(
     if from_run is None:
         several = bool(config.evaluation.systems)
         done = rerank(config, reporter, start, judged_only=True, publish=False, compare=several)
-        run = Run.open(root, done["run_id"])
+        run = Run.open(root, done.run_id)
     else:
         run = latest_run(root, config.job) if from_run == "latest" else Run.open(root, from_run)
     final = run.finished()

@@ -3,15 +3,18 @@
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Protocol
 
 from rerank_batch.config import ComputeConfig
+from rerank_batch.pipeline.resources import Cluster
 from rerank_batch.pipeline.stages import StageSpec
-from rerank_batch.ray_backend.execution import BlockDone, Cluster, cluster
+from rerank_batch.ray_backend.cluster import cluster, lost_since
 from rerank_batch.ray_backend.run_progress import RunProgress
 from rerank_batch.reporter import Reporter
 from rerank_batch.runs import Lease, Run, refuse_if_taken_over
+from rerank_batch.runs.commit import BlockDone
 
 
 class Task(Protocol):
@@ -66,7 +69,8 @@ def execute(
             stages = task.prepare(resources, to_do)
             progress = RunProgress(run, to_do, stages)
             blocks = task.blocks(to_do, stages)
-            with reporter.run_progress(progress.look, resources.missing), closing(blocks):
+            lost = partial(lost_since, resources)
+            with reporter.run_progress(progress.look, lost), closing(blocks):
                 for block in blocks:
                     progress.commit(block)
                     task.committed(block)

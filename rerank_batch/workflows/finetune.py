@@ -110,7 +110,7 @@ def _train(
     if work.workers == 1:
         train(workspace, labels, config, precision, Limits(work.minutes, math_threads()))
         return
-    from rerank_batch.ray_backend.execution import cluster
+    from rerank_batch.ray_backend.cluster import cluster
     from rerank_batch.ray_backend.training import train_on_workers
 
     # Workers read the labels themselves: a million rows are not for the object store.

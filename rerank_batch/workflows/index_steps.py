@@ -17,8 +17,9 @@ from rerank_batch.errors import RunConflict, StorageError
 from rerank_batch.index.index import IndexFile, Manifest, publish_manifest
 from rerank_batch.models.location import ModelName, ModelPin
 from rerank_batch.pipeline.pools import LIGHT_CPUS, Pool, plan_encoding
+from rerank_batch.pipeline.resources import Cluster
 from rerank_batch.pipeline.stages import BuildTexts, EncodeDocuments, StageSpec
-from rerank_batch.ray_backend.execution import Cluster, build_shards, encode_documents
+from rerank_batch.ray_backend.execution import build_shards, encode_documents
 from rerank_batch.reporter import Reporter
 from rerank_batch.retrieval.options import EncoderOptions
 from rerank_batch.runs import Run, block_bounds, list_runs

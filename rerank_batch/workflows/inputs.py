@@ -5,7 +5,6 @@ import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import replace
 
-from rerank_batch.pipeline.work import Work
 from rerank_batch.comparison.plan import computed_systems, plan_comparison
 from rerank_batch.config import (
     Config,
@@ -22,6 +21,7 @@ from rerank_batch.models.location import (
     parse_model,
 )
 from rerank_batch.pipeline.graph import RerankWork
+from rerank_batch.pipeline.work import Work
 from rerank_batch.remarks import Remark
 from rerank_batch.rerankers.configured import (
     check_gate,
@@ -143,11 +143,6 @@ def day_of(config: Config, run: str) -> datetime.date | None:
         return None
     day = (Run.open(root, run).spec["config"].get("queries") or {}).get("date")
     return datetime.date.fromisoformat(day) if day else None
-
-
-def are_too_many(rejected: int, log_rows: int, limit: float) -> bool:
-    """Whether so many rejected log rows are beyond ``limits.max_rejects``."""
-    return rejected > (limit if isinstance(limit, int) else limit * log_rows)
 
 
 def versions() -> dict[str, str]:

@@ -25,6 +25,7 @@ from rerank_batch.labels.judge.agreement import in_words
 from rerank_batch.llm.asker import Ahead
 from rerank_batch.llm.checks import check_llm
 from rerank_batch.llm.grades import HIGHEST
+from rerank_batch.remarks import counts_in_words
 from rerank_batch.reporter import Reporter
 from rerank_batch.storage import open_root
 
@@ -110,7 +111,7 @@ def judge_run(config: Config, judging: Judging, reporter: Reporter) -> JudgeTrut
     if not judged.grades:
         raise InputError(
             f"labels: {settings.model} gave none of {judged.pairs:,} pairs a grade that can be "
-            f"read ({_counted(judged.ungraded)})"
+            f"read ({counts_in_words(judged.ungraded)})"
         )
     told = (
         f"a language model, not people: {settings.model} by {judging.rubric.name}, the first "
@@ -166,7 +167,7 @@ def judge_lines(facts: Mapping[str, Any]) -> dict[str, str]:
         parts.append(f"{facts['cost']:,.4f} {facts['currency']}")
     lines = {"judge": "; ".join(parts)}
     if facts["ungraded"]:
-        lines["without a grade"] = _counted(facts["ungraded"])
+        lines["without a grade"] = counts_in_words(facts["ungraded"])
     if facts["second_opinion"] is not None:
         lines["second opinion"] = in_words(facts["second_opinion"])
     if facts["judgements"] is not None:
@@ -218,7 +219,3 @@ def _common(queries: Sequence[ToJudge], grades: Qrels, qrels: Qrels) -> list[tup
 
 def _of(ahead: Ahead) -> dict[str, Any]:
     return {"prompts": ahead.distinct, "known": ahead.known, "most": asdict(ahead.most)}
-
-
-def _counted(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{reason} {count:,}" for reason, count in counts.items()) or "none"

@@ -31,8 +31,8 @@ def notifying(
         code = error.exit_code if isinstance(error, RerankBatchError) else 1
         code = 130 if isinstance(error, KeyboardInterrupt) else code
         # What is no error of ours may quote anything; ours never quote a query.
-        message = str(error) if isinstance(error, RerankBatchError) else type(error).__name__
-        _notify(config, reporter, run_id, {"event": "error", "exit_code": code, "message": message})
+        text = str(error) if isinstance(error, RerankBatchError) else type(error).__name__
+        _notify(config, reporter, run_id, {"event": "error", "exit_code": code, "message": text})
         raise
     for summary in summaries:
         published = summary.get("published", True)
@@ -45,7 +45,9 @@ def notifying(
         _notify(config, reporter, run_id, message)
 
 
-def _notify(config: Config, reporter: Reporter, run_id: str | None, message: dict[str, Any]) -> None:
+def _notify(
+    config: Config, reporter: Reporter, run_id: str | None, message: dict[str, Any]
+) -> None:
     notify = config.notify
     if message["event"] not in notify.on:
         return

@@ -47,7 +47,7 @@ class Results:
 
     def ray(self) -> "ray.data.Dataset":
         """As a Ray Dataset."""
-        from rerank_batch.ray_backend.execution import as_dataset, read_parquet
+        from rerank_batch.ray_backend.datasources import as_dataset, read_parquet
 
         return read_parquet(self.files) if self.files else as_dataset(self._none())
 

@@ -8,14 +8,17 @@ from rerank_batch.config import Config
 from rerank_batch.pipeline.actors import share_actors
 from rerank_batch.pipeline.placement import Groups, divide, with_retrievers
 from rerank_batch.pipeline.pools import Pool
+from rerank_batch.pipeline.resources import Cluster
 from rerank_batch.pipeline.stages import ScorerUse, StageSpec
 from rerank_batch.pipeline.work import StagePlan, Work
-from rerank_batch.ray_backend.execution import BlockDone, Cluster, on_every_node, run_queries
+from rerank_batch.ray_backend.execution import run_queries
 from rerank_batch.ray_backend.metrics import RunMetrics, run_sums
+from rerank_batch.ray_backend.nodes import on_every_node
 from rerank_batch.reporter import Reporter
 from rerank_batch.rerankers.configured import scorer_options
 from rerank_batch.rerankers.paid import PaidUse
 from rerank_batch.runs import Run, total
+from rerank_batch.runs.commit import BlockDone
 from rerank_batch.runs.rejects import check_rejects
 from rerank_batch.scoring.modes import Choice
 from rerank_batch.workflows.modes import modes_of, scorer_modes
@@ -86,9 +89,7 @@ class Reranking:
         if self.pools:
             return
         self.modes = modes_of(self._run, self._work)
-        self.scores = run_scores(
-            self._run, self._config, self._work, self.modes, self._reporter
-        )
+        self.scores = run_scores(self._run, self._config, self._work, self.modes, self._reporter)
 
     def _check_rejects(self) -> None:
         plan, limit = self._work.plan, self._config.limits.max_rejects

@@ -13,17 +13,17 @@ from typing import Any
 from rerank_batch.config import Config
 from rerank_batch.config.node_cache import node_cache
 from rerank_batch.errors import RerankBatchError, StorageError
+from rerank_batch.pipeline.work import Work
 from rerank_batch.reporter import Reporter
 from rerank_batch.rerankers import is_listwise
 from rerank_batch.rerankers.cached import KNOWN, SCORED, SECONDS, CacheUse
 from rerank_batch.rerankers.configured import ScorerInput
 from rerank_batch.runs import Commit, Run, total
+from rerank_batch.runs.coverage import check_coverage
+from rerank_batch.runs.summary import CacheFacts
 from rerank_batch.score_cache import ScoreCache, Snapshot, scope
 from rerank_batch.scoring.modes import Choice, Mode
 from rerank_batch.storage import NodeCache, Wanted
-from rerank_batch.pipeline.work import Work
-from rerank_batch.runs.coverage import check_coverage
-from rerank_batch.runs.summary import CacheFacts
 
 _GRACE_SECONDS = 14 * 24 * 3600
 """Longer than any job: what a merge has replaced may be in use by one that began before."""

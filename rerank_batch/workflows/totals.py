@@ -7,11 +7,12 @@ from dataclasses import asdict
 from rerank_batch import schema
 from rerank_batch.config import Config
 from rerank_batch.pipeline.placement import in_gb
-from rerank_batch.pipeline.stages import FELL_BACK, GATED, pairs_of, seconds_of, skipped_of
+from rerank_batch.pipeline.stages import pairs_of, seconds_of, skipped_of
 from rerank_batch.pipeline.work import Work
 from rerank_batch.runs import Commit, Run, total
 from rerank_batch.runs.cost import cost_book
 from rerank_batch.runs.summary import CacheFacts, Metrics, RunTotals, Seconds
+from rerank_batch.schema import FELL_BACK, GATED
 from rerank_batch.tally import CPU_SECONDS
 from rerank_batch.workflows.execute import Execution
 from rerank_batch.workflows.input_facts import as_objects
@@ -65,9 +66,7 @@ def run_totals(
         fell_back=int(sums.get(f"flag.{FELL_BACK}", 0)),
         judged=judged,
         judged_not_in_log=work.judged_elsewhere,
-        metrics=_means(
-            sums, config.evaluation.measures, judged, work.systems or schema.SYSTEMS
-        ),
+        metrics=_means(sums, config.evaluation.measures, judged, work.systems or schema.SYSTEMS),
         seconds=seconds,
         cpu_seconds=_by_stage(sums, CPU_SECONDS),
         pairs_per_second=round(pairs * new_share / max(execution.execute_seconds, 1e-9), 1),

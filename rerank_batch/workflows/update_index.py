@@ -35,9 +35,10 @@ from rerank_batch.index.index import (
     WordShard,
     new_build,
 )
+from rerank_batch.pipeline.resources import Cluster
 from rerank_batch.pipeline.stages import BuildTexts
 from rerank_batch.pipeline.update_stages import AssembleShards
-from rerank_batch.ray_backend.execution import Cluster, cluster
+from rerank_batch.ray_backend.cluster import cluster
 from rerank_batch.scoring.modes import Choice
 from rerank_batch.workflows.build_postings import build_postings
 from rerank_batch.workflows.index_steps import (

@@ -8,7 +8,7 @@ from jobs.__main__ import _start
 from rerank_batch.errors import ConfigError
 from rerank_batch.runs import Run
 from rerank_batch.storage import open_root
-from rerank_batch.workflows.rerank import Start
+from rerank_batch.workflows.start import Start
 from tests.support.helpers import spec
 
 

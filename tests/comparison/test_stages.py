@@ -19,9 +19,10 @@ from rerank_batch.comparison.stages import (
 )
 from rerank_batch.data.corpus import TextStore, shard_bounds, write_texts
 from rerank_batch.models.location import ModelName
-from rerank_batch.pipeline.stages import GATED, AssembleResults, Rerank, ScorerUse, pairs_of
+from rerank_batch.pipeline.stages import AssembleResults, Rerank, ScorerUse, pairs_of
 from rerank_batch.rerankers.base import PairScores, ScorerOptions
 from rerank_batch.retrieval.gate import Gate
+from rerank_batch.schema import GATED
 
 DOCUMENTS = 30
 QUERIES = 9

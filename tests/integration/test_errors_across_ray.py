@@ -13,22 +13,17 @@ from rerank_batch.config import ComputeConfig
 from rerank_batch.errors import ComputeError
 from rerank_batch.pipeline.pools import Pool
 from rerank_batch.pipeline.stages import StageSpec
+from rerank_batch.ray_backend.actors import StageActor
 from rerank_batch.ray_backend.carried import unpacked
-from rerank_batch.ray_backend.execution import (
-    _Actor,
-    _clear_errors,
-    _map_blocks,
-    _Numbers,
-    _read,
-    cluster,
-    map_files,
-    map_stages,
-    on_every_node,
-    on_worker,
-)
+from rerank_batch.ray_backend.cluster import cluster
+from rerank_batch.ray_backend.datasources import read_blocks
+from rerank_batch.ray_backend.errors import clear_errors
+from rerank_batch.ray_backend.execution import map_blocks, map_files, map_stages
+from rerank_batch.ray_backend.nodes import on_every_node, on_worker
 from rerank_batch.services.client import Declined
 from tests.ray_backend.test_carried import MESSAGE, all_errors
 
+TWO_DOCUMENTS = partial(pa.table, {"document": [0, 1]})
 NUMBERS = pa.schema([("document", pa.int64())])
 
 
@@ -62,7 +57,7 @@ def what_actors_raise(kinds):
     for kind in kinds:
         for at_once in (True, False):
             kwargs = {"kind": kind, "at_once": at_once}
-            actor = _Actor([StageSpec("rerank", Fails, kwargs, Pool(1, 1), NUMBERS)], [kwargs])
+            actor = StageActor([StageSpec("rerank", Fails, kwargs, Pool(1, 1), NUMBERS)], [kwargs])
             try:
                 actor(pa.table({"document": [1]}))
             except Exception:
@@ -72,18 +67,18 @@ def what_actors_raise(kinds):
 
 def through_an_actor(kind):
     stage = StageSpec("rerank", Fails, {"kind": kind, "at_once": True}, Pool(1, 1), NUMBERS)
-    with _clear_errors():
-        map_stages(_read([_Numbers(0, 2)]), [stage]).take_all()
+    with clear_errors():
+        map_stages(read_blocks([TWO_DOCUMENTS]), [stage]).take_all()
 
 
 def through_a_commit(kind):
-    with _clear_errors():
-        list(_map_blocks(_read([_Numbers(0, 2)]), partial(fail, kind)))
+    with clear_errors():
+        list(map_blocks(read_blocks([TWO_DOCUMENTS]), partial(fail, kind)))
 
 
 def through_a_read(kind):
-    with _clear_errors():
-        _read([partial(fail, kind)]).take_all()
+    with clear_errors():
+        read_blocks([partial(fail, kind)]).take_all()
 
 
 def through_a_file(kind):

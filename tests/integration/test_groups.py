@@ -14,7 +14,8 @@ from rerank_batch.index.index import Index, read_manifest
 from rerank_batch.pipeline.placement import Search, group_stages
 from rerank_batch.pipeline.pools import of_group, plan_pools
 from rerank_batch.pipeline.stages import AssembleResults, SearchShards, StageSpec
-from rerank_batch.ray_backend.execution import cluster, run_queries
+from rerank_batch.ray_backend.cluster import cluster
+from rerank_batch.ray_backend.execution import run_queries
 from rerank_batch.retrieval.fusion import Fusion
 from rerank_batch.retrieval.shard_groups import Group
 from rerank_batch.retrieval.sources import SourceUse

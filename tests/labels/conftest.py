@@ -6,8 +6,9 @@ from rerank_batch import schema
 from rerank_batch.benchmarks.synthetic_runs import write_run
 from rerank_batch.config import Config, LabelsConfig
 from rerank_batch.pipeline.pools import Pool
-from rerank_batch.ray_backend.execution import BlockDone, Cluster, _commit_block
+from rerank_batch.pipeline.resources import Cluster
 from rerank_batch.runs import read_block
+from rerank_batch.runs.commit import BlockDone, commit_block
 from rerank_batch.workflows import make_labels as job
 from tests.services.conftest import environment, serve
 
@@ -49,7 +50,7 @@ def plain_loop(monkeypatch):
             table = schema.check(table, spec.output, "mine")
             notes = ["[]", *[None] * (table.num_rows - 1)]
             side = table.append_column(schema.SIDE, [notes])
-            (row,) = _commit_block(side, writer, keep_texts, sums).to_pylist()
+            (row,) = commit_block(side, writer, keep_texts, sums).to_pylist()
             done.append(number)
             yield BlockDone(row["queries"], row["rejected_rows"])
 

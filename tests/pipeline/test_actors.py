@@ -11,7 +11,8 @@ from rerank_batch.config import ComputeConfig
 from rerank_batch.pipeline.actors import by_actor, share_actors
 from rerank_batch.pipeline.pools import Pool, plan_pools
 from rerank_batch.pipeline.stages import StageSpec
-from rerank_batch.ray_backend.execution import _Actor, map_stages
+from rerank_batch.ray_backend.actors import StageActor
+from rerank_batch.ray_backend.execution import map_stages
 from rerank_batch.tally import drain
 from tests.ray_backend.test_execution import AddOne, Recorder
 
@@ -56,7 +57,7 @@ def test_stages_that_share_a_process_compute_with_their_own_threads():
         StageSpec(name, Threads, {}, Pool(1, 2.0, threads=threads), output)
         for name, threads in (("encode", 1), ("rerank", 2))
     ]
-    actor = _Actor(specs, [{}, {}])
+    actor = StageActor(specs, [{}, {}])
     assert actor(pa.table({"threads": [0]})).column("threads").to_pylist() == [12]
 
 
@@ -96,10 +97,10 @@ def test_a_shared_actor_gives_what_actors_of_their_own_give_and_times_each_stage
     stages = share_actors(job(2), 2, 0)
     kwargs = [dict(each.kwargs) for each in stages]
     given = pa.table({"x": [1, 2], schema.SIDE: pa.nulls(2, pa.string())})
-    together = _Actor(stages, kwargs)(given)
+    together = StageActor(stages, kwargs)(given)
     alone = given
     for each, arguments in zip(stages, kwargs, strict=True):
-        alone = _Actor([each], [arguments])(alone)
+        alone = StageActor([each], [arguments])(alone)
     assert together.drop_columns([schema.SIDE]).equals(alone.drop_columns([schema.SIDE]))
     notes = json.loads(together.column(schema.SIDE)[0].as_py())
     assert [list(note["seconds"]) for note in notes] == [[each.name] for each in stages]

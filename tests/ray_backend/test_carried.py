@@ -21,7 +21,7 @@ from rerank_batch.ray_backend.carried import (
     unpacked,
     without_carried,
 )
-from rerank_batch.ray_backend.failures import why_it_failed
+from rerank_batch.ray_backend.errors import why_it_failed
 
 MESSAGE = "tei at 127.0.0.1:80: HTTP 413\n  - zweite Zeile: „ü“ <b>\n  - [/red] {x}"
 

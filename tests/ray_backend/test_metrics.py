@@ -113,7 +113,7 @@ def test_ray_exports_them(tmp_path: Path) -> None:
     import ray
 
     from rerank_batch.config import ComputeConfig
-    from rerank_batch.ray_backend.execution import cluster
+    from rerank_batch.ray_backend.cluster import cluster
 
     with cluster(ComputeConfig(cpus=1)):
         metrics = RunMetrics("nightly", "run-1", per_hour=3600.0)

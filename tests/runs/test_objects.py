@@ -5,14 +5,8 @@ import json
 import pytest
 
 from rerank_batch.errors import StorageError
-from rerank_batch.runs.objects import (
-    Commit,
-    CommitName,
-    DataFile,
-    describe_differences,
-    to_json,
-    total,
-)
+from rerank_batch.runs.objects import Commit, CommitName, describe_differences, to_json, total
+from rerank_batch.storage import DataFile
 
 NAME = CommitName(0, 3, 1)
 

@@ -21,7 +21,6 @@ from rerank_batch.errors import (
 )
 from rerank_batch.runs import (
     CommitName,
-    DataFile,
     Run,
     latest_run,
     list_runs,
@@ -30,8 +29,8 @@ from rerank_batch.runs import (
     refuse_if_taken_over,
     total,
 )
-from rerank_batch.runs.objects import Commit, new_nonce
-from rerank_batch.storage import Published, Root, sha256_file
+from rerank_batch.runs.objects import Commit
+from rerank_batch.storage import DataFile, Published, Root, new_nonce, sha256_file
 from tests.support.helpers import (
     complete_run,
     content,

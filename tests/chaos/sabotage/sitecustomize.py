@@ -80,7 +80,7 @@ def _swap(folders) -> None:
 
         module.cluster = swapping
 
-    _when_imported("rerank_batch.ray_backend.execution", patch)
+    _when_imported("rerank_batch.ray_backend.cluster", patch)
 
 
 def _scoring(happens):
