@@ -127,7 +127,7 @@ class RunTotals:
                 **found,
                 "seconds": Seconds.from_json(found["seconds"]),
                 "cache": None if cache is None else CacheFacts(**cache),
-                "cost": CostBook(**found["cost"]),
+                "cost": CostBook(**{**_OF_OLDER_RUNS["cost"], **found["cost"]}),
             }
         )
 
