@@ -29,9 +29,10 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from jobs.live import SAY_EVERY_SECONDS, shown
 from rerank_batch.progress import Whole
 from rerank_batch.reporter import Reporter, visible
+
+from .live import SAY_EVERY_SECONDS, shown
 
 LogFormat = Literal["text", "json"]
 
@@ -229,13 +230,3 @@ class EventLog(logging.Handler):
         """A record as a line."""
         level = record.levelname.lower()
         self._console.event("log", record.getMessage(), level=level, logger=record.name)
-
-
-def facts_table(title: str, facts: Mapping[str, object]) -> Table:
-    """Two columns of names and values."""
-    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
-    for name, value in facts.items():
-        table.add_row(name, str(value))
-    return table

@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from jobs.console import Console, facts_table
 from rerank_batch.workflows.input_facts import files_line, remark_lines
+
+from ..console import Console
+from .facts import facts_table
 
 
 def show(summary: dict[str, Any], console: Console) -> None:

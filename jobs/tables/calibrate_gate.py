@@ -1,12 +1,14 @@
-"""TODO."""
+"""What a learned gate would skip and lose, in a table."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
 
-from jobs.console import Console, facts_table
 from rerank_batch.workflows.input_facts import remark_lines
+
+from ..console import Console
+from .facts import facts_table
 
 
 def show(summary: Mapping[str, Any], console: Console) -> None:

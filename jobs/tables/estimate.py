@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from jobs.console import Console, facts_table
+from ..console import Console
+from .facts import facts_table
 
 
 def show(summary: dict[str, Any], console: Console) -> None:

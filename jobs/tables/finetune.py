@@ -1,11 +1,12 @@
-"""TODO."""
+"""What `finetune` plans, and what it gained, in a table."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
 
-from jobs.console import Console, facts_table
+from ..console import Console
+from .facts import facts_table
 
 
 def show_plan(plan: Mapping[str, Any], console: Console) -> None:

@@ -4,8 +4,9 @@ from typing import Any
 
 from rich.table import Table
 
-from jobs.console import Console
 from rerank_batch.reporter import in_one_line
+
+from ..console import Console
 
 
 def show(found: dict[str, Any], console: Console) -> None:

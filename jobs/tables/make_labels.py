@@ -4,13 +4,15 @@ from typing import Any
 
 from rich.table import Table
 
-from jobs.console import Console, facts_table
 from rerank_batch.labels.rows import (
     SPLITS,
 )
 from rerank_batch.remarks import counts_in_words
 from rerank_batch.workflows.input_facts import remark_lines
 from rerank_batch.workflows.judging import judge_lines, plan_line
+
+from ..console import Console
+from .facts import facts_table
 
 
 def show(card: dict[str, Any], console: Console) -> None:

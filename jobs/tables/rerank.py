@@ -5,7 +5,6 @@ from typing import Any
 
 from rich.table import Table
 
-from jobs.console import Console, facts_table
 from rerank_batch.pipeline.placement import (
     groups_line,
 )
@@ -19,6 +18,9 @@ from rerank_batch.runs.differences import changes_line
 from rerank_batch.runs.summary import RunSummary, RunTotals
 from rerank_batch.workflows.input_facts import files_line, remark_lines
 from rerank_batch.workflows.run_scores import scores_line
+
+from ..console import Console
+from .facts import facts_table
 
 
 def show(summary: RunSummary, console: Console) -> None:
@@ -79,7 +81,7 @@ def _facts(summary: RunSummary) -> dict[str, object]:
     tail = _tail(totals.left_out)
     facts: dict[str, object] = {
         "queries": f"{totals.queries:,} from {totals.log_rows:,} log rows{tail}",
-        "rejects": _listed(totals.rejects),
+        "rejects": counts_in_words(totals.rejects),
         "pairs": f"{totals.pairs:,} ({totals.pairs_per_second:,} pairs/s)",
         "time": f"{seconds.total:.1f} s, of it stages "
         + ", ".join(f"{name} {took:.1f}" for name, took in seconds.stages.items()),
@@ -137,7 +139,3 @@ def _tail(left_out: Mapping[str, Any]) -> str:
         f"; the tail is left out: {left_out['queries']:,} queries, {left_out['rows']:,} log rows, "
         f"weight {left_out['weight']:,g}"
     )
-
-
-def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{reason} {count:,}" for reason, count in counts.items()) or "none"

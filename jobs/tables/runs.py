@@ -5,7 +5,6 @@ from typing import Any
 
 from rich.table import Table
 
-from jobs.console import Console, facts_table
 from rerank_batch.errors import RunConflict
 from rerank_batch.runs import (
     COMPLETE,
@@ -14,6 +13,9 @@ from rerank_batch.runs import (
     list_runs,
 )
 from rerank_batch.storage import open_root
+
+from ..console import Console
+from .facts import facts_table
 
 
 def show_list(root_uri: str, console: Console) -> None:

@@ -28,7 +28,8 @@ from rerank_batch.llm.journal import Journal
 from rerank_batch.llm.replies import NotInForm
 from rerank_batch.services.address import address_of
 from rerank_batch.services.pace import Pace
-from rerank_batch.services.spending import Budget, Usage
+from rerank_batch.services.spending import Budget
+from rerank_batch.services.usage import Usage
 from rerank_batch.storage import Root
 
 T = TypeVar("T")

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 from rich.table import Table
 
-from jobs.console import Console, facts_table
+from jobs.console import Console
+from jobs.tables.facts import facts_table
 from rerank_batch import schema
 from rerank_batch.benchmarks.timing import timed
 from rerank_batch.config import ComputeConfig

@@ -4,7 +4,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from jobs.console import Console, facts_table
+from jobs.console import Console
+from jobs.tables.facts import facts_table
 from rerank_batch.score_cache.measure import make_segment, measure_lookups
 
 

@@ -17,10 +17,12 @@ from rerank_batch.config import Config
 from rerank_batch.index.configured import OpenedIndex
 from rerank_batch.pipeline.placement import Groups, Search, group_name, group_stages
 from rerank_batch.pipeline.pools import Pools, of_group, plan_pools, shared
-from rerank_batch.pipeline.stages import EncodeQueries, ScorerUse, StageSpec
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.pipeline.work import StagePlan, Work
+from rerank_batch.rerankers.stages import ScorerUse
 from rerank_batch.retrieval.configured import query_encoder_options
 from rerank_batch.retrieval.sources import SourceUse
+from rerank_batch.retrieval.stages import EncodeQueries
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
-"""The boxes of a comparison: several systems over the same queries, and nothing done twice.
+"""The stages of a comparison: several systems over the same queries, and nothing done twice.
 
 Each distinct retrieval is made once, at the largest depth that a system asks of it, and each model
-reads a pair once, whichever systems want it. Like those of `rerank_batch.pipeline.stages`, from
-table to table, one row per query; knows nothing of Ray.
+reads a pair once, whichever systems want it. As in `rerank_batch.pipeline.stage`, a stage
+takes a table and returns one, one row per query.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,24 +15,19 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rerank_batch import ranking, schema, tally
-from rerank_batch.data.qrels import Qrels, merge_grades
-from rerank_batch.index.index import Index
-from rerank_batch.pipeline.stages import (
-    ScorerUse,
-    SearchGroup,
-    contents_of,
-    open_scorer,
-    pairs_of,
-    seconds_of,
-)
-from rerank_batch.progress import pairs as progress
-from rerank_batch.rerankers.base import PairScorer
+from rerank_batch.data.qrels import Qrels
+from rerank_batch.index.open import Index
+from rerank_batch.pipeline.assemble import metrics_of
+from rerank_batch.ranking import Documents
+from rerank_batch.rerankers.base import NO_SCORES, QueryScores
+from rerank_batch.rerankers.cascade import Block, Candidates, Reader
+from rerank_batch.rerankers.stages import ScorerUse, open_scorer
 from rerank_batch.retrieval.fusion import Fusion
 from rerank_batch.retrieval.gate import Gate
 from rerank_batch.retrieval.running_lists import lists_of, with_lists
 from rerank_batch.retrieval.sources import SourceUse
+from rerank_batch.retrieval.stages import SearchGroup
 
-Documents = NDArray[np.int64]
 Floats32 = NDArray[np.float32]
 
 
@@ -130,92 +125,59 @@ class ScoreSystems:
         threads: int = 1,
     ) -> None:
         self._systems = systems
-        self._texts = index.texts()
-        self._scorers = {use.number: open_scorer(use, threads) for use in scorers}
+        texts = index.texts()
+        self._readers = {
+            use.number: Reader(use.number, open_scorer(use, threads), texts) for use in scorers
+        }
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """SEARCHED or COMPARED in, COMPARED out."""
-        rejects = table.column(schema.REJECT).to_pylist()
-        flags = [set(each) for each in table.column(schema.FLAGS).to_pylist()]
-        queries = table.column(schema.QUERY).to_pylist()
+        block = Block(table)
         begun = _begun(table, self._systems)
         memories = {
-            number: _Memory(number, scorer, queries, self._texts)
-            for number, scorer in self._scorers.items()
+            number: _Memory(reader, block.queries) for number, reader in self._readers.items()
         }
         while waiting := self._waiting(begun):
             # Whoever reads most goes first: the others then find their pairs known.
             system, reads = max(waiting, key=lambda each: each[1].depth or each[0].depth)
-            state = begun[system.name]
-            for row, found in enumerate(state):
-                if system.gate is not None and rejects[row] is None and len(found.scores) == 1:
+            candidates = begun[system.name]
+            flag = partial(flagged, system=system.name)
+            for row, found in enumerate(candidates):
+                if (
+                    system.gate is not None
+                    and block.rejects[row] is None
+                    and len(found.scores) == 1
+                ):
                     sure = system.gate.is_sure(found.scores[0])
-                    flags[row] |= {flagged(schema.GATED, system.name)} if sure else set()
-            chosen = [
-                ranking.NO_DOCUMENTS
-                if rejects[row] is not None or flagged(schema.GATED, system.name) in flags[row]
-                else ranking.cascade_order(found.scores, found.documents)[: reads.depth]
-                for row, found in enumerate(state)
-            ]
-            wanted = [found.documents[c] for found, c in zip(state, chosen, strict=True)]
-            tally.add(read_by(system.name), float(sum(map(len, wanted))))
-            scored = memories[reads.scorer].score(wanted, reads.listwise)
-            for row, (found, places) in enumerate(zip(state, chosen, strict=True)):
-                values = np.full(len(found.documents), np.nan, np.float32)
-                one = scored[row]
-                if one.fell_back:
-                    flags[row].add(flagged(schema.FELL_BACK, system.name))
-                elif not np.isfinite(one.values).all():
-                    rejects[row] = schema.NON_FINITE_SCORE
-                else:
-                    values[places] = one.values
-                if one.truncated.any():
-                    flags[row].add(flagged(schema.TRUNCATED, system.name))
-                found.scores = np.vstack([found.scores, values])
-        table = schema.replace_column(table, schema.REJECT, pa.array(rejects, pa.string()))
-        ordered = pa.array([sorted(each) for each in flags], pa.list_(pa.string()))
-        return _with_scores(
-            schema.replace_column(table, schema.FLAGS, ordered), self._systems, begun
-        )
+                    block.flags[row] |= {flag(schema.GATED)} if sure else set()
+            positions = block.to_read(candidates, reads.depth, flag)
+            pairs = [c.documents[p] for c, p in zip(candidates, positions, strict=True)]
+            tally.add(read_by(system.name), float(sum(map(len, pairs))))
+            scored = memories[reads.scorer].score(pairs, reads.listwise)
+            block.add_stage(candidates, positions, scored, flag)
+        return _with_scores(block.table(), self._systems, begun)
 
-    def _waiting(self, begun: Mapping[str, list["_Found"]]) -> list[tuple[System, Reads]]:
+    def _waiting(self, begun: Mapping[str, list[Candidates]]) -> list[tuple[System, Reads]]:
         """The systems whose next model is here."""
         waiting = []
         for system in self._systems:
             state = begun[system.name]
             done = len(state[0].scores) - 1 if state else len(system.cascade)
-            if done < len(system.cascade) and system.cascade[done].scorer in self._scorers:
+            if done < len(system.cascade) and system.cascade[done].scorer in self._readers:
                 waiting.append((system, system.cascade[done]))
         return waiting
 
 
-@dataclass
-class _Found:
-    """The candidates of a query in a system, and float32 [1 + stages, n] scores so far."""
-
-    documents: Documents
-    scores: ranking.Scores
-
-
-@dataclass(frozen=True)
-class _Scored:
-    values: Floats32
-    truncated: NDArray[np.bool_]
-    fell_back: bool = False
-
-
 class _Memory:
-    """A scorer for the queries of a block that is asked for nothing twice."""
+    """A model for the queries of a block that reads nothing twice."""
 
-    def __init__(self, number: int, scorer: PairScorer, queries: Sequence[str], texts: Any) -> None:
-        self._number = number
-        self._scorer = scorer
+    def __init__(self, reader: Reader, queries: Sequence[str]) -> None:
+        self._reader = reader
         self._queries = queries
-        self._texts = texts
         self._pairs: list[dict[int, tuple[float, bool]]] = [{} for _ in queries]
-        self._lists: list[dict[bytes, _Scored]] = [{} for _ in queries]
+        self._lists: list[dict[bytes, QueryScores]] = [{} for _ in queries]
 
-    def score(self, wanted: Sequence[Documents], listwise: bool) -> list[_Scored]:
+    def score(self, wanted: Sequence[Documents], listwise: bool) -> list[QueryScores]:
         """Scores of the documents wanted of each query; of a listwise model those of whole lists,
         known only for the same documents in the same order."""
         if listwise:
@@ -224,7 +186,7 @@ class _Memory:
             np.array([d for d in documents.tolist() if d not in known], np.int64)
             for documents, known in zip(wanted, self._pairs, strict=True)
         ]
-        asked = self._ask(new)
+        asked = self._read(new)
         found = []
         for row, documents in enumerate(wanted):
             one, known = asked[row], self._pairs[row]
@@ -238,15 +200,15 @@ class _Memory:
                 if len(documents)
                 else ((), ())
             )
-            found.append(_Scored(np.array(values, np.float32), np.array(cut, np.bool_)))
+            found.append(QueryScores(np.array(values, np.float32), np.array(cut, np.bool_)))
         return found
 
-    def _score_lists(self, wanted: Sequence[Documents]) -> list[_Scored]:
+    def _score_lists(self, wanted: Sequence[Documents]) -> list[QueryScores]:
         new = [
             ranking.NO_DOCUMENTS if documents.tobytes() in known else documents
             for documents, known in zip(wanted, self._lists, strict=True)
         ]
-        asked = self._ask(new)
+        asked = self._read(new)
         for row, documents in enumerate(new):
             if len(documents):
                 self._lists[row][documents.tobytes()] = asked[row]
@@ -255,20 +217,10 @@ class _Memory:
             for row, (documents, known) in enumerate(zip(wanted, self._lists, strict=True))
         ]
 
-    def _ask(self, documents: Sequence[Documents]) -> list[_Scored]:
-        count = sum(map(len, documents))
-        if not count:
-            return [_NOTHING for _ in documents]
-        texts = contents_of(self._texts, documents)
-        tally.add(pairs_of(self._number), float(count))
-        began = time.perf_counter()
-        with progress.reading(self._number, count):
-            scored = self._scorer.score(self._queries, texts)
-        tally.add(seconds_of(self._number), time.perf_counter() - began)
-        return [
-            _Scored(scored.values[row], scored.truncated[row], row in scored.fell_back)
-            for row in range(len(documents))
-        ]
+    def _read(self, documents: Sequence[Documents]) -> list[QueryScores]:
+        if not any(map(len, documents)):
+            return [NO_SCORES for _ in documents]
+        return self._reader.score(self._queries, documents)
 
 
 class AssembleSystems:
@@ -301,7 +253,7 @@ class AssembleSystems:
             found = {name: state[row] for name, state in begun.items()}
             if rejected[row]:
                 found = {
-                    name: _Found(ranking.NO_DOCUMENTS, np.empty((1, 0), np.float32))
+                    name: Candidates(ranking.NO_DOCUMENTS, np.empty((1, 0), np.float32))
                     for name in names
                 }
             union = np.unique(
@@ -314,36 +266,14 @@ class AssembleSystems:
             columns["retrieved"].append({name: _start(f, union) for name, f in found.items()})
             for name, listed in lists.items():
                 rankings[name].append([ids[place] for place in listed["places"]])
-        metrics = self._metrics(table, rankings)
+        metrics = metrics_of(table, self._measures, self._qrels, rankings)
         table = table.select([*schema.PLAN.names, schema.REJECT])
         for name, column in {"candidates": candidates, **columns, "metrics": metrics}.items():
             table = table.append_column(name, pa.array(column, output.field(name).type))
         return table
 
-    def _metrics(
-        self, table: pa.Table, rankings: Mapping[str, list[list[str]]]
-    ) -> list[dict[str, Any] | None]:
-        from rerank_batch.evaluation.measures import parse_measures, per_query
 
-        ids = table.column("query_id").to_pylist()
-        aliases = table.column("query_ids").to_pylist()
-        grades = {
-            query: merged
-            for query, listed in zip(ids, aliases, strict=True)
-            if (merged := merge_grades(self._qrels, listed)) is not None
-        }
-        parsed = parse_measures(self._measures)
-        values = {
-            name: per_query(parsed, self._measures, grades, dict(zip(ids, listed, strict=True)))
-            for name, listed in rankings.items()
-        }
-        return [
-            {name: values[name][query] for name in rankings} if query in grades else None
-            for query in ids
-        ]
-
-
-def _list(found: _Found, union: Documents) -> dict[str, Any]:
+def _list(found: Candidates, union: Documents) -> dict[str, Any]:
     """The system's list as `schema.PLACED`."""
     best = ranking.cascade_order(found.scores, found.documents)
     scores = ranking.deepest(found.scores)
@@ -353,7 +283,7 @@ def _list(found: _Found, union: Documents) -> dict[str, Any]:
     return _placed(found.documents[best], scores[best], union)
 
 
-def _start(found: _Found, union: Documents) -> dict[str, Any]:
+def _start(found: Candidates, union: Documents) -> dict[str, Any]:
     return _placed(found.documents, found.scores[0], union)
 
 
@@ -364,12 +294,12 @@ def _placed(documents: Documents, scores: Floats32, union: Documents) -> dict[st
     }
 
 
-def _begun(table: pa.Table, systems: Sequence[System]) -> dict[str, list[_Found]]:
+def _begun(table: pa.Table, systems: Sequence[System]) -> dict[str, list[Candidates]]:
     """System -> per query what it has so far."""
     retrieved = table.column(schema.RETRIEVALS).to_pylist()
     known = schema.SYSTEM_SCORES in table.column_names
     later = table.column(schema.SYSTEM_SCORES).to_pylist() if known else None
-    begun: dict[str, list[_Found]] = {}
+    begun: dict[str, list[Candidates]] = {}
     for number, system in enumerate(systems):
         state = []
         for row, lists in enumerate(retrieved):
@@ -378,13 +308,13 @@ def _begun(table: pa.Table, systems: Sequence[System]) -> dict[str, list[_Found]
             scores = [np.array(first[schema.RETRIEVAL_SCORES][: system.depth], np.float32)]
             if later is not None:
                 scores += [np.array(values, np.float32) for values in later[row][number]]
-            state.append(_Found(documents, np.vstack(scores)))
+            state.append(Candidates(documents, np.vstack(scores)))
         begun[system.name] = state
     return begun
 
 
 def _with_scores(
-    table: pa.Table, systems: Sequence[System], begun: Mapping[str, list[_Found]]
+    table: pa.Table, systems: Sequence[System], begun: Mapping[str, list[Candidates]]
 ) -> pa.Table:
     scores = [
         [
@@ -397,6 +327,3 @@ def _with_scores(
     if schema.SYSTEM_SCORES in table.column_names:
         return schema.replace_column(table, schema.SYSTEM_SCORES, column)
     return table.append_column(schema.SYSTEM_SCORES, column)
-
-
-_NOTHING = _Scored(np.empty(0, np.float32), np.empty(0, np.bool_))

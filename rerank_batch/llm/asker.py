@@ -17,11 +17,11 @@ from rerank_batch.errors import ServiceError, SpendCapReached
 from rerank_batch.llm.journal import Journal, Kept, key_of
 from rerank_batch.llm.prompts import Messages
 from rerank_batch.llm.replies import NotInForm, read_completion, read_reply
-from rerank_batch.rerankers.http import tokens_of
 from rerank_batch.services.address import Address
 from rerank_batch.services.client import Client, Declined, Request
 from rerank_batch.services.pace import Pace
-from rerank_batch.services.spending import Budget, Usage
+from rerank_batch.services.spending import Budget
+from rerank_batch.services.usage import Usage, tokens_of
 
 T = TypeVar("T")
 

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rerank_batch.errors import StorageError
-from rerank_batch.services.spending import Usage
+from rerank_batch.services.usage import Usage
 from rerank_batch.storage import Root, new_nonce, sha256_file
 
 FOLDER = "answers/"

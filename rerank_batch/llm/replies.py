@@ -10,9 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from rerank_batch.rerankers.http import count_at
 from rerank_batch.services.client import Malformed
-from rerank_batch.services.spending import Usage
+from rerank_batch.services.usage import Usage, count_at
 
 
 class NotInForm(Exception):

@@ -5,23 +5,20 @@ from itertools import groupby
 
 from rerank_batch import schema
 from rerank_batch.config import Config
+from rerank_batch.pipeline.assemble import AssembleResults
 from rerank_batch.pipeline.placement import (
     Search,
     group_name,
     group_stages,
 )
 from rerank_batch.pipeline.pools import Pools, of_group, plan_pools, shared
-from rerank_batch.pipeline.stages import (
-    AssembleResults,
-    EncodeQueries,
-    Rerank,
-    SearchShards,
-    StageSpec,
-)
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.pipeline.work import StagePlan, Work
+from rerank_batch.rerankers.stages import Rerank
 from rerank_batch.retrieval.configured import query_encoder_options
 from rerank_batch.retrieval.gate import Gate
 from rerank_batch.retrieval.given import fusion_of, source_use
+from rerank_batch.retrieval.stages import EncodeQueries, SearchShards
 
 
 @dataclass(frozen=True)

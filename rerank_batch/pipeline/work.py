@@ -7,15 +7,16 @@ from functools import cached_property
 from typing import Any
 
 from rerank_batch.config.root import Config
+from rerank_batch.data.plan import Plan
 from rerank_batch.data.qrels import Qrels
-from rerank_batch.data.query_log import Plan
-from rerank_batch.index.index import Index
-from rerank_batch.models.location import ModelPin
+from rerank_batch.index.open import Index
+from rerank_batch.models.fingerprint import ModelPin
 from rerank_batch.pipeline.placement import Groups, Search
 from rerank_batch.pipeline.resources import Cluster
-from rerank_batch.pipeline.stages import ScorerUse, StageSpec
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.remarks import Remark
 from rerank_batch.rerankers.configured import ScorerInput
+from rerank_batch.rerankers.stages import ScorerUse
 from rerank_batch.retrieval.given import Excluded, Given
 
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from rerank_batch.pipeline.stages import StageSpec, pairs_of
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.progress import Place, Progress, Whole
 from rerank_batch.progress.pairs import Pairs
 from rerank_batch.ray_backend.progress import told_by_actors
 from rerank_batch.rerankers.cached import KNOWN
+from rerank_batch.rerankers.cascade import pairs_of
 from rerank_batch.runs import Run
 from rerank_batch.runs.commit import BlockDone
 

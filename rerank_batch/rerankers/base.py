@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from rerank_batch.config import LlmMethod, Lossy, Precision, ServiceConfig, Truncation
 from rerank_batch.scoring.modes import Graphs, Mode
-from rerank_batch.services.spending import Budget, Usage
+from rerank_batch.services.spending import Budget
+from rerank_batch.services.usage import Usage
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,18 @@ class ScorerOptions:
 
 
 @dataclass(frozen=True)
+class QueryScores:
+    """Scores of one query, as in `PairScores`."""
+
+    values: NDArray[np.float32]
+    truncated: NDArray[np.bool_]
+    fell_back: bool = False
+
+
+NO_SCORES = QueryScores(np.empty(0, np.float32), np.empty(0, np.bool_))
+
+
+@dataclass(frozen=True)
 class PairScores:
     """Scores of a window of queries.
 
@@ -55,6 +68,10 @@ class PairScores:
     values: list[NDArray[np.float32]]
     truncated: list[NDArray[np.bool_]]
     fell_back: frozenset[int] = frozenset()
+
+    def of_query(self, number: int) -> QueryScores:
+        """The scores of one query of the window."""
+        return QueryScores(self.values[number], self.truncated[number], number in self.fell_back)
 
 
 @dataclass(frozen=True)

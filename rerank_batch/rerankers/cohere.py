@@ -8,8 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rerank_batch.rerankers.http import HttpScorer, Limits, count_at
-from rerank_batch.services.spending import Usage
+from rerank_batch.rerankers.http import HttpScorer, Limits
+from rerank_batch.services.usage import Usage, count_at
 
 _DOCUMENTS_A_UNIT = 100
 

@@ -5,7 +5,6 @@ answer it is checked that it scores each document once, by a finite number. Know
 and no HTTP: a family says what is asked and where in an answer things stand, the client calls.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from rerank_batch.rerankers.base import Answer, ScorerOptions
 from rerank_batch.services.address import address_of
 from rerank_batch.services.client import Client, Declined, Malformed, Request
 from rerank_batch.services.pace import Pace, part_of
-from rerank_batch.services.spending import Budget, Usage
+from rerank_batch.services.spending import Budget
+from rerank_batch.services.usage import Usage, count_at, pair_tokens, tokens_of
 
 
 class _Result(BaseModel):
@@ -180,22 +180,3 @@ class TokenBilledScorer(HttpScorer):
         """See `HttpScorer.billed`."""
         tokens = count_at(answer, "usage", "total_tokens")
         return None if tokens is None else Usage(tokens=tokens)
-
-
-def tokens_of(text: str) -> int:
-    """How many tokens a text may be: three bytes each, which is on the safe side in any script."""
-    return math.ceil(len(text.encode(errors="replace")) / 3)
-
-
-def pair_tokens(query: str, documents: Sequence[str]) -> int:
-    """The same for a call that reads the query once beside each document."""
-    return tokens_of(query) * len(documents) + sum(map(tokens_of, documents))
-
-
-def count_at(answer: Any, *keys: str) -> int | None:
-    """The whole number at a place in an answer; None where there is no such number."""
-    for key in keys:
-        answer = answer.get(key) if isinstance(answer, dict) else None
-    if isinstance(answer, bool) or not isinstance(answer, int | float) or not 0 <= answer < 1e15:
-        return None
-    return math.ceil(answer)

@@ -29,11 +29,11 @@ from rerank_batch.llm.replies import (
 )
 from rerank_batch.rerankers import prompts
 from rerank_batch.rerankers.base import Answer, ScorerOptions
-from rerank_batch.rerankers.http import tokens_of
 from rerank_batch.services.address import address_of
 from rerank_batch.services.client import Client, Declined, Request
 from rerank_batch.services.pace import Pace, part_of
-from rerank_batch.services.spending import Budget, Usage
+from rerank_batch.services.spending import Budget
+from rerank_batch.services.usage import Usage, tokens_of
 
 T = TypeVar("T")
 
@@ -203,7 +203,7 @@ class LlmScorer:
 
     def _request(self, query: str, documents: Sequence[str], again: bool) -> Request:
         method = self._options.method
-        messages = self._prompt.messages(query, documents, self._options.instruction, again)
+        messages = self._prompt.for_documents(query, documents, self._options.instruction, again)
         most_tokens = _MOST_TOKENS[method](len(documents))
         body: dict[str, Any] = {
             "model": self._model,

@@ -19,14 +19,20 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from rerank_batch import tally
 from rerank_batch.config import PriceConfig
 from rerank_batch.errors import StorageError
 from rerank_batch.progress import pairs as progress
-from rerank_batch.rerankers.base import Answer, PairScores, ServiceScorer
-from rerank_batch.services.spending import Budget, Usage
+from rerank_batch.rerankers.base import (
+    NO_SCORES,
+    Answer,
+    PairScores,
+    QueryScores,
+    ServiceScorer,
+)
+from rerank_batch.services.spending import Budget
+from rerank_batch.services.usage import Usage
 from rerank_batch.storage import Root, new_nonce, sha256_file
 
 _ENTRY_ANSWERS = 64
@@ -75,7 +81,7 @@ class PaidScorer:
         self._use = use
         self._budget = Budget(use.price, use.cap)
         self._read: set[str] = set()
-        self._known: dict[str, _Scored] = {}
+        self._known: dict[str, QueryScores] = {}
 
     def score(self, queries: Sequence[str], documents: Sequence[Sequence[str]]) -> PairScores:
         """See `PairScorer.score`.
@@ -96,7 +102,7 @@ class PaidScorer:
         )
         self._keep(answers, [keys[n] for n in asked])
         found = [
-            self._known[key] if listed else _NOTHING
+            self._known[key] if listed else NO_SCORES
             for key, listed in zip(keys, documents, strict=True)
         ]
         return PairScores(
@@ -173,20 +179,12 @@ def read_journal(
         yield key, Paid(int(stage), Usage(**note["used"]), note["cost"], table)
 
 
-@dataclass(frozen=True)
-class _Scored:
-    values: NDArray[np.float32]
-    truncated: NDArray[np.bool_]
-    fell_back: bool
-
-
 _NOTE = b"rerank_batch"
-_NOTHING = _Scored(np.empty(0, np.float32), np.empty(0, np.bool_), False)
 
 
-def _answers(table: pa.Table) -> dict[str, _Scored]:
+def _answers(table: pa.Table) -> dict[str, QueryScores]:
     return {
-        row["key"]: _Scored(
+        row["key"]: QueryScores(
             np.array(row["values"], np.float32), np.array(row["truncated"], bool), row["fell_back"]
         )
         for row in table.to_pylist()

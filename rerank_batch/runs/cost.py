@@ -11,12 +11,12 @@ from typing import Any
 
 from rerank_batch.config import Config, PriceConfig
 from rerank_batch.pipeline.pools import Pool
-from rerank_batch.pipeline.stages import pairs_of, seconds_of
+from rerank_batch.rerankers.cascade import pairs_of, seconds_of
 from rerank_batch.rerankers.configured import ScorerInput
 from rerank_batch.rerankers.paid import read_journal
 from rerank_batch.runs import Run
 from rerank_batch.runs.summary import CostBook, Seconds
-from rerank_batch.services.spending import Usage
+from rerank_batch.services.usage import Usage
 from rerank_batch.tally import TOKENS
 
 

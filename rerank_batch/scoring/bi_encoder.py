@@ -10,9 +10,11 @@ from sentence_transformers import SentenceTransformer
 from rerank_batch.scoring.device import pick_device
 from rerank_batch.scoring.engine import TextEngine
 from rerank_batch.scoring.modes import Graphs, Mode
-from rerank_batch.scoring.network import Network, Read
+from rerank_batch.scoring.networks.body import Read
+from rerank_batch.scoring.networks.network import Network
 from rerank_batch.scoring.packing import TokenBudget
-from rerank_batch.scoring.runtimes.base import FloatArray, open_runtime
+from rerank_batch.scoring.runtimes.base import FloatArray
+from rerank_batch.scoring.runtimes.open import open_runtime
 from rerank_batch.scoring.tokens import TextTokenizer
 from rerank_batch.scoring.weights import check_modules, weights_of
 

@@ -23,7 +23,8 @@ from rerank_batch.errors import ServiceError
 from rerank_batch.services.address import Address, Unresolved
 from rerank_batch.services.pace import Pace
 from rerank_batch.services.refusal import said
-from rerank_batch.services.spending import Budget, Usage
+from rerank_batch.services.spending import Budget
+from rerank_batch.services.usage import Usage
 
 T = TypeVar("T")
 

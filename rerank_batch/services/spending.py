@@ -1,4 +1,4 @@
-"""What calls to a service cost, and the cap that a run must not go beyond.
+"""What a run may spend on calls to services, and the cap that it must not go beyond.
 
 Knows numbers only: who calls what is not its business.
 """
@@ -6,37 +6,10 @@ Knows numbers only: who calls what is not its business.
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 
 from rerank_batch.config import PriceConfig
 from rerank_batch.errors import SpendCapReached
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What a service billed or counted; sums of it are of the same kind.
-
-    ``unread`` counts answers that could not be read: whether they were billed is not known here.
-    """
-
-    requests: int = 0
-    search_units: int = 0
-    tokens: int = 0
-    output_tokens: int = 0
-    unread: int = 0
-
-    def __add__(self, other: "Usage") -> "Usage":
-        mine, theirs = asdict(self), asdict(other)
-        return Usage(**{name: mine[name] + theirs[name] for name in mine})
-
-    def cost(self, price: PriceConfig) -> float:
-        """In the currency of the price."""
-        return (
-            self.requests * price.request
-            + self.search_units * price.search_unit
-            + self.tokens * price.million_tokens / 1e6
-            + self.output_tokens * price.million_output_tokens / 1e6
-        )
+from rerank_batch.services.usage import Usage
 
 
 class Budget:

@@ -11,7 +11,8 @@ from rerank_batch.config import ServiceConfig
 from rerank_batch.services.address import hook_address
 from rerank_batch.services.client import Client, Request
 from rerank_batch.services.pace import Pace
-from rerank_batch.services.spending import Budget, Usage
+from rerank_batch.services.spending import Budget
+from rerank_batch.services.usage import Usage
 
 
 def post(variable: str, body: Mapping[str, Any], timeout_seconds: float, attempts: int) -> None:

@@ -12,31 +12,17 @@ import pyarrow as pa
 
 from rerank_batch.config import Config, digest
 from rerank_batch.config.node_cache import node_cache
-from rerank_batch.data.corpus import (
-    Corpus,
-    corpus_fingerprint,
-    digests_of,
-    read_corpus,
-    shard_bounds,
-)
+from rerank_batch.data.corpus import Corpus, corpus_fingerprint, read_corpus
+from rerank_batch.data.text_store import digests_of, shard_bounds
 from rerank_batch.errors import IndexMismatch
 from rerank_batch.index.configured import ENCODER_FAMILIES
-from rerank_batch.index.index import (
-    BM25,
-    FORMAT,
-    MANIFEST,
-    Index,
-    IndexFile,
-    Manifest,
-    ShardEntry,
-    WordShard,
-    index_fingerprint,
-    new_build,
-    read_manifest,
-    verify_files,
-)
-from rerank_batch.models.location import parse_model, pin_model
-from rerank_batch.pipeline.stages import BuildShards, BuildTexts, read_vectors
+from rerank_batch.index.fingerprint import BM25, index_fingerprint
+from rerank_batch.index.generations import MANIFEST, new_build, read_manifest
+from rerank_batch.index.manifest import FORMAT, IndexFile, Manifest, ShardEntry, WordShard
+from rerank_batch.index.open import Index, verify_files
+from rerank_batch.models.fingerprint import pin_model
+from rerank_batch.models.location import parse_model
+from rerank_batch.pipeline.index_stages import BuildShards, BuildTexts, read_vectors
 from rerank_batch.ray_backend.cluster import cluster
 from rerank_batch.reporter import Reporter
 from rerank_batch.storage import open_root

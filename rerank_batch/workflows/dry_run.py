@@ -4,8 +4,9 @@ import os
 from dataclasses import asdict
 from typing import Any
 
-from rerank_batch.config.root import Config, digest
-from rerank_batch.models.location import forward_flops
+from rerank_batch.config.identity import digest
+from rerank_batch.config.root import Config
+from rerank_batch.models.settings import forward_flops
 from rerank_batch.pipeline.blocks import rows_per_block
 from rerank_batch.pipeline.placement import Groups, divide, in_gb, with_retrievers
 from rerank_batch.pipeline.resources import this_node

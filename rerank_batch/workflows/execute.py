@@ -9,7 +9,7 @@ from typing import Protocol
 
 from rerank_batch.config import ComputeConfig
 from rerank_batch.pipeline.resources import Cluster
-from rerank_batch.pipeline.stages import StageSpec
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.ray_backend.cluster import cluster, lost_since
 from rerank_batch.ray_backend.run_progress import RunProgress
 from rerank_batch.reporter import Reporter

@@ -9,10 +9,11 @@ from rerank_batch.comparison.plan import computed_systems, plan_comparison
 from rerank_batch.config import (
     Config,
     QueriesConfig,
+    results_settings,
 )
 from rerank_batch.data.parquet import fingerprint_files
+from rerank_batch.data.plan import make_plan
 from rerank_batch.data.query_log import SUFFIXES as QUERY_SUFFIXES
-from rerank_batch.data.query_log import make_plan
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.evaluation.ground_truth import Labels, label_files, read_labels
 from rerank_batch.evaluation.measures import parse_measures
@@ -77,7 +78,7 @@ def read_inputs(
     check_prices(config, scorers)
 
     made_of = {
-        "settings": config.model_copy(update={"queries": queries}).results_settings(),
+        "settings": results_settings(config.model_copy(update={"queries": queries})),
         "queries": fingerprint_files(queries.path, QUERY_SUFFIXES, "queries"),
         "qrels": label_files(config),
         "plan": plan.fingerprint(),

@@ -22,7 +22,7 @@ from rerank_batch.labels.splits import LeakCheck, Written, check_leaks
 from rerank_batch.pipeline.blocks import rows_per_block
 from rerank_batch.pipeline.pools import plan_pools
 from rerank_batch.pipeline.resources import Cluster
-from rerank_batch.pipeline.stages import StageSpec
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.ray_backend.execution import run_queries
 from rerank_batch.reporter import Reporter
 from rerank_batch.runs import (

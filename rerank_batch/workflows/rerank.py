@@ -10,7 +10,12 @@ from rerank_batch.pipeline.work import Work
 from rerank_batch.ray_backend.start import check_ray
 from rerank_batch.reporter import Reporter
 from rerank_batch.retrieval.given import excluded_line
-from rerank_batch.runs import Lease, Run, guards, read_latest
+from rerank_batch.runs import (
+    Lease,
+    Run,
+    guards,
+    read_latest,
+)
 from rerank_batch.runs.differences import changes_since
 from rerank_batch.runs.rejects import check_rejects
 from rerank_batch.runs.summary import Publication, RunSummary, RunTotals

@@ -9,7 +9,7 @@ from rerank_batch.pipeline.actors import share_actors
 from rerank_batch.pipeline.placement import Groups, divide, with_retrievers
 from rerank_batch.pipeline.pools import Pool
 from rerank_batch.pipeline.resources import Cluster
-from rerank_batch.pipeline.stages import ScorerUse, StageSpec
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.pipeline.work import StagePlan, Work
 from rerank_batch.ray_backend.execution import run_queries
 from rerank_batch.ray_backend.metrics import RunMetrics, run_sums
@@ -17,6 +17,7 @@ from rerank_batch.ray_backend.nodes import on_every_node
 from rerank_batch.reporter import Reporter
 from rerank_batch.rerankers.configured import scorer_options
 from rerank_batch.rerankers.paid import PaidUse
+from rerank_batch.rerankers.stages import ScorerUse
 from rerank_batch.runs import Run, total
 from rerank_batch.runs.commit import BlockDone
 from rerank_batch.runs.rejects import check_rejects

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from jobs.console import Console, facts_table
+from jobs.console import Console
+from jobs.tables.facts import facts_table
 from rerank_batch.errors import ConfigError, RunDamaged
 from rerank_batch.runs import (
     Run,

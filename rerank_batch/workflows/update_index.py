@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from rerank_batch.config import digest
-from rerank_batch.data.corpus import Corpus, shard_bounds
+from rerank_batch.data.corpus import Corpus
+from rerank_batch.data.text_store import shard_bounds
 from rerank_batch.index.changes import (
     Changes,
     Layout,
@@ -25,18 +26,12 @@ from rerank_batch.index.changes import (
     plan_layout,
     vector_sources,
 )
-from rerank_batch.index.index import (
-    BM25,
-    UPDATED,
-    Index,
-    Manifest,
-    Numbering,
-    ShardEntry,
-    WordShard,
-    new_build,
-)
+from rerank_batch.index.fingerprint import BM25
+from rerank_batch.index.generations import new_build
+from rerank_batch.index.manifest import UPDATED, Manifest, Numbering, ShardEntry, WordShard
+from rerank_batch.index.open import Index
+from rerank_batch.pipeline.index_stages import BuildTexts
 from rerank_batch.pipeline.resources import Cluster
-from rerank_batch.pipeline.stages import BuildTexts
 from rerank_batch.pipeline.update_stages import AssembleShards
 from rerank_batch.ray_backend.cluster import cluster
 from rerank_batch.scoring.modes import Choice

@@ -22,7 +22,7 @@ from rerank_batch.config import AnswerCheckConfig, PriceConfig
 from rerank_batch.errors import InputError, ServiceError, SpendCapReached, StorageError
 from rerank_batch.llm.grades import read_grade
 from rerank_batch.llm.replies import NotInForm
-from rerank_batch.services.spending import Usage
+from rerank_batch.services.usage import Usage
 from rerank_batch.storage import open_root
 from tests.conftest import sentences
 from tests.rerankers.test_prompts import HOSTILE

@@ -12,8 +12,9 @@ from rich.table import Table
 from typer.testing import CliRunner
 
 from jobs.__main__ import app
-from jobs.console import Console, facts_table
+from jobs.console import Console
 from jobs.tables import lookup
+from jobs.tables.facts import facts_table
 from rerank_batch.errors import ConfigError
 from rerank_batch.reporter import in_one_line, visible
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.__main__ import _start
+from jobs.command import start_from_options
 from rerank_batch.errors import ConfigError
 from rerank_batch.runs import Run
 from rerank_batch.storage import open_root
@@ -14,7 +14,7 @@ from tests.support.helpers import spec
 
 def test_or_resume_begins_the_run_and_then_goes_on_with_it(tmp_path: Path) -> None:
     root = open_root(str(tmp_path))
-    start = _start("nightly-1", None, take_over=False, or_resume=True)
+    start = start_from_options("nightly-1", None, take_over=False, or_resume=True)
     assert start.to_resume(root) is None
     Run.create(root, "nightly-1", spec())
     assert start.to_resume(root) == "nightly-1"
@@ -35,10 +35,10 @@ def test_options_that_do_not_go_together_are_refused(
     run_id: str | None, resume: str | None, take_over: bool, or_resume: bool, said: str
 ) -> None:
     with pytest.raises(ConfigError, match=said):
-        _start(run_id, resume, take_over, or_resume)
+        start_from_options(run_id, resume, take_over, or_resume)
 
 
 def test_a_name_that_is_no_run_id_is_refused_before_it_is_looked_up(tmp_path: Path) -> None:
-    start = _start("../outside", None, take_over=False, or_resume=True)
+    start = start_from_options("../outside", None, take_over=False, or_resume=True)
     with pytest.raises(ConfigError, match="not a run id"):
         start.to_resume(open_root(str(tmp_path)))

@@ -15,7 +15,7 @@ from rerank_batch.labels.judge import Judge, JudgeUse, ToJudge, queries_to_judge
 from rerank_batch.labels.judge import judging as module
 from rerank_batch.labels.judge.pairs import wants_second_opinion
 from rerank_batch.labels.judge.prompts import FILES, asked
-from rerank_batch.services.spending import Usage
+from rerank_batch.services.usage import Usage
 from rerank_batch.storage import open_root
 from tests.labels.pretend_judge import PretendJudge, by_hash, pair_of
 from tests.labels.small import corpus, run_of

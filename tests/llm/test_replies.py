@@ -17,7 +17,7 @@ from rerank_batch.llm.replies import (
     read_reply,
     yes_over_no,
 )
-from rerank_batch.services.spending import Usage
+from rerank_batch.services.usage import Usage
 
 
 def reply(text="", *places):

@@ -17,7 +17,8 @@ from rerank_batch.models.location import ModelName
 from rerank_batch.rerankers import open_service, prompts
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.rerankers.llm import MAX_CHARS, windows
-from rerank_batch.services.spending import Budget, Usage
+from rerank_batch.services.spending import Budget
+from rerank_batch.services.usage import Usage
 from tests.conftest import sentences
 from tests.rerankers.test_prompts import HOSTILE
 from tests.services.llm_server import PretendLlm, best_first, grades, likelihood

@@ -11,7 +11,8 @@ from rerank_batch.config import PriceConfig
 from rerank_batch.errors import ServiceError, SpendCapReached, StorageError
 from rerank_batch.rerankers.base import Answer
 from rerank_batch.rerankers.paid import PaidScorer, PaidUse, read_journal
-from rerank_batch.services.spending import Budget, Usage
+from rerank_batch.services.spending import Budget
+from rerank_batch.services.usage import Usage
 from rerank_batch.storage import Root, open_root
 
 QUERIES = ["river", "stone", "cloud", "paper"]

@@ -35,7 +35,7 @@ texts = st.text() | st.sampled_from(HOSTILE) | st.text(alphabet='"\\\n{}[]<|>$/I
 
 
 def rendered(method, query, documents, **how):
-    system, user = prompts.load(method).messages(
+    system, user = prompts.load(method).for_documents(
         query, documents, **{"criterion": None, "again": False} | how
     )
     assert (system["role"], user["role"]) == ("system", "user")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rerank_batch.services.spending import Usage
+from rerank_batch.services.usage import Usage
 
 MARKER = re.compile(r"<\|im_end\|>|<\|im_start\|>|<end_of_turn>|\[/?INST\]|</s>|\x00")
 ORDERED = re.compile(r"answer exactly: ([^\"\\]*)")

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Protocol
 
-from rerank_batch.services.spending import Usage
+from rerank_batch.services.usage import Usage
 from tests.services.llm_server import PretendLlm
 
 HOST = "127.0.0.1"

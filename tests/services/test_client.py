@@ -20,7 +20,8 @@ from rerank_batch.services import client as client_module
 from rerank_batch.services.address import address_of
 from rerank_batch.services.client import Client, Malformed, Request
 from rerank_batch.services.pace import Pace
-from rerank_batch.services.spending import Budget, Usage
+from rerank_batch.services.spending import Budget
+from rerank_batch.services.usage import Usage
 from tests.services.server import KEY, Canned, Rate, ServiceServer
 
 QUERY = "where does the river of the canary begin"

@@ -16,9 +16,9 @@ from rerank_batch.models.location import ModelName
 from rerank_batch.rerankers import FAMILIES, family_of, open_service
 from rerank_batch.rerankers import http as service
 from rerank_batch.rerankers.base import ScorerOptions
-from rerank_batch.rerankers.http import pair_tokens, tokens_of
 from rerank_batch.services.pace import Pace
-from rerank_batch.services.spending import Budget, Usage
+from rerank_batch.services.spending import Budget
+from rerank_batch.services.usage import Usage, pair_tokens, tokens_of
 from tests.conftest import sentences
 from tests.services.server import FAULTS, KEY, ROUTES, Canned, Rate, ServiceServer, score
 

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from rerank_batch.config import PriceConfig
 from rerank_batch.errors import SpendCapReached
-from rerank_batch.services.spending import Budget, Usage
+from rerank_batch.services.spending import Budget
+from rerank_batch.services.usage import Usage
 
 PRICE = PriceConfig(search_unit=1.0)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from rerank_batch.llm import prompts
-from rerank_batch.rerankers.prompts import quote
+from rerank_batch.llm.prompts import quote
 
 Name = Literal["answer", "judge"]
 

@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from rerank_batch.config import LabelJudgeConfig, PriceConfig
-from rerank_batch.data.corpus import TextStore
 from rerank_batch.data.qrels import Qrels
+from rerank_batch.data.text_store import TextStore
 from rerank_batch.labels.judge.pairs import ToJudge, wants_second_opinion
 from rerank_batch.labels.judge.prompts import Opinion, Rubric, asked, version
 from rerank_batch.llm.asker import (
@@ -28,7 +28,8 @@ from rerank_batch.llm.grades import read_grade
 from rerank_batch.llm.journal import Journal
 from rerank_batch.services.address import address_of
 from rerank_batch.services.pace import Pace
-from rerank_batch.services.spending import Budget, Usage
+from rerank_batch.services.spending import Budget
+from rerank_batch.services.usage import Usage
 from rerank_batch.storage import Root
 
 NOT_IN_INDEX = "not_in_index"

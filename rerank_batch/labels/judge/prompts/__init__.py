@@ -22,7 +22,7 @@ from rerank_batch.errors import InputError
 from rerank_batch.llm import prompts
 from rerank_batch.llm.asker import Asked
 from rerank_batch.llm.grades import HIGHEST
-from rerank_batch.rerankers.prompts import quote
+from rerank_batch.llm.prompts import quote
 from rerank_batch.storage import input_files
 
 Opinion = Literal["first", "second"]
