@@ -36,7 +36,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
         parts.append(metrics_table(summary))
     parts.append(facts_table(f"Run {summary['run_id']}", _facts(summary)))
     console.result(summary, *parts)
-    guards.judge(summary)
+    guards.refuse_if_held_back(summary)
 
 
 def show_plan(summary: dict[str, Any], console: Console) -> None:

@@ -36,6 +36,7 @@ from rerank_batch.runs import (
     Run,
     block_bounds,
     is_begun,
+    publish,
     refuse_if_taken_over,
     total,
 )
@@ -104,7 +105,7 @@ def make_labels(
             reporter.note(f"run {run.run_id} is complete: nothing is left to mine")
         else:
             mine(run, config, inputs, reporter, take_over=start.take_over)
-        run.publish()
+        publish(run)
         reporter.note(f"writing the dataset to {out}")
         card = write_dataset(run, target, labels.formats, labels.tuple_negatives, labels.license)
     final = run.finished()

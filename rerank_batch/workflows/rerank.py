@@ -141,7 +141,7 @@ def _rerank(
     reporter.run_id = run.run_id
     if run.state() == COMPLETE:
         reporter.note(f"run {run.run_id} is complete: nothing is left to do")
-        return {**_summary(run), **(guards.publish(run) if publish else {})}
+        return {**_summary(run), **(guards.publish_unless_held_back(run) if publish else {})}
     run.write_plan(inputs.plan.queries, inputs.plan.rejects)
     run.claim(start.take_over, config.storage.lease_seconds, reporter.note)
     with (
@@ -154,7 +154,7 @@ def _rerank(
     if compare:
         return _summary(run)
     latest = read_latest(root, config.job)
-    outcome = guards.publish(run) if publish else {}
+    outcome = guards.publish_unless_held_back(run) if publish else {}
     changes = changes_since(latest["run_id"] if latest else None, run, reporter)
     return {**_summary(run), "changes": changes, **outcome}
 

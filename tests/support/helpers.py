@@ -162,7 +162,7 @@ def complete_run(
     write_all(run, score, rejected)
     finish(run)
     if publish:
-        assert run.publish()
+        assert publish(run)
     return run
 
 
