@@ -687,7 +687,7 @@ def test_a_final_that_lacks_something_is_damaged(root: Root, key: str) -> None:
 def test_a_damaged_latest_is_an_error_and_is_not_overwritten(root: Root, body: bytes) -> None:
     run = complete_run(root, publish=True)
     overwrite(root, "jobs/nightly/latest.json", body)
-    for act in (lambda: latest_run(root, "nightly"), run.publish, run.is_latest):
+    for act in (lambda: latest_run(root, "nightly"), lambda: publish(run), lambda: is_latest(run)):
         with pytest.raises(StorageError, match=damaged(r"latest\.json")):
             act()
     assert root.read("jobs/nightly/latest.json") == body
