@@ -9,9 +9,10 @@ import pytest
 
 from rerank_batch import schema
 from rerank_batch.config import CorpusConfig
-from rerank_batch.data.corpus import TextStore, corpus_remarks, read_corpus, write_texts
+from rerank_batch.data.corpus import corpus_remarks, read_corpus
 from rerank_batch.data.outcomes import OUTCOMES, Outcomes
-from rerank_batch.data.query_log import LeftOut, Plan
+from rerank_batch.data.plan import LeftOut, Plan
+from rerank_batch.data.text_store import TextStore, write_texts
 from rerank_batch.evaluation.ground_truth import Labels
 from rerank_batch.remarks import IDS_MATCH_NOTHING, Remark, unmatched
 from rerank_batch.workflows.input_facts import (

@@ -7,13 +7,13 @@ from rich.table import Table
 
 from rerank_batch.evaluation.ground_truth import JUDGEMENTS
 from rerank_batch.evaluation.report.headline import headline_cells
-from rerank_batch.workflows import acceptance, insights
+from rerank_batch.workflows import acceptance
 from rerank_batch.workflows.input_facts import remark_lines
 from rerank_batch.workflows.run_scores import scores_line
 
 from ..console import Console
 from .facts import facts_table
-from .insights import depth_parts
+from .insights import depth_parts, failures_line
 from .outcomes import outcomes_parts
 from .segments import segment_parts
 
@@ -59,7 +59,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
             if count
         ),
         *depth_parts(summary["depth"], about),
-        insights.failures_line(summary["failures"], about),
+        failures_line(summary["failures"], about),
         *segment_parts(summary["segments"]),
         *outcomes_parts(summary["outcomes"]),
         *acceptance.lines(summary["checks"]),

@@ -25,7 +25,7 @@ from rerank_batch.errors import ComputeError, ConfigError
 from rerank_batch.pipeline.actors import share_actors, use_threads
 from rerank_batch.pipeline.placement import divide
 from rerank_batch.pipeline.resources import Cluster
-from rerank_batch.pipeline.stages import StageSpec
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.runs import Commit, CommitName, Run
 from rerank_batch.score_cache import ScoreCache
 from rerank_batch.score_cache.measure import thin

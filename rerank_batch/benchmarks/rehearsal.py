@@ -27,7 +27,7 @@ from rerank_batch.benchmarks.recombination import Source, write_documents, write
 from rerank_batch.config import Config
 from rerank_batch.data.collection import located
 from rerank_batch.data.corpus import read_corpus
-from rerank_batch.data.query_log import make_plan
+from rerank_batch.data.plan import make_plan
 from rerank_batch.errors import ConfigError
 
 _SHARES = (64, 16, 4, 1)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sentence_transformers import CrossEncoder
 
 from rerank_batch.config import Format
-from rerank_batch.models.location import forward_flops
+from rerank_batch.models.settings import forward_flops
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.rerankers.cross_encoder import CrossEncoderScorer
 from rerank_batch.scoring.device import pick_device

@@ -29,7 +29,7 @@ from rerank_batch.index.configured import OpenedIndex, open_index
 from rerank_batch.pipeline.placement import Groups, Search, group_name, group_stages
 from rerank_batch.pipeline.pools import of_group, plan_pools, shared
 from rerank_batch.pipeline.resources import Cluster
-from rerank_batch.pipeline.stages import EncodeQueries, StageSpec
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.rerankers import is_listwise
 from rerank_batch.rerankers.configured import (
     ScorerInput,
@@ -52,6 +52,7 @@ from rerank_batch.retrieval.given import (
     source_use,
 )
 from rerank_batch.retrieval.sources import SourceUse
+from rerank_batch.retrieval.stages import EncodeQueries
 from rerank_batch.runs import Run
 from rerank_batch.storage import open_root
 from rerank_batch.workflows.inputs import Inputs, read_inputs

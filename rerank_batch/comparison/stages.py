@@ -1,8 +1,8 @@
-"""The boxes of a comparison: several systems over the same queries, and nothing done twice.
+"""The stages of a comparison: several systems over the same queries, and nothing done twice.
 
 Each distinct retrieval is made once, at the largest depth that a system asks of it, and each model
-reads a pair once, whichever systems want it. Like those of `rerank_batch.pipeline.stages`, from
-table to table, one row per query; knows nothing of Ray.
+reads a pair once, whichever systems want it. As in `rerank_batch.pipeline.stage`, a stage
+takes a table and returns one, one row per query.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,9 +15,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rerank_batch import ranking, schema, tally
-from rerank_batch.data.qrels import Qrels, merge_grades
+from rerank_batch.data.qrels import Qrels
 from rerank_batch.index.index import Index
-from rerank_batch.pipeline.stages import SearchGroup
+from rerank_batch.pipeline.assemble import metrics_of
 from rerank_batch.ranking import Documents
 from rerank_batch.rerankers.base import NO_SCORES, QueryScores
 from rerank_batch.rerankers.cascade import Block, Candidates, Reader
@@ -26,6 +26,7 @@ from rerank_batch.retrieval.fusion import Fusion
 from rerank_batch.retrieval.gate import Gate
 from rerank_batch.retrieval.running_lists import lists_of, with_lists
 from rerank_batch.retrieval.sources import SourceUse
+from rerank_batch.retrieval.stages import SearchGroup
 
 Floats32 = NDArray[np.float32]
 
@@ -265,33 +266,11 @@ class AssembleSystems:
             columns["retrieved"].append({name: _start(f, union) for name, f in found.items()})
             for name, listed in lists.items():
                 rankings[name].append([ids[place] for place in listed["places"]])
-        metrics = self._metrics(table, rankings)
+        metrics = metrics_of(table, self._measures, self._qrels, rankings)
         table = table.select([*schema.PLAN.names, schema.REJECT])
         for name, column in {"candidates": candidates, **columns, "metrics": metrics}.items():
             table = table.append_column(name, pa.array(column, output.field(name).type))
         return table
-
-    def _metrics(
-        self, table: pa.Table, rankings: Mapping[str, list[list[str]]]
-    ) -> list[dict[str, Any] | None]:
-        from rerank_batch.evaluation.measures import parse_measures, per_query
-
-        ids = table.column("query_id").to_pylist()
-        aliases = table.column("query_ids").to_pylist()
-        grades = {
-            query: merged
-            for query, listed in zip(ids, aliases, strict=True)
-            if (merged := merge_grades(self._qrels, listed)) is not None
-        }
-        parsed = parse_measures(self._measures)
-        values = {
-            name: per_query(parsed, self._measures, grades, dict(zip(ids, listed, strict=True)))
-            for name, listed in rankings.items()
-        }
-        return [
-            {name: values[name][query] for name in rankings} if query in grades else None
-            for query in ids
-        ]
 
 
 def _list(found: Candidates, union: Documents) -> dict[str, Any]:

@@ -18,11 +18,8 @@ from rerank_batch.index.index import (
     read_manifest,
     verify_files,
 )
-from rerank_batch.models.location import (
-    ModelPin,
-    parse_model,
-    pin_model,
-)
+from rerank_batch.models.fingerprint import ModelPin, pin_model
+from rerank_batch.models.location import parse_model
 from rerank_batch.storage import open_root
 
 ENCODER_FAMILIES = ("sentence-transformers",)

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rerank_batch.config import IndexConfig, digest
-from rerank_batch.data.corpus import TextStore
+from rerank_batch.data.text_store import TextStore
 from rerank_batch.errors import IndexMismatch
 from rerank_batch.storage import NodeCache, Root, Wanted, sha256_file
 

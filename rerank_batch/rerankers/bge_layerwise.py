@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaModel
 
 from rerank_batch.errors import ModelError
-from rerank_batch.models.location import model_settings
+from rerank_batch.models.settings import model_settings
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.rerankers.bge_gemma import bge_prompts
 from rerank_batch.rerankers.decoders import DecoderScorer, load_tokenizer

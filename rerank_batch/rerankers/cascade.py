@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rerank_batch import ranking, schema, tally
-from rerank_batch.data.corpus import TextStore
+from rerank_batch.data.text_store import TextStore
 from rerank_batch.progress import pairs as progress
 from rerank_batch.ranking import Documents, Scores
 from rerank_batch.rerankers.base import PairScorer, QueryScores
@@ -103,13 +103,9 @@ class Reader:
 
 def contents_of(texts: TextStore, documents: Sequence[Documents]) -> list[list[str]]:
     """The texts of the documents of every query; each distinct one is read once."""
-    distinct, which = np.unique(
-        np.concatenate([*documents, ranking.NO_DOCUMENTS]), return_inverse=True
-    )
+    distinct, parts = ranking.distinct(documents)
     contents = texts.contents(distinct)
-    ends = np.cumsum([len(listed) for listed in documents])
-    parts = np.split(which, ends[:-1]) if documents else []
-    return [[contents[i] for i in part] for part in parts]
+    return [[contents[place] for place in part] for part in parts]
 
 
 def pairs_of(stage: int) -> str:

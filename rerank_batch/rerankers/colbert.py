@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sentence_transformers import MultiVectorEncoder
 
-from rerank_batch.models.location import json_file
+from rerank_batch.models.settings import json_file
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.scoring.decoder import TYPES
 from rerank_batch.scoring.device import first_pass, pick_device

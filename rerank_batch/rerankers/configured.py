@@ -10,13 +10,9 @@ from rerank_batch.config import (
     digest,
 )
 from rerank_batch.errors import ConfigError, ModelError
-from rerank_batch.models.location import (
-    ModelName,
-    ModelPin,
-    model_settings,
-    parse_model,
-    pin_model,
-)
+from rerank_batch.models.fingerprint import ModelPin, pin_model
+from rerank_batch.models.location import ModelName, parse_model
+from rerank_batch.models.settings import model_settings
 from rerank_batch.rerankers import FAMILIES as RERANKER_FAMILIES
 from rerank_batch.rerankers import family_of, prompt_fingerprint
 from rerank_batch.rerankers.base import ScorerOptions

@@ -9,7 +9,7 @@ itself. The query keeps three quarters of ``max_length`` tokens, query and docum
 
 from pathlib import Path
 
-from rerank_batch.models.location import model_settings
+from rerank_batch.models.settings import model_settings
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.rerankers.decoders import DecoderScorer, ids_of, length_limit, load_tokenizer
 from rerank_batch.scoring.decoder import Decoder, load_decoder

@@ -8,7 +8,8 @@ import pyarrow as pa
 from rerank_batch import schema, tally
 from rerank_batch.errors import RerankBatchError
 from rerank_batch.index.index import Index
-from rerank_batch.models.location import ModelName, ModelPin
+from rerank_batch.models.fingerprint import ModelPin
+from rerank_batch.models.location import ModelName
 from rerank_batch.rerankers.base import PairScorer, ScorerOptions
 from rerank_batch.rerankers.cached import CachedScorer, CacheUse
 from rerank_batch.rerankers.cascade import Block, Candidates, Reader, skipped_of

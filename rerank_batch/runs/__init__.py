@@ -27,7 +27,7 @@ any clock. A reader goes latest -> final -> files and never lists folders.
 from rerank_batch.runs.coverage import Done, block_bounds
 from rerank_batch.runs.epochs import refuse_if_taken_over
 from rerank_batch.runs.garbage import Garbage, find_garbage, remove_garbage
-from rerank_batch.runs.latest import is_latest, latest_run, publish, read_latest
+from rerank_batch.runs.latest import is_latest, latest_run, publish_run, read_latest
 from rerank_batch.runs.lease import Lease, Owner
 from rerank_batch.runs.objects import Commit, CommitName, from_json, to_json, total
 from rerank_batch.runs.parquet import publish_parquet, read_block
@@ -54,8 +54,8 @@ __all__ = [
     "is_latest",
     "latest_run",
     "list_runs",
-    "publish",
     "publish_parquet",
+    "publish_run",
     "read_block",
     "read_latest",
     "refuse_if_taken_over",

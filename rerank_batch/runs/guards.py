@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from rerank_batch.config import GuardsConfig
 from rerank_batch.errors import GuardsFailed, RunConflict
-from rerank_batch.runs import Run, is_latest, publish, read_latest
+from rerank_batch.runs import Run, is_latest, publish_run, read_latest
 from rerank_batch.runs.decisions import Guard, Verdict, is_held_back, keep_verdict, read_verdict
 from rerank_batch.runs.rejects import are_too_many
 from rerank_batch.score_cache import text_keys
@@ -53,7 +53,7 @@ def publish_unless_held_back(run: Run) -> dict[str, Any]:
     verdict = decide(run)
     held = is_held_back(run)
     if not held:
-        publish(run)
+        publish_run(run)
     latest = read_latest(run.root, run.spec["job"])
     return {
         "published": not held,

@@ -20,7 +20,7 @@ from rerank_batch.storage import Root
 _LATEST_KEYS = ("run_id", "created")
 
 
-def publish(run: Run) -> bool:
+def publish_run(run: Run) -> bool:
     """Make the run the latest of its job, unless a newer one is; says whether it was moved.
 
     Raises:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from rerank_batch.errors import ModelError
-from rerank_batch.models.location import json_file
+from rerank_batch.models.settings import json_file
 
 _ST_CONFIG = "config_sentence_transformers.json"
 _LOGITS = torch.linspace(-20, 20, 801, dtype=torch.float64)[:, None]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rerank_batch.models.location import json_file
+from rerank_batch.models.settings import json_file
 
 _DOCUMENT = ("document", "passage", "corpus")
 

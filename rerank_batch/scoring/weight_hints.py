@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rerank_batch.models.location import json_file
+from rerank_batch.models.settings import json_file
 
 _WRAPPERS = ("module.", "_orig_mod.", "base_model.model.", "model.", "transformer.", "encoder.")
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|block)\.(\d+)\.")

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from rerank_batch.errors import ModelError
-from rerank_batch.models.location import json_file
+from rerank_batch.models.settings import json_file
 from rerank_batch.scoring.loading import loading, quiet
 from rerank_batch.scoring.weight_hints import hint
 

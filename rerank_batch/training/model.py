@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder
 
 from rerank_batch.errors import ConfigError, ModelError
-from rerank_batch.models.location import model_settings
+from rerank_batch.models.settings import model_settings
 from rerank_batch.scoring.loading import quiet
 from rerank_batch.scoring.weights import check_modules, weights_of
 from rerank_batch.training.config import FinetuneConfig, LoraConfig

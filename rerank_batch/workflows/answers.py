@@ -20,7 +20,7 @@ from rerank_batch.answers import (
 )
 from rerank_batch.config import AnswerCheckConfig, Config, PriceConfig
 from rerank_batch.config.node_cache import node_cache
-from rerank_batch.data.corpus import TextStore
+from rerank_batch.data.text_store import TextStore
 from rerank_batch.errors import ConfigError
 from rerank_batch.evaluation.judged import JudgedQuery
 from rerank_batch.evaluation.outcomes.study import AnswerCase

@@ -12,13 +12,8 @@ import pyarrow as pa
 
 from rerank_batch.config import Config, digest
 from rerank_batch.config.node_cache import node_cache
-from rerank_batch.data.corpus import (
-    Corpus,
-    corpus_fingerprint,
-    digests_of,
-    read_corpus,
-    shard_bounds,
-)
+from rerank_batch.data.corpus import Corpus, corpus_fingerprint, read_corpus
+from rerank_batch.data.text_store import digests_of, shard_bounds
 from rerank_batch.errors import IndexMismatch
 from rerank_batch.index.configured import ENCODER_FAMILIES
 from rerank_batch.index.index import (
@@ -35,8 +30,9 @@ from rerank_batch.index.index import (
     read_manifest,
     verify_files,
 )
-from rerank_batch.models.location import parse_model, pin_model
-from rerank_batch.pipeline.stages import BuildShards, BuildTexts, read_vectors
+from rerank_batch.models.fingerprint import pin_model
+from rerank_batch.models.location import parse_model
+from rerank_batch.pipeline.index_stages import BuildShards, BuildTexts, read_vectors
 from rerank_batch.ray_backend.cluster import cluster
 from rerank_batch.reporter import Reporter
 from rerank_batch.storage import open_root

@@ -7,7 +7,7 @@ import numpy as np
 
 from rerank_batch import schema
 from rerank_batch.config import Config
-from rerank_batch.data.query_log import Plan
+from rerank_batch.data.plan import Plan
 from rerank_batch.reporter import Reporter
 from rerank_batch.workflows.inputs import read_inputs
 from rerank_batch.workflows.rerank import rows_per_block, try_out

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from rerank_batch.models.delta import Kept, write_delta
-from rerank_batch.models.location import model_fingerprint, model_folder, pin_model
+from rerank_batch.models.fingerprint import model_fingerprint, pin_model
+from rerank_batch.models.location import model_folder
 from rerank_batch.training.labels import Labels, read_labels
 from rerank_batch.workflows.finetune import math_threads
 

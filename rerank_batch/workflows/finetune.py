@@ -10,7 +10,8 @@ from typing import Any
 
 from rerank_batch.config import ComputeConfig
 from rerank_batch.errors import ConfigError
-from rerank_batch.models.location import model_fingerprint, model_folder
+from rerank_batch.models.fingerprint import model_fingerprint
+from rerank_batch.models.location import model_folder
 from rerank_batch.reporter import Reporter
 from rerank_batch.training.config import FinetuneConfig
 from rerank_batch.training.dev import Judged

@@ -8,12 +8,12 @@ import numpy as np
 from rerank_batch.config import Config
 from rerank_batch.data.clicks import SUFFIXES as CLICK_SUFFIXES
 from rerank_batch.data.corpus import SUFFIXES as CORPUS_SUFFIXES
-from rerank_batch.data.corpus import TextStore
 from rerank_batch.data.outcomes import Outcomes
+from rerank_batch.data.plan import Plan
 from rerank_batch.data.qrels import SUFFIXES as QRELS_SUFFIXES
 from rerank_batch.data.qrels import Judgements
 from rerank_batch.data.query_log import SUFFIXES as QUERY_SUFFIXES
-from rerank_batch.data.query_log import Plan
+from rerank_batch.data.text_store import TextStore
 from rerank_batch.evaluation.ground_truth import Labels
 from rerank_batch.remarks import Remark, lines, unmatched
 from rerank_batch.storage import file_kinds

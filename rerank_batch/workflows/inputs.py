@@ -10,11 +10,12 @@ from typing import Any
 from rerank_batch.config import (
     Config,
     QueriesConfig,
+    results_settings,
 )
 from rerank_batch.data.parquet import fingerprint_files
+from rerank_batch.data.plan import Plan, make_plan
 from rerank_batch.data.qrels import Qrels
 from rerank_batch.data.query_log import SUFFIXES as QUERY_SUFFIXES
-from rerank_batch.data.query_log import Plan, make_plan
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.evaluation.ground_truth import Labels, label_files, read_labels
 from rerank_batch.evaluation.measures import parse_measures
@@ -22,10 +23,8 @@ from rerank_batch.index.configured import ENCODER_FAMILIES, open_index
 from rerank_batch.index.index import (
     Index,
 )
-from rerank_batch.models.location import (
-    ModelPin,
-    parse_model,
-)
+from rerank_batch.models.fingerprint import ModelPin
+from rerank_batch.models.location import parse_model
 from rerank_batch.remarks import Remark
 from rerank_batch.rerankers.configured import (
     ScorerInput,
@@ -133,7 +132,7 @@ def read_inputs(
     check_prices(config, scorers)
 
     made_of = {
-        "settings": config.model_copy(update={"queries": queries}).results_settings(),
+        "settings": results_settings(config.model_copy(update={"queries": queries})),
         "queries": fingerprint_files(queries.path, QUERY_SUFFIXES, "queries"),
         "qrels": label_files(config),
         "plan": plan.fingerprint(),

@@ -16,9 +16,9 @@ from rerank_batch.config import (
 )
 from rerank_batch.config.node_cache import node_cache
 from rerank_batch.data.parquet import fingerprint_files
+from rerank_batch.data.plan import Plan
 from rerank_batch.data.qrels import SUFFIXES as QRELS_SUFFIXES
 from rerank_batch.data.qrels import read_qrels
-from rerank_batch.data.query_log import Plan
 from rerank_batch.errors import ConfigError, IndexMismatch, RunConflict
 from rerank_batch.evaluation.ground_truth import label_files, read_labels
 from rerank_batch.index.index import Index, read_manifest, verify_files

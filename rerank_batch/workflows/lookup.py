@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from rerank_batch.config.paths import is_text
+from rerank_batch.data.query_text import match_key
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.reporter import visible
 from rerank_batch.runs import Run, latest_run
-from rerank_batch.runs.export.serving import key_of, look_up, look_up_run
+from rerank_batch.runs.export.serving import look_up, look_up_run
 from rerank_batch.storage import open_root
 
 
@@ -28,7 +29,7 @@ def lookup(where: str, query: str, job: str | None, run_id: str | None) -> dict[
     else:
         found = look_up_run(_run(where, job, run_id), query)
     if found is None:
-        raise InputError(f"{where} has no results for {key_of(query)!r}")
+        raise InputError(f"{where} has no results for {match_key(query)!r}")
     return found
 
 

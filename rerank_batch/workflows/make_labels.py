@@ -24,7 +24,7 @@ from rerank_batch.labels.rows import (
 from rerank_batch.labels.splits import LeakCheck, Written, check_leaks
 from rerank_batch.pipeline.pools import plan_pools
 from rerank_batch.pipeline.resources import Cluster
-from rerank_batch.pipeline.stages import StageSpec
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.ray_backend.cluster import cluster, lost_since
 from rerank_batch.ray_backend.execution import run_queries
 from rerank_batch.ray_backend.run_progress import RunProgress
@@ -36,7 +36,7 @@ from rerank_batch.runs import (
     Run,
     block_bounds,
     is_begun,
-    publish,
+    publish_run,
     refuse_if_taken_over,
     total,
 )
@@ -105,7 +105,7 @@ def make_labels(
             reporter.note(f"run {run.run_id} is complete: nothing is left to mine")
         else:
             mine(run, config, inputs, reporter, take_over=start.take_over)
-        publish(run)
+        publish_run(run)
         reporter.note(f"writing the dataset to {out}")
         card = write_dataset(run, target, labels.formats, labels.tuple_negatives, labels.license)
     final = run.finished()

@@ -9,15 +9,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from rerank_batch.config import Config, digest
-from rerank_batch.models.location import ModelPin
+from rerank_batch.models.fingerprint import ModelPin
 from rerank_batch.pipeline.pools import Pool, plan_pools
 from rerank_batch.pipeline.resources import Cluster
-from rerank_batch.pipeline.stages import choose_encoder_mode
 from rerank_batch.ray_backend.nodes import on_worker
 from rerank_batch.reporter import Reporter
 from rerank_batch.rerankers.configured import ScorerInput, scorer_options
 from rerank_batch.rerankers.stages import choose_scorer_mode
 from rerank_batch.retrieval.options import EncoderOptions
+from rerank_batch.retrieval.stages import choose_encoder_mode
 from rerank_batch.runs import Run, from_json, to_json
 from rerank_batch.runs.decisions import keep_decision, read_decision
 from rerank_batch.scoring.modes import Choice, Mode, modes_for

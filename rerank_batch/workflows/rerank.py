@@ -17,10 +17,11 @@ from typing import Any, cast
 from rerank_batch import schema
 from rerank_batch.comparison.plan import ComparisonInputs, comparison_stages, read_comparison
 from rerank_batch.config import Config, digest
-from rerank_batch.data.query_log import Plan
+from rerank_batch.data.plan import Plan
 from rerank_batch.errors import ModelError, RerankBatchError, RunConflict
-from rerank_batch.models.location import forward_flops
+from rerank_batch.models.settings import forward_flops
 from rerank_batch.pipeline.actors import share_actors
+from rerank_batch.pipeline.assemble import AssembleResults
 from rerank_batch.pipeline.placement import (
     Groups,
     Search,
@@ -32,7 +33,7 @@ from rerank_batch.pipeline.placement import (
 )
 from rerank_batch.pipeline.pools import Pool, Pools, of_group, plan_pools, shared
 from rerank_batch.pipeline.resources import Cluster, this_node
-from rerank_batch.pipeline.stages import AssembleResults, EncodeQueries, SearchShards, StageSpec
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.ray_backend.cluster import cluster, lost_since
 from rerank_batch.ray_backend.execution import run_queries
 from rerank_batch.ray_backend.metrics import RunMetrics, run_sums
@@ -47,6 +48,7 @@ from rerank_batch.rerankers.stages import Rerank, ScorerUse
 from rerank_batch.retrieval.configured import query_encoder_options
 from rerank_batch.retrieval.gate import Gate
 from rerank_batch.retrieval.given import fusion_of, source_use
+from rerank_batch.retrieval.stages import EncodeQueries, SearchShards
 from rerank_batch.runs import (
     ABORTED,
     COMPLETE,

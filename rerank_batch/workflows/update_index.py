@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from rerank_batch.config import digest
-from rerank_batch.data.corpus import Corpus, shard_bounds
+from rerank_batch.data.corpus import Corpus
+from rerank_batch.data.text_store import shard_bounds
 from rerank_batch.index.changes import (
     Changes,
     Layout,
@@ -35,8 +36,8 @@ from rerank_batch.index.index import (
     WordShard,
     new_build,
 )
+from rerank_batch.pipeline.index_stages import BuildTexts
 from rerank_batch.pipeline.resources import Cluster
-from rerank_batch.pipeline.stages import BuildTexts
 from rerank_batch.pipeline.update_stages import AssembleShards
 from rerank_batch.ray_backend.cluster import cluster
 from rerank_batch.scoring.modes import Choice

@@ -17,9 +17,9 @@ from rerank_batch.comparison.stages import (
     System,
     read_by,
 )
-from rerank_batch.data.corpus import TextStore, shard_bounds, write_texts
+from rerank_batch.data.text_store import TextStore, shard_bounds, write_texts
 from rerank_batch.models.location import ModelName
-from rerank_batch.pipeline.stages import AssembleResults
+from rerank_batch.pipeline.assemble import AssembleResults
 from rerank_batch.rerankers.base import PairScores, ScorerOptions
 from rerank_batch.rerankers.cascade import pairs_of
 from rerank_batch.rerankers.stages import Rerank, ScorerUse

@@ -15,8 +15,8 @@ from rerank_batch.data import ir_datasets as ir_datasets_copy
 from rerank_batch.data.collection import located
 from rerank_batch.data.corpus import read_corpus
 from rerank_batch.data.ir_datasets import copied
+from rerank_batch.data.plan import make_plan
 from rerank_batch.data.qrels import read_qrels
-from rerank_batch.data.query_log import make_plan
 from rerank_batch.errors import ConfigError, InputError, StorageError
 
 

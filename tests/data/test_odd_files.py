@@ -21,8 +21,8 @@ from rerank_batch.config import (
 )
 from rerank_batch.data.clicks.log import read_click_log
 from rerank_batch.data.corpus import read_corpus
+from rerank_batch.data.plan import Plan, make_plan
 from rerank_batch.data.qrels import read_qrels
-from rerank_batch.data.query_log import Plan, make_plan
 from rerank_batch.errors import InputError
 from rerank_batch.retrieval.given import _read_ids
 

@@ -13,8 +13,8 @@ import pytest
 from rerank_batch.config import CorpusConfig, QrelsConfig, QueriesConfig, parse_config
 from rerank_batch.data.collection import located
 from rerank_batch.data.corpus import corpus_fingerprint, read_corpus
+from rerank_batch.data.plan import make_plan
 from rerank_batch.data.qrels import read_qrels
-from rerank_batch.data.query_log import make_plan
 from rerank_batch.errors import InputError
 from tests.support.helpers import write_parquet
 

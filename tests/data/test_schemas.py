@@ -13,7 +13,7 @@ from rerank_batch.data.clicks import read_clicks
 from rerank_batch.data.corpus import corpus_fingerprint, read_corpus
 from rerank_batch.data.outcomes import read_outcomes
 from rerank_batch.data.parquet import ParquetTable
-from rerank_batch.data.query_log import Plan, make_plan
+from rerank_batch.data.plan import Plan, make_plan
 from rerank_batch.data.values import as_strings
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.evaluation.segments.columns import check_segments, read_segments

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rerank_batch.config import QueriesConfig
-from rerank_batch.data.query_log import Plan, make_plan
+from rerank_batch.data.plan import Plan, make_plan
 from rerank_batch.errors import InputError
 
 CLASSIC = """

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_batch.config import QueriesConfig
-from rerank_batch.data.query_log import make_plan
+from rerank_batch.data.plan import make_plan
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.evaluation.segments import columns as module
 from rerank_batch.evaluation.segments.columns import NOT_UTF8, check_segments, read_segments
-from rerank_batch.evaluation.segments.study import ColumnValues
+from rerank_batch.evaluation.segments.groupings import ColumnValues
 from tests.support.helpers import broken_strings, write_parquet
 
 Row = dict[str, Any]

@@ -20,7 +20,7 @@ import yaml
 
 from jobs.console import Console
 from jobs.tables.runs import show_list
-from rerank_batch.runs import Run, publish
+from rerank_batch.runs import Run, publish_run
 from rerank_batch.runs.decisions import keep_decision
 from rerank_batch.score_cache import ScoreCache
 from rerank_batch.storage import Root, open_root, s3
@@ -114,7 +114,7 @@ def play_job(prefix: str, tmp_path: Path) -> None:
     with run.lease(20):
         write_all(run, rejected=[3])
         run.finish({"queries": 3, "rejects": {"bad_score": 1}})
-    publish(run)
+    publish_run(run)
     large = tmp_path / "large"
     large.write_bytes(b"x" * (6 << 20))
     root.publish("scores/scope/segments/1-nightly-1-old.arrow", large)

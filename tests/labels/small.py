@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from rerank_batch.config import LabelsConfig
-from rerank_batch.data.corpus import TextStore, shard_bounds, write_texts
 from rerank_batch.data.qrels import Qrels
+from rerank_batch.data.text_store import TextStore, shard_bounds, write_texts
 from rerank_batch.labels.candidates import Source
 from rerank_batch.labels.mining import MineLabels, Mining
 from rerank_batch.labels.planning import LabelPlan, Truth, plan_labels

@@ -16,7 +16,8 @@ from rerank_batch.errors import ModelError, StorageError
 from rerank_batch.models import delta as deltas
 from rerank_batch.models import location as models
 from rerank_batch.models.delta import Kept, write_delta
-from rerank_batch.models.location import ModelName, model_fingerprint, model_folder
+from rerank_batch.models.fingerprint import model_fingerprint
+from rerank_batch.models.location import ModelName, model_folder
 from rerank_batch.rerankers import load_scorer
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.scoring.modes import Mode

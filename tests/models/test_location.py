@@ -1,4 +1,4 @@
-"""Model names and folders: what is refused, and which bytes make a model what it is."""
+"""Model names and folders: what they name, and what is refused."""
 
 import importlib
 from pathlib import Path
@@ -6,34 +6,10 @@ from pathlib import Path
 import pytest
 
 from rerank_batch.errors import ModelError
-from rerank_batch.models.location import (
-    ModelName,
-    model_fingerprint,
-    model_folder,
-    model_settings,
-    parse_model,
-)
+from rerank_batch.models.location import ModelName, model_folder, parse_model
+from tests.support.model_files import make_model
 
 FAMILIES = ("cross-encoder", "late-interaction")
-NO_TENSORS = "\x02" + "\x00" * 7 + "{}"
-"""The smallest whole safetensors file: the length of its header, and an empty header."""
-
-FILES = {
-    "config.json": '{"hidden_size": 32}',
-    "model.safetensors": NO_TENSORS,
-    "tokenizer.json": "{}",
-    "vocab.txt": "words",
-    "1_Pooling/config.json": '{"mean": true}',
-    "README.md": "about",
-}
-
-
-def make_model(folder: Path, *without: str, **more: str) -> Path:
-    for name, text in {**FILES, **more}.items():
-        if name not in without:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text)
-    return folder
 
 
 # --- names -----------------------------------------------------------------------------------
@@ -145,46 +121,3 @@ def test_a_part_of_the_model_with_unsafe_weights_only_is_refused(tmp_path: Path)
     make_model(tmp_path, **dense)
     with pytest.raises(ModelError, match=r"pytorch_model\.bin"):
         model_folder(str(tmp_path))
-
-
-# --- fingerprints ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", sorted(set(FILES) - {"README.md"}))
-@pytest.mark.parametrize("place", ["model", ".cache/huggingface/hub/model"])
-def test_a_changed_byte_of_weights_tokenizer_or_settings_changes_the_fingerprint(
-    tmp_path: Path, place: str, name: str
-) -> None:
-    folder = make_model(tmp_path / place)
-    before = model_fingerprint(folder)
-    (folder / name).write_text(FILES[name] + " ")
-    assert model_fingerprint(folder) != before
-
-
-def test_a_renamed_or_added_file_changes_the_fingerprint(tmp_path: Path) -> None:
-    folder = make_model(tmp_path)
-    prints = {model_fingerprint(folder)}
-    (folder / "vocab.txt").rename(folder / "merges.txt")
-    prints.add(model_fingerprint(folder))
-    (folder / "chat_template.jinja").write_text("x")
-    prints.add(model_fingerprint(folder))
-    assert len(prints) == 3
-
-
-def test_what_only_people_read_and_where_it_lies_is_not_in_the_fingerprint(tmp_path: Path) -> None:
-    here, there = make_model(tmp_path / "here"), make_model(tmp_path / "there" / "deeper")
-    (there / "README.md").write_text("another text")
-    (there / "picture.png").write_text("")
-    (there / ".cache").mkdir()
-    (there / ".cache" / "download.json").write_text("a note of the hub client")
-    assert model_fingerprint(here) == model_fingerprint(there)
-
-
-def test_settings_are_those_of_the_transformer(tmp_path: Path) -> None:
-    folder = make_model(tmp_path)
-    assert model_settings(folder) == {"hidden_size": 32}
-    (folder / "config.json").write_text('{"hidden')
-    with pytest.raises(ModelError, match=r"config\.json is damaged"):
-        model_settings(folder)
-    (folder / "config.json").unlink()
-    assert model_settings(folder) == {}

@@ -19,11 +19,11 @@ from rerank_batch import schema
 from rerank_batch.comparison.plan import ComparisonInputs, Retrieval
 from rerank_batch.comparison.stages import Fused, SearchAlso, System
 from rerank_batch.config import ComputeConfig, FusionConfig, parse_config
-from rerank_batch.data.corpus import shard_bounds
+from rerank_batch.data.text_store import shard_bounds
 from rerank_batch.errors import ConfigError
 from rerank_batch.index.configured import OpenedIndex
 from rerank_batch.index.index import Index, IndexFile, Manifest, ShardEntry, verify_files
-from rerank_batch.models.location import ModelPin
+from rerank_batch.models.fingerprint import ModelPin
 from rerank_batch.pipeline.isolation import run_isolated
 from rerank_batch.pipeline.placement import (
     Search,
@@ -36,7 +36,6 @@ from rerank_batch.pipeline.placement import (
 )
 from rerank_batch.pipeline.pools import plan_pools
 from rerank_batch.pipeline.resources import Cluster
-from rerank_batch.pipeline.stages import EncodeQueries, SearchGroup, SearchShards
 from rerank_batch.ray_backend.actors import StageActor
 from rerank_batch.retrieval import ivf
 from rerank_batch.retrieval.flat import build_shard, open_shard, search_all
@@ -46,6 +45,7 @@ from rerank_batch.retrieval.given import Excluded
 from rerank_batch.retrieval.running_lists import merged
 from rerank_batch.retrieval.shard_groups import Group
 from rerank_batch.retrieval.sources import SourceUse, _lists
+from rerank_batch.retrieval.stages import EncodeQueries, SearchGroup, SearchShards
 from rerank_batch.schema import FEW_CANDIDATES
 from rerank_batch.storage import NodeCache
 from tests.retrieval.test_hybrid_stages import encoded, index, planned

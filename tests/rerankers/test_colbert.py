@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import BertModel, BertTokenizerFast
 
-from rerank_batch.models.location import ModelName, model_fingerprint
+from rerank_batch.models.fingerprint import model_fingerprint
+from rerank_batch.models.location import ModelName
 from rerank_batch.rerankers import choose_mode, load_scorer
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.rerankers.colbert import is_colbert

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_batch.config import Bm25Config
-from rerank_batch.data.corpus import shard_bounds
+from rerank_batch.data.text_store import shard_bounds
 from rerank_batch.errors import ConfigError, IndexMismatch
 from rerank_batch.ranking import PAD, order
 from rerank_batch.retrieval.bm25 import (

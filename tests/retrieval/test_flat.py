@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rerank_batch.data.corpus import shard_bounds
+from rerank_batch.data.text_store import shard_bounds
 from rerank_batch.errors import ConfigError, IndexMismatch
 from rerank_batch.ranking import order
 from rerank_batch.retrieval.flat import (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rerank_batch.config import parse_config
 from rerank_batch.errors import ConfigError, GuardsFailed, RunConflict
-from rerank_batch.runs import Run, guards, latest_run, publish, read_latest
+from rerank_batch.runs import Run, guards, latest_run, publish_run, read_latest
 from rerank_batch.runs.decisions import read_override
 from rerank_batch.runs.guards import publish_unless_held_back
 from rerank_batch.storage import Root, open_root
@@ -131,7 +131,7 @@ def test_a_verdict_is_given_once(tmp_path: Path, later: dict[str, Any]) -> None:
     assert not again["published"]
     assert again["guards"] == first["guards"]
     with pytest.raises(GuardsFailed):  # nor by any other way to publish
-        publish(Run.open(root, "night-2"))
+        publish_run(Run.open(root, "night-2"))
 
 
 def test_a_driver_that_dies_before_the_verdict_leaves_it_to_the_next(tmp_path: Path) -> None:

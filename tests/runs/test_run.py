@@ -25,8 +25,8 @@ from rerank_batch.runs import (
     is_latest,
     latest_run,
     list_runs,
-    publish,
     publish_parquet,
+    publish_run,
     read_block,
     refuse_if_taken_over,
     total,
@@ -571,12 +571,12 @@ def test_latest_only_moves_forward(root: Root) -> None:
         complete_run(root, "new", created="2026-01-02T00:00:00"),
         complete_run(root, "other", job="weekly", created="2026-01-03T00:00:00"),
     )
-    assert publish(old)
+    assert publish_run(old)
     assert latest_run(root, "nightly").run_id == "old"
-    assert publish(new)
-    assert not publish(old)
-    assert not publish(new)
-    assert publish(other)
+    assert publish_run(new)
+    assert not publish_run(old)
+    assert not publish_run(new)
+    assert publish_run(other)
     assert latest_run(root, "nightly").run_id == "new"
     assert (is_latest(old), is_latest(new), is_latest(other)) == (False, True, True)
 
@@ -687,7 +687,12 @@ def test_a_final_that_lacks_something_is_damaged(root: Root, key: str) -> None:
 def test_a_damaged_latest_is_an_error_and_is_not_overwritten(root: Root, body: bytes) -> None:
     run = complete_run(root, publish=True)
     overwrite(root, "jobs/nightly/latest.json", body)
-    for act in (lambda: latest_run(root, "nightly"), lambda: publish(run), lambda: is_latest(run)):
+    reads = (lambda: latest_run(root, "nightly"), lambda: publish_run(run), lambda: is_latest(run))
+    for act in reads:
+        lambda: latest_run(root, "nightly"),
+        lambda: publish_run(run),
+        lambda: is_latest(run),
+    ):
         with pytest.raises(StorageError, match=damaged(r"latest\.json")):
             act()
     assert root.read("jobs/nightly/latest.json") == body

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from jobs.__main__ import app
+from rerank_batch.data.query_text import match_key
 from rerank_batch.errors import ConfigError, InputError, RunConflict
-from rerank_batch.runs import Run, publish
-from rerank_batch.runs.export.serving import export_serving, key_of, look_up, look_up_run
+from rerank_batch.runs import Run, publish_run
+from rerank_batch.runs.export.serving import export_serving, look_up, look_up_run
 from tests.support.helpers import finished_run, result_row
 
 HITS = [("d1", 0.9, 0.25), ("d2", 0.8, 0.75)]
@@ -35,7 +36,7 @@ def run_of(folder: Path, queries: list[str]) -> Run:
 TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=6)
 
 
-@given(st.lists(TEXTS.map(key_of).filter(bool), min_size=1, max_size=25, unique_by=key_of))
+@given(st.lists(TEXTS.map(match_key).filter(bool), min_size=1, max_size=25, unique_by=match_key))
 @settings(max_examples=12, deadline=None)
 def test_every_query_is_a_row_in_the_order_of_keys_and_is_found(
     tmp_path_factory: pytest.TempPathFactory, queries: list[str]
@@ -48,7 +49,7 @@ def test_every_query_is_a_row_in_the_order_of_keys_and_is_found(
         done = export_serving(run, "serving", out, rows_in_memory=held, rows_per_group=3)
         assert (done.rows, done.bytes, done.merged) == (len(queries), out.stat().st_size, 0)
         keys = pq.read_table(out, columns=["key"]).column("key").to_pylist()
-        assert keys == sorted(key_of(query) for query in queries)
+        assert keys == sorted(match_key(query) for query in queries)
     assert (folder / "4.parquet").stat().st_size > 0
     for query in queries:
         found = look_up(
@@ -158,7 +159,7 @@ def test_what_is_refused_leaves_no_file(tmp_path: Path) -> None:
 
 def test_the_commands(tmp_path: Path) -> None:
     run = run_of(tmp_path / "root", random.Random(0).sample([f"query {n}" for n in range(9)], 9))
-    publish(run)
+    publish_run(run)
     root, out = str(tmp_path / "root"), str(tmp_path / "serving.parquet")
 
     def command(*words: str) -> Any:

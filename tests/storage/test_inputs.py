@@ -15,8 +15,8 @@ from rerank_batch.config import CorpusConfig, QrelsConfig, QueriesConfig
 from rerank_batch.data.corpus import corpus_fingerprint, read_corpus
 from rerank_batch.data.lines import read_jsonl
 from rerank_batch.data.parquet import ParquetTable
+from rerank_batch.data.plan import make_plan
 from rerank_batch.data.qrels import read_qrels
-from rerank_batch.data.query_log import make_plan
 from rerank_batch.errors import ConfigError, InputError, StorageError
 from rerank_batch.storage import InputFile, input_files, open_file, sha256_file
 from tests.chaos.s3_server import S3Server

@@ -10,8 +10,8 @@ import pytest
 
 from rerank_batch.config import CorpusConfig, QrelsConfig, QueriesConfig
 from rerank_batch.data.corpus import corpus_fingerprint, read_corpus
+from rerank_batch.data.plan import make_plan
 from rerank_batch.data.qrels import read_qrels
-from rerank_batch.data.query_log import make_plan
 from rerank_batch.data.trec import read_run
 from rerank_batch.errors import InputError
 from rerank_batch.storage import file_kinds, input_files

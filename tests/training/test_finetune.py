@@ -17,7 +17,8 @@ from jobs.console import Console
 from rerank_batch.config import load_section
 from rerank_batch.errors import ConfigError, InputsChanged, ModelError, RunConflict
 from rerank_batch.models.delta import Kept, write_delta
-from rerank_batch.models.location import ModelName, model_fingerprint, model_folder
+from rerank_batch.models.fingerprint import model_fingerprint
+from rerank_batch.models.location import ModelName, model_folder
 from rerank_batch.rerankers import load_scorer
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.scoring.modes import Mode

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rerank_batch.errors import StorageError
-from rerank_batch.models.location import ModelPin
+from rerank_batch.models.fingerprint import ModelPin
 from rerank_batch.pipeline.pools import Pool
 from rerank_batch.retrieval.options import EncoderOptions
 from rerank_batch.scoring.modes import Choice, Mode

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from rerank_batch.config import ClicksConfig, QueriesConfig
 from rerank_batch.data.parquet import ParquetTable
-from rerank_batch.data.query_log import as_read, make_plan
+from rerank_batch.data.plan import make_plan
+from rerank_batch.data.query_text import as_read, match_keys
 from rerank_batch.data.values import as_ids, as_strings
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.remarks import Remark
@@ -159,7 +160,7 @@ def _queries(column: pa.Array, cut: int | None) -> tuple[pa.Array, pa.Array]:
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()  # a query has a row per document shown: normalise once
     texts, bad = as_strings(column.dictionary, "clicks: queries")
-    keys = pc.utf8_lower(as_read(texts, cut)[0])
+    keys = match_keys(as_read(texts, cut)[0])
     return keys.take(column.indices), pc.fill_null(bad.take(column.indices), False)
 
 
@@ -215,7 +216,7 @@ def _with_ids(counts: pl.DataFrame, queries: QueriesConfig) -> tuple[pl.DataFram
     plan = make_plan(queries.model_copy(update={"judged_only": False, "head": None})).queries
     ids = pl.DataFrame(
         {
-            "query": pl.from_arrow(pc.utf8_lower(plan.column("query"))),
+            "query": pl.from_arrow(match_keys(plan.column("query"))),
             "query_id": pl.from_arrow(plan.column("query_id")),
         }
     )

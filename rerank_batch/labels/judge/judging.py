@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from rerank_batch.config import LabelJudgeConfig, PriceConfig
-from rerank_batch.data.corpus import TextStore
 from rerank_batch.data.qrels import Qrels
+from rerank_batch.data.text_store import TextStore
 from rerank_batch.labels.judge.pairs import ToJudge, wants_second_opinion
 from rerank_batch.labels.judge.prompts import Opinion, Rubric, asked, version
 from rerank_batch.llm.asker import (

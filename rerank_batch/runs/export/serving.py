@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rerank_batch.data.query_log import as_read
+from rerank_batch.data.query_text import match_key, match_keys
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.runs import Run
 from rerank_batch.storage import open_file
@@ -45,7 +45,6 @@ DYNAMODB_ITEM_BYTES = 400_000
 """Limits of DynamoDB: a partition key, and an item with the names of its attributes."""
 
 _RUN = b"rerank_batch.run"
-_MOST_CHARS = 10_000_000
 _READ = ["query_id", "query_ids", "query", "weight", "results"]
 
 
@@ -61,13 +60,6 @@ class Exported:
     bytes: int
     merged: int = 0
     too_large: int = 0
-
-
-def key_of(query: str) -> str:
-    """The key under which a query is found, however it is typed."""
-    texts, _ = as_read(pa.array([query], pa.string()), _MOST_CHARS)
-    key: str = pc.utf8_lower(texts)[0].as_py()
-    return key
 
 
 def export_serving(
@@ -118,7 +110,7 @@ def look_up(uri: str, query: str) -> dict[str, Any] | None:
         InputError: the file was written by something else.
         StorageError: it cannot be opened.
     """
-    key = key_of(query)
+    key = match_key(query)
     try:
         file = pq.ParquetFile(open_file(uri))
     except pa.ArrowInvalid as error:
@@ -136,7 +128,7 @@ def look_up(uri: str, query: str) -> dict[str, Any] | None:
 
 def look_up_run(run: Run, query: str) -> dict[str, Any] | None:
     """The same in the results of a run as they are: every file's queries are read."""
-    key = key_of(query)
+    key = match_key(query)
     final = run.finished()
     for uri in run.results_paths():
         with open_file(uri) as source:
@@ -245,7 +237,7 @@ _EMPTY = pa.schema(
 
 
 def _keys(queries: pa.ChunkedArray) -> pa.Array:
-    return pc.utf8_lower(queries.combine_chunks())
+    return match_keys(queries.combine_chunks())
 
 
 def _write_parquet(parts: _Parts, out: Path, about: dict[str, Any], rows_per_group: int) -> int:

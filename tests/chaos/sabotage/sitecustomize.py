@@ -69,7 +69,7 @@ def _die_before(moment) -> None:
         module.Run.finish = die
 
     def publish(module) -> None:
-        module.publish = die
+        module.publish_run = die
 
     module, patch = {"final": ("run", finish), "latest": ("latest", publish)}[moment]
     _when_imported(f"rerank_batch.runs.{module}", patch)

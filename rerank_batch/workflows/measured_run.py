@@ -19,20 +19,20 @@ from rerank_batch.evaluation.findings import (
     find_in_file,
     join,
 )
+from rerank_batch.evaluation.gate.signals import gate_signals
 from rerank_batch.evaluation.ground_truth import Labels, label_path, read_labels
-from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, Lists
+from rerank_batch.evaluation.judged import Lists
 from rerank_batch.evaluation.measures import parse_measures
+from rerank_batch.evaluation.segments.columns import check_segments
 from rerank_batch.ray_backend.cluster import cluster
 from rerank_batch.ray_backend.execution import map_files
 from rerank_batch.reporter import Reporter
 from rerank_batch.runs import Run, latest_run
 from rerank_batch.storage import open_root
-from rerank_batch.workflows import insights
 from rerank_batch.workflows.input_facts import of_queries, together
 from rerank_batch.workflows.outcomes import ids_of
-from rerank_batch.workflows.report_sections import gate_signals
 from rerank_batch.workflows.rerank import Start, rerank
-from rerank_batch.workflows.segments import check as check_segments
+from rerank_batch.workflows.run_systems import compared_systems, depths_of, of_one_model
 
 _MANY = 20_000
 """Queries of a run from which on a cluster reads it faster than this process."""
@@ -77,7 +77,7 @@ def evaluated_run(
     if label_path(config) is None:
         raise ConfigError("evaluate needs qrels.path: without judgements nothing can be measured")
     parse_measures(config.evaluation.measures)
-    remarks = list(check_segments(config))
+    remarks = list(check_segments(config.queries, config.evaluation.segments))
     root = open_root(config.root)
     if from_run is None:
         several = bool(config.evaluation.systems)
@@ -141,9 +141,9 @@ def findings_of(
     paths, several = run.results_paths(), bool(run.spec.get("systems"))
     questions = Questions(
         measures=config.evaluation.measures,
-        systems=_systems(run, config, external),
-        depths=insights.depths_of(run),
-        scored=insights.of_one_model(run),
+        systems=compared_systems(run, config, external),
+        depths=depths_of(run),
+        scored=of_one_model(run),
         signals={} if several else gate_signals(config.reranker.gate if config.reranker else None),
         rejected=frozenset(run.rejects().column("query_id").to_pylist()) & frozenset(qrels),
         large=run.finished()["queries"] > _MANY,
@@ -171,17 +171,3 @@ def measure_run(
             parts[number] = part
             done += 1
     return conclude(join((part for part in parts if part), questions), questions)
-
-
-def _systems(run: Run, config: Config, external: Mapping[str, Lists]) -> tuple[str, ...]:
-    """The systems of a run that are to be compared, the baseline first."""
-    there = run.spec.get("systems") or []
-    if not there:
-        return (RETRIEVAL, RERANKED)
-    asked = list(config.evaluation.systems) or there
-    if missing := [name for name in asked if name not in there and name not in external]:
-        raise ConfigError(
-            f"run {run.run_id} does not hold the systems {', '.join(missing)} (it has "
-            f"{', '.join(there)}); evaluate without --run: only what is new is scored"
-        )
-    return tuple(asked)
