@@ -16,7 +16,8 @@ from rerank_batch.scoring.device import pick_device
 from rerank_batch.scoring.engine import PairEngine, Window
 from rerank_batch.scoring.library import Library
 from rerank_batch.scoring.modes import Mode
-from rerank_batch.scoring.network import Rows, pair_network
+from rerank_batch.scoring.networks.network import pair_network
+from rerank_batch.scoring.networks.rows import Rows
 from rerank_batch.scoring.packing import TokenBudget
 from rerank_batch.scoring.runtimes.base import Unavailable
 from rerank_batch.scoring.runtimes.open import open_runtime

@@ -4,7 +4,6 @@ import json
 import os
 import secrets
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from rich.table import Table
 
 from jobs.console import Console
 from jobs.tables.facts import facts_table
+from rerank_batch.benchmarks.command import command_line
 from rerank_batch.benchmarks.timing import timed
 from rerank_batch.config import Config, Lossy, load_config
 from rerank_batch.data.collection import located
@@ -258,9 +258,7 @@ def _churn(before: dict[str, list[str]], after: dict[str, list[str]]) -> tuple[f
 
 def run_job(*arguments: str, env: Mapping[str, str] | None = None) -> bytes:
     """Run a command of ours, in another environment if one is given; what it printed."""
-    finished = subprocess.run(
-        [sys.executable, "-m", "jobs", *arguments], capture_output=True, check=False, env=env
-    )
+    finished = subprocess.run(command_line(*arguments), capture_output=True, check=False, env=env)
     if finished.returncode:
         raise ComputeError(f"the job failed: {finished.stderr.decode()[-2000:]}")
     return finished.stdout

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from rerank_batch import schema
 from rerank_batch.config import Config, parse_config
 from rerank_batch.data.text_store import shard_bounds, write_texts
-from rerank_batch.index.index import FORMAT, IndexFile, Manifest, ShardEntry, publish_manifest
+from rerank_batch.index.generations import publish_manifest
+from rerank_batch.index.manifest import FORMAT, IndexFile, Manifest, ShardEntry
 from rerank_batch.runs import Run, block_bounds, publish_run
 from rerank_batch.storage import open_root, sha256_file
 

@@ -13,9 +13,8 @@ from rerank_batch.errors import ConfigError, ModelError
 from rerank_batch.models.fingerprint import ModelPin, pin_model
 from rerank_batch.models.location import ModelName, parse_model
 from rerank_batch.models.settings import model_settings
-from rerank_batch.rerankers import FAMILIES as RERANKER_FAMILIES
-from rerank_batch.rerankers import family_of, prompt_fingerprint
 from rerank_batch.rerankers.base import ScorerOptions
+from rerank_batch.rerankers.registry import FAMILIES, family_of, prompt_fingerprint
 from rerank_batch.scoring.graphs import graphs
 from rerank_batch.scoring.stored import stored_prompts
 from rerank_batch.services.address import address_of
@@ -62,7 +61,7 @@ def scorer_names(config: Config) -> list[ModelName]:
     if config.reranker.stages:
         keys = [f"reranker.stages.{n}.model" for n in range(len(config.reranker.stages))]
     return [
-        parse_model(scorer.model, tuple(RERANKER_FAMILIES), key)
+        parse_model(scorer.model, tuple(FAMILIES), key)
         for scorer, key in zip(config.reranker.cascade, keys, strict=True)
     ]
 

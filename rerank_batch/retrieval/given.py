@@ -13,7 +13,7 @@ from rerank_batch.data.parquet import ParquetTable, fingerprint_files
 from rerank_batch.data.trec import SUFFIXES, Ranking, read_run
 from rerank_batch.data.values import as_ids
 from rerank_batch.errors import ConfigError, InputError
-from rerank_batch.index.index import Index
+from rerank_batch.index.open import Index
 from rerank_batch.remarks import Remark
 from rerank_batch.retrieval.fusion import Found, Fusion
 from rerank_batch.retrieval.sources import SourceUse

@@ -20,9 +20,7 @@ from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.evaluation.ground_truth import Labels, label_files, read_labels
 from rerank_batch.evaluation.measures import parse_measures
 from rerank_batch.index.configured import ENCODER_FAMILIES, open_index
-from rerank_batch.index.index import (
-    Index,
-)
+from rerank_batch.index.open import Index
 from rerank_batch.models.fingerprint import ModelPin
 from rerank_batch.models.location import parse_model
 from rerank_batch.remarks import Remark

@@ -69,7 +69,7 @@ def use(number: int, depth: int | None = None) -> ScorerUse:
 
 def opened(monkeypatch: pytest.MonkeyPatch, models: dict[int, Model]) -> None:
     monkeypatch.setattr(
-        "rerank_batch.rerankers.load_scorer", lambda name, *_: models[int(name.location)]
+        "rerank_batch.rerankers.registry.load_scorer", lambda name, *_: models[int(name.location)]
     )
 
 

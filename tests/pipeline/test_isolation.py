@@ -220,7 +220,7 @@ def test_the_real_reranking_stage_can_be_isolated(
     index: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rejected rows and the others must fit together, down to which columns may be null."""
-    monkeypatch.setattr("rerank_batch.rerankers.load_scorer", lambda *_: Fixed())
+    monkeypatch.setattr("rerank_batch.rerankers.registry.load_scorer", lambda *_: Fixed())
     use = ScorerUse(1, ModelName("cross-encoder", "x"), None, ScorerOptions())
     stage = Rerank((use,), index)
     table = retrieved(["a", POISON, "b"])

@@ -22,7 +22,8 @@ from rerank_batch.config import ComputeConfig, FusionConfig, parse_config
 from rerank_batch.data.text_store import shard_bounds
 from rerank_batch.errors import ConfigError
 from rerank_batch.index.configured import OpenedIndex
-from rerank_batch.index.index import Index, IndexFile, Manifest, ShardEntry, verify_files
+from rerank_batch.index.manifest import IndexFile, Manifest, ShardEntry
+from rerank_batch.index.open import Index, verify_files
 from rerank_batch.models.fingerprint import ModelPin
 from rerank_batch.pipeline.isolation import run_isolated
 from rerank_batch.pipeline.placement import (

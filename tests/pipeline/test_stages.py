@@ -116,7 +116,7 @@ class Lengths:
 def cascade(index: Any, monkeypatch: pytest.MonkeyPatch, *scorers: Any) -> Rerank:
     """The stage with those scorers; each is given with its depth."""
     waiting = [scorer for scorer, _ in scorers]
-    monkeypatch.setattr("rerank_batch.rerankers.load_scorer", lambda *_: waiting.pop(0))
+    monkeypatch.setattr("rerank_batch.rerankers.registry.load_scorer", lambda *_: waiting.pop(0))
     name = ModelName("cross-encoder", "x")
     return Rerank(
         tuple(

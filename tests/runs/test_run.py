@@ -689,10 +689,6 @@ def test_a_damaged_latest_is_an_error_and_is_not_overwritten(root: Root, body: b
     overwrite(root, "jobs/nightly/latest.json", body)
     reads = (lambda: latest_run(root, "nightly"), lambda: publish_run(run), lambda: is_latest(run))
     for act in reads:
-        lambda: latest_run(root, "nightly"),
-        lambda: publish_run(run),
-        lambda: is_latest(run),
-    ):
         with pytest.raises(StorageError, match=damaged(r"latest\.json")):
             act()
     assert root.read("jobs/nightly/latest.json") == body
