@@ -35,7 +35,7 @@ def show(summary: RunSummary, console: Console) -> None:
     parts.append(facts_table(f"Run {summary.run_id}", _facts(summary)))
     body = summary.to_json()
     console.result(body, *parts)
-    guards.judge(body)
+    guards.refuse_if_held_back(body)
 
 
 def show_plan(summary: dict[str, Any], console: Console) -> None:

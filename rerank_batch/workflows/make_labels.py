@@ -29,6 +29,7 @@ from rerank_batch.runs import (
     COMPLETE,
     Run,
     is_begun,
+    publish_run,
     total,
 )
 from rerank_batch.runs.commit import BlockDone
@@ -90,7 +91,7 @@ def make_labels(
             reporter.note(f"run {run.run_id} is complete: nothing is left to mine")
         else:
             mine(run, config, inputs, reporter, take_over=start.take_over)
-        run.publish()
+        publish_run(run)
         reporter.note(f"writing the dataset to {out}")
         card = write_dataset(run, target, labels.formats, labels.tuple_negatives, labels.license)
     final = run.finished()

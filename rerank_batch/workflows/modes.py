@@ -20,6 +20,7 @@ from rerank_batch.rerankers.stages import choose_scorer_mode
 from rerank_batch.retrieval.options import EncoderOptions
 from rerank_batch.retrieval.stages import choose_encoder_mode
 from rerank_batch.runs import Run, from_json, to_json
+from rerank_batch.runs.decisions import keep_decision, read_decision
 from rerank_batch.scoring.modes import Choice, Mode, modes_for
 from rerank_batch.storage import Root, new_nonce
 
@@ -41,7 +42,7 @@ def modes_of(run: Run, work: Work) -> list[Choice | None]:
 
 
 def _decided(run: Run, scorer: ScorerInput) -> Choice | None:
-    decided = run.decided("mode", scorer.number, Choice.KEYS)
+    decided = read_decision(run, "mode", scorer.number, Choice.KEYS)
     return None if decided is None else Choice.from_dict(decided)
 
 
@@ -53,7 +54,9 @@ def _decide(run: Run, config: Config, scorer: ScorerInput, pool: Pool, reporter:
 
     modes = modes_for(options.precision, options.allow, options.runtime, "cpu")
     model = (scorer.model.family, scorer.made_of)
-    run.decide("mode", scorer.number, _kept(run.root, model, modes, measure, reporter).to_dict())
+    keep_decision(
+        run, "mode", scorer.number, _kept(run.root, model, modes, measure, reporter).to_dict()
+    )
 
 
 def encoder_mode(

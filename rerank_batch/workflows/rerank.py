@@ -141,7 +141,7 @@ def _execute(
 
 def _summary(run: Run, publish: bool = False) -> RunSummary:
     """The summary of a finished run, which is published if it is to be and its guards let it."""
-    publication = Publication(**guards.publish(run)) if publish else None
+    publication = Publication(**guards.publish_unless_held_back(run)) if publish else None
     final = run.finished()
     return RunSummary(
         run_id=run.run_id,

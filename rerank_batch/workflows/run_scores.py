@@ -20,6 +20,7 @@ from rerank_batch.rerankers.cached import KNOWN, SCORED, SECONDS, CacheUse
 from rerank_batch.rerankers.configured import ScorerInput
 from rerank_batch.runs import Commit, Run, total
 from rerank_batch.runs.coverage import check_coverage
+from rerank_batch.runs.decisions import keep_decision, read_decision
 from rerank_batch.runs.summary import CacheFacts
 from rerank_batch.score_cache import ScoreCache, Snapshot, scope
 from rerank_batch.scoring.modes import Choice, Mode
@@ -122,10 +123,10 @@ def _run_scores(
     }
     cache = ScoreCache(run.root, scope(settings))
     try:
-        decided = run.decided("cache", scorer.number, _KEYS)
+        decided = read_decision(run, "cache", scorer.number, _KEYS)
         if decided is None:
-            run.decide("cache", scorer.number, asdict(cache.snapshot()))
-            decided = run.decided("cache", scorer.number, _KEYS) or {}
+            keep_decision(run, "cache", scorer.number, asdict(cache.snapshot()))
+            decided = read_decision(run, "cache", scorer.number, _KEYS) or {}
         return RunScores(run, scorer, cache, _snapshot(decided), config)
     except StorageError as error:
         reporter.note(f"going on without cached scores: {error}")
