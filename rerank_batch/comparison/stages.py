@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rerank_batch import ranking, schema, tally
 from rerank_batch.data.qrels import Qrels
-from rerank_batch.index.index import Index
+from rerank_batch.index.open import Index
 from rerank_batch.pipeline.assemble import metrics_of
 from rerank_batch.ranking import Documents
 from rerank_batch.rerankers.base import NO_SCORES, QueryScores

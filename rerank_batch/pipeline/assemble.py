@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from rerank_batch import ranking, schema
 from rerank_batch.data.qrels import Qrels, merge_grades
-from rerank_batch.index.index import Index
+from rerank_batch.index.open import Index
 
 
 class AssembleResults:

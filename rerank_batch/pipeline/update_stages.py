@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rerank_batch.errors import IndexMismatch
-from rerank_batch.index.index import Index
+from rerank_batch.index.open import Index
 from rerank_batch.pipeline.index_stages import read_vectors
 
 _LARGEST_FLAT = 50_000

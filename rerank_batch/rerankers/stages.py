@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from rerank_batch import schema, tally
 from rerank_batch.errors import RerankBatchError
-from rerank_batch.index.index import Index
+from rerank_batch.index.open import Index
 from rerank_batch.models.fingerprint import ModelPin
 from rerank_batch.models.location import ModelName
 from rerank_batch.rerankers import registry

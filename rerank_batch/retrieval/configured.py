@@ -1,7 +1,7 @@
 """How queries are encoded for the index of a configuration."""
 
 from rerank_batch.config import Config
-from rerank_batch.index.index import Index
+from rerank_batch.index.open import Index
 from rerank_batch.retrieval.options import EncoderOptions
 from rerank_batch.scoring.graphs import graphs
 from rerank_batch.scoring.modes import Choice, Mode

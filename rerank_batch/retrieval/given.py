@@ -13,7 +13,7 @@ from rerank_batch.data.parquet import ParquetTable, fingerprint_files
 from rerank_batch.data.trec import SUFFIXES, Ranking, read_run
 from rerank_batch.data.values import as_ids
 from rerank_batch.errors import ConfigError, InputError
-from rerank_batch.index.index import Index
+from rerank_batch.index.open import Index
 from rerank_batch.remarks import Remark
 from rerank_batch.retrieval.fusion import Found, Fusion
 from rerank_batch.retrieval.sources import SourceUse
@@ -44,6 +44,18 @@ class Excluded:
     unknown: int = 0
     fingerprint: str | None = None
     remarks: tuple[Remark, ...] = ()
+
+    def counts(self) -> dict[str, int]:
+        """Documents that are taken out, and ids of the list that are unknown; empty without one."""
+        if self.fingerprint is None:
+            return {}
+        return {"documents": len(self.documents), "unknown": self.unknown}
+
+
+def excluded_line(documents: int, unknown: int) -> str:
+    """A line of the summary."""
+    none = f"; {unknown:,} ids of the list are not in the corpus" if unknown else ""
+    return f"{documents:,} documents by retrieval.exclude{none}"
 
 
 def read_excluded(config: Config, index: Index) -> Excluded:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from rerank_batch import ranking, schema
 from rerank_batch.config import Bm25Config, Source
-from rerank_batch.index.index import Index
+from rerank_batch.index.open import Index
 from rerank_batch.retrieval.fusion import Found
 from rerank_batch.retrieval.hits import Hits
 

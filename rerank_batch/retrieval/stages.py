@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rerank_batch import ranking, schema
-from rerank_batch.index.index import Index
+from rerank_batch.index.open import Index
 from rerank_batch.models.fingerprint import ModelPin, pinned_model
 from rerank_batch.retrieval.fusion import Found, Fusion
 from rerank_batch.retrieval.gate import Gate

@@ -16,20 +16,10 @@ from rerank_batch.data.corpus import Corpus, corpus_fingerprint, read_corpus
 from rerank_batch.data.text_store import digests_of, shard_bounds
 from rerank_batch.errors import IndexMismatch
 from rerank_batch.index.configured import ENCODER_FAMILIES
-from rerank_batch.index.index import (
-    BM25,
-    FORMAT,
-    MANIFEST,
-    Index,
-    IndexFile,
-    Manifest,
-    ShardEntry,
-    WordShard,
-    index_fingerprint,
-    new_build,
-    read_manifest,
-    verify_files,
-)
+from rerank_batch.index.fingerprint import BM25, index_fingerprint
+from rerank_batch.index.generations import MANIFEST, new_build, read_manifest
+from rerank_batch.index.manifest import FORMAT, IndexFile, Manifest, ShardEntry, WordShard
+from rerank_batch.index.open import Index, verify_files
 from rerank_batch.models.fingerprint import pin_model
 from rerank_batch.models.location import parse_model
 from rerank_batch.pipeline.index_stages import BuildShards, BuildTexts, read_vectors

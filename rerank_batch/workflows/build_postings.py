@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from rerank_batch.config import Bm25Config
-from rerank_batch.index.index import IndexFile, WordShard
+from rerank_batch.index.manifest import IndexFile, WordShard
 from rerank_batch.pipeline.bm25_stages import BuildPostings, CountWords, forget_counts, sum_words
 from rerank_batch.pipeline.index_stages import BuildTexts
 from rerank_batch.pipeline.pools import LIGHT_CPUS, Pool

@@ -15,7 +15,8 @@ from rerank_batch.config import Config
 from rerank_batch.data.corpus import corpus_remarks
 from rerank_batch.data.text_store import write_texts
 from rerank_batch.errors import RunConflict, StorageError
-from rerank_batch.index.index import IndexFile, Manifest, publish_manifest
+from rerank_batch.index.generations import publish_manifest
+from rerank_batch.index.manifest import IndexFile, Manifest
 from rerank_batch.models.fingerprint import ModelPin
 from rerank_batch.models.location import ModelName
 from rerank_batch.pipeline.index_stages import BuildTexts, EncodeDocuments

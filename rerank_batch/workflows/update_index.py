@@ -26,16 +26,10 @@ from rerank_batch.index.changes import (
     plan_layout,
     vector_sources,
 )
-from rerank_batch.index.index import (
-    BM25,
-    UPDATED,
-    Index,
-    Manifest,
-    Numbering,
-    ShardEntry,
-    WordShard,
-    new_build,
-)
+from rerank_batch.index.fingerprint import BM25
+from rerank_batch.index.generations import new_build
+from rerank_batch.index.manifest import UPDATED, Manifest, Numbering, ShardEntry, WordShard
+from rerank_batch.index.open import Index
 from rerank_batch.pipeline.index_stages import BuildTexts
 from rerank_batch.pipeline.resources import Cluster
 from rerank_batch.pipeline.update_stages import AssembleShards

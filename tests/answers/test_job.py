@@ -24,7 +24,7 @@ from rerank_batch.errors import (
 from rerank_batch.evaluation.comparison import compare
 from rerank_batch.evaluation.judged import judged_blocks
 from rerank_batch.evaluation.report import page as report
-from rerank_batch.index.index import FORMAT, IndexFile, Manifest, ShardEntry
+from rerank_batch.index.manifest import FORMAT, IndexFile, Manifest, ShardEntry
 from rerank_batch.rerankers.paid import PaidScorer, PaidUse
 from rerank_batch.runs import Run
 from rerank_batch.storage import open_root, sha256_file

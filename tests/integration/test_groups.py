@@ -10,7 +10,8 @@ import yaml
 from rerank_batch import schema
 from rerank_batch.config import ComputeConfig, FusionConfig, Source, load_config
 from rerank_batch.errors import ConfigError
-from rerank_batch.index.index import Index, read_manifest
+from rerank_batch.index.generations import read_manifest
+from rerank_batch.index.open import Index
 from rerank_batch.pipeline.assemble import AssembleResults
 from rerank_batch.pipeline.placement import Search, group_stages
 from rerank_batch.pipeline.pools import of_group, plan_pools
