@@ -40,17 +40,11 @@ from rerank_batch.rerankers.configured import (
     scorer_names,
 )
 from rerank_batch.rerankers.stages import ScorerUse
-from rerank_batch.retrieval.configured import query_encoder_options
+from rerank_batch.retrieval.configured import fusion_of, query_encoder_options, source_use
+from rerank_batch.retrieval.excluded import Excluded, read_excluded
 from rerank_batch.retrieval.fusion import Fusion
 from rerank_batch.retrieval.gate import Gate
-from rerank_batch.retrieval.given import (
-    Excluded,
-    Given,
-    fusion_of,
-    read_excluded,
-    read_given,
-    source_use,
-)
+from rerank_batch.retrieval.given import Given, read_given
 from rerank_batch.retrieval.sources import SourceUse
 from rerank_batch.retrieval.stages import EncodeQueries
 from rerank_batch.runs import Run

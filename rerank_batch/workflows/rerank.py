@@ -45,9 +45,8 @@ from rerank_batch.rerankers.cascade import pairs_of, seconds_of, skipped_of
 from rerank_batch.rerankers.configured import scorer_options
 from rerank_batch.rerankers.paid import PaidUse
 from rerank_batch.rerankers.stages import Rerank, ScorerUse
-from rerank_batch.retrieval.configured import query_encoder_options
+from rerank_batch.retrieval.configured import fusion_of, query_encoder_options, source_use
 from rerank_batch.retrieval.gate import Gate
-from rerank_batch.retrieval.given import fusion_of, source_use
 from rerank_batch.retrieval.stages import EncodeQueries, SearchShards
 from rerank_batch.runs import (
     ABORTED,
