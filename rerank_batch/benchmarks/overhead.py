@@ -26,13 +26,14 @@ from rerank_batch.pipeline.actors import share_actors, use_threads
 from rerank_batch.pipeline.placement import divide
 from rerank_batch.pipeline.resources import Cluster
 from rerank_batch.pipeline.stage import StageSpec
+from rerank_batch.pipeline.work import StagePlan
 from rerank_batch.runs import Commit, CommitName, Run
 from rerank_batch.score_cache import ScoreCache
 from rerank_batch.score_cache.measure import thin
 from rerank_batch.storage import NodeCache, Root, open_root
 from rerank_batch.workflows.inputs import read_inputs
 from rerank_batch.workflows.modes import modes_of
-from rerank_batch.workflows.rerank import build_stages, scorer_uses, searches_of
+from rerank_batch.workflows.reranking import scorer_uses
 
 
 def resume(config_file: Path, overrides: list[str], done: float, console: Console) -> None:
@@ -178,13 +179,11 @@ class _PlainLoop:
 def _stages_here(config: Config, run: Run) -> list[StageSpec]:
     """The run's stages, as they are planned for this machine."""
     cpus = os.cpu_count() or 1 if config.compute.cpus == "auto" else config.compute.cpus
-    inputs = read_inputs(config)
-    uses = scorer_uses(run, config, inputs, modes_of(run, inputs), [None] * len(inputs.scorers))
+    work = read_inputs(config)
+    uses = scorer_uses(run, config, work, modes_of(run, work), [None] * len(work.scorers))
     here = Cluster(cpus, 0)
-    groups, _ = divide(
-        config.compute, searches_of(config, inputs), here, lambda cache: cache.room()
-    )
-    stages = build_stages(config, inputs, here, run.spec["block_rows"], uses, groups)
+    groups, _ = divide(config.compute, work.searches(config), here, lambda cache: cache.room())
+    stages = work.stages(config, StagePlan(here, run.spec["block_rows"], uses, groups))
     return share_actors(stages, here.cpus, here.gpus)
 
 

@@ -29,6 +29,18 @@ class Excluded:
     fingerprint: str | None = None
     remarks: tuple[Remark, ...] = ()
 
+    def counts(self) -> dict[str, int]:
+        """Documents that are taken out, and ids of the list that are unknown; empty without one."""
+        if self.fingerprint is None:
+            return {}
+        return {"documents": len(self.documents), "unknown": self.unknown}
+
+
+def excluded_line(documents: int, unknown: int) -> str:
+    """A line of the summary."""
+    none = f"; {unknown:,} ids of the list are not in the corpus" if unknown else ""
+    return f"{documents:,} documents by retrieval.exclude{none}"
+
 
 def read_excluded(config: Config, index: Index) -> Excluded:
     """The documents of ``retrieval.exclude``.

@@ -15,7 +15,7 @@ from rerank_batch.reporter import Reporter
 from rerank_batch.retrieval.gate import sureness_of_value
 from rerank_batch.runs import Run
 from rerank_batch.workflows.measured_run import evaluated_run
-from rerank_batch.workflows.rerank import Start
+from rerank_batch.workflows.start import Start
 
 _MAX_LOSS = 0.005
 

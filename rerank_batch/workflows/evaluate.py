@@ -29,8 +29,8 @@ from rerank_batch.workflows import acceptance, outcomes
 from rerank_batch.workflows.acceptance import Asked
 from rerank_batch.workflows.input_facts import of_outcomes, together
 from rerank_batch.workflows.measured_run import Evaluated, evaluated_run, findings_of, known_ids
-from rerank_batch.workflows.rerank import Start
 from rerank_batch.workflows.run_systems import why_no_depth
+from rerank_batch.workflows.start import Start
 
 
 def evaluate(

@@ -5,7 +5,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from rerank_batch.comparison.plan import descriptions, external_lists, with_missing
+from rerank_batch.comparison.describe import descriptions
+from rerank_batch.comparison.external import external_lists, with_missing
 from rerank_batch.config import Config
 from rerank_batch.data.qrels import CompactQrels, Qrels
 from rerank_batch.errors import ConfigError, InputError
@@ -31,8 +32,9 @@ from rerank_batch.runs import Run, latest_run
 from rerank_batch.storage import open_root
 from rerank_batch.workflows.input_facts import of_queries, together
 from rerank_batch.workflows.outcomes import ids_of
-from rerank_batch.workflows.rerank import Start, rerank
+from rerank_batch.workflows.rerank import rerank
 from rerank_batch.workflows.run_systems import compared_systems, depths_of, of_one_model
+from rerank_batch.workflows.start import Start
 
 _MANY = 20_000
 """Queries of a run from which on a cluster reads it faster than this process."""
@@ -82,7 +84,7 @@ def evaluated_run(
     if from_run is None:
         several = bool(config.evaluation.systems)
         done = rerank(config, reporter, start, judged_only=True, publish=False, compare=several)
-        run = Run.open(root, done["run_id"])
+        run = Run.open(root, done.run_id)
     else:
         run = latest_run(root, config.job) if from_run == "latest" else Run.open(root, from_run)
     final = run.finished()
