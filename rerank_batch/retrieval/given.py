@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rerank_batch.config import Config, ExcludeConfig, GivenConfig, Source, digest
+from rerank_batch.data.id_matches import unmatched_documents
 from rerank_batch.data.lines import read_text_lines
 from rerank_batch.data.parquet import ParquetTable, fingerprint_files
 from rerank_batch.data.trec import SUFFIXES, Ranking, read_run
@@ -19,7 +20,6 @@ from rerank_batch.retrieval.fusion import Found, Fusion
 from rerank_batch.retrieval.sources import SourceUse
 from rerank_batch.storage import input_files
 from rerank_batch.storage.text_streams import with_packed
-from rerank_batch.workflows.input_facts import of_documents
 
 _NAMED = 5
 _WHAT = "retrieval.given"
@@ -60,7 +60,7 @@ def read_excluded(config: Config, index: Index) -> Excluded:
     ids = _read_ids(exclude)
     numbers = index.texts().numbers(ids)
     known = tuple(numbers[numbers >= 0].tolist())
-    remarks = of_documents(_EXCLUDE, "ids of the list", ids, index.texts())
+    remarks = unmatched_documents(_EXCLUDE, "ids of the list", ids, index.texts())
     return Excluded(known, len(ids) - len(known), digest(ids), tuple(remarks))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from rerank_batch.comparison.plan import descriptions, external_lists, with_missing
 from rerank_batch.config import Config
+from rerank_batch.data.id_matches import unmatched_queries
 from rerank_batch.data.qrels import CompactQrels, Qrels
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.evaluation.comparison import Comparison
@@ -24,11 +25,11 @@ from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, Lists
 from rerank_batch.evaluation.measures import parse_measures
 from rerank_batch.ray_backend.cluster import cluster
 from rerank_batch.ray_backend.execution import map_files
+from rerank_batch.remarks import joined_remarks
 from rerank_batch.reporter import Reporter
 from rerank_batch.runs import Run, latest_run
 from rerank_batch.storage import open_root
 from rerank_batch.workflows import insights
-from rerank_batch.workflows.input_facts import of_queries, together
 from rerank_batch.workflows.outcomes import ids_of
 from rerank_batch.workflows.report_sections import gate_signals
 from rerank_batch.workflows.rerank import Start, rerank
@@ -108,7 +109,7 @@ def evaluated_run(
         if known is not None:
             section = "qrels" if labels.clicks is None else "clicks"
             where = f"run {run.run_id}"
-            remarks += of_queries(section, "judged queries", labels.qrels, known, where)
+            remarks += unmatched_queries(section, "judged queries", labels.qrels, known, where)
     described = descriptions(config) if external or run.spec.get("systems") else {}
     return Evaluated(
         run=run,
@@ -117,7 +118,7 @@ def evaluated_run(
         described={name: described.get(name, "") for name in comparison.systems},
         missing=with_missing(external, comparison.query_ids),
         external=external,
-        remarks=together(final.get("remarks", ()), remarks),
+        remarks=joined_remarks(final.get("remarks", ()), remarks),
     )
 
 

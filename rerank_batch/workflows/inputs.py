@@ -11,12 +11,13 @@ from rerank_batch.config import (
     Config,
     QueriesConfig,
 )
+from rerank_batch.data.id_matches import unmatched_queries
 from rerank_batch.data.parquet import fingerprint_files
 from rerank_batch.data.plan import Plan, make_plan
 from rerank_batch.data.qrels import Qrels
 from rerank_batch.data.query_log import SUFFIXES as QUERY_SUFFIXES
 from rerank_batch.errors import ConfigError, InputError
-from rerank_batch.evaluation.ground_truth import Labels, label_files, read_labels
+from rerank_batch.evaluation.ground_truth import Labels, label_files, label_remarks, read_labels
 from rerank_batch.evaluation.measures import parse_measures
 from rerank_batch.index.configured import ENCODER_FAMILIES, open_index
 from rerank_batch.index.index import (
@@ -36,7 +37,6 @@ from rerank_batch.rerankers.configured import (
 from rerank_batch.retrieval.given import Excluded, Given, read_excluded, read_given
 from rerank_batch.runs import Run, is_begun, read_latest
 from rerank_batch.storage import open_root
-from rerank_batch.workflows.input_facts import of_labels, of_queries
 
 _VERSIONED = (
     "rerank-batch",
@@ -165,9 +165,9 @@ def read_inputs(
 def _remarks(inputs: Inputs, labels: Labels | None, judged_only: bool) -> tuple[Remark, ...]:
     """What looks wrong about all that was read."""
     asked = inputs.planned_ids | set(inputs.plan.rejects.column("query_id").to_pylist())
-    found = of_labels(labels, inputs.plan, asked, inputs.index.texts())
+    found = label_remarks(labels, inputs.plan, asked, inputs.index.texts())
     if inputs.given is not None and not judged_only and not inputs.plan.left_out.queries:
-        found += of_queries(
+        found += unmatched_queries(
             "retrieval.given", "queries of its lists", inputs.given.lists, asked, "the log"
         )
     return (*inputs.plan.remarks, *inputs.excluded.remarks, *found)

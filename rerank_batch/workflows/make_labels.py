@@ -28,6 +28,7 @@ from rerank_batch.pipeline.stages import StageSpec
 from rerank_batch.ray_backend.cluster import cluster, lost_since
 from rerank_batch.ray_backend.execution import run_queries
 from rerank_batch.ray_backend.run_progress import RunProgress
+from rerank_batch.remarks import remark_objects
 from rerank_batch.reporter import Reporter
 from rerank_batch.runs import (
     ABORTED,
@@ -40,7 +41,6 @@ from rerank_batch.runs import (
     total,
 )
 from rerank_batch.storage import open_root
-from rerank_batch.workflows.input_facts import as_objects
 from rerank_batch.workflows.inputs import versions
 from rerank_batch.workflows.label_inputs import LabelInputs, plan_label_run, read_label_inputs
 from rerank_batch.workflows.peak_memory import PeakMemory
@@ -116,7 +116,7 @@ def make_labels(
         "peak_memory_gb": round(memory.bytes / 2**30, 2),
         "root": config.root,
         "out": out,
-        "remarks": as_objects(inputs.remarks),
+        "remarks": remark_objects(inputs.remarks),
     }
 
 

@@ -17,7 +17,9 @@ from typing import Any, cast
 from rerank_batch import schema
 from rerank_batch.comparison.plan import ComparisonInputs, comparison_stages, read_comparison
 from rerank_batch.config import Config, digest
+from rerank_batch.data.file_counts import file_counts
 from rerank_batch.data.plan import Plan
+from rerank_batch.data.reject_limit import are_too_many
 from rerank_batch.errors import ModelError, RerankBatchError, RunConflict
 from rerank_batch.models.settings import forward_flops
 from rerank_batch.pipeline.actors import share_actors
@@ -39,6 +41,7 @@ from rerank_batch.ray_backend.metrics import RunMetrics, run_sums
 from rerank_batch.ray_backend.nodes import on_every_node
 from rerank_batch.ray_backend.run_progress import RunProgress
 from rerank_batch.ray_backend.start import check_ray
+from rerank_batch.remarks import remark_objects
 from rerank_batch.reporter import Reporter
 from rerank_batch.rerankers.cascade import pairs_of, seconds_of, skipped_of
 from rerank_batch.rerankers.configured import scorer_options
@@ -61,12 +64,11 @@ from rerank_batch.runs import (
 )
 from rerank_batch.runs.cost import cost_book
 from rerank_batch.runs.differences import changes_since
-from rerank_batch.runs.rejects import are_too_many, check_rejects
+from rerank_batch.runs.rejects import check_rejects
 from rerank_batch.schema import FELL_BACK, GATED
 from rerank_batch.scoring.modes import Choice
 from rerank_batch.storage import Root, open_root
 from rerank_batch.tally import CPU_SECONDS
-from rerank_batch.workflows.input_facts import as_objects, files_read
 from rerank_batch.workflows.inputs import Inputs, read_inputs, versions
 from rerank_batch.workflows.modes import modes_of, scorer_modes
 from rerank_batch.workflows.notify import told_of
@@ -328,7 +330,7 @@ def _execute(
         "rejects": _rejects(plan.reject_counts(), total(commits, "reject_reasons")),
         "documents": inputs.index.manifest.documents,
         "excluded": _excluded(inputs),
-        "remarks": as_objects(inputs.remarks),
+        "remarks": remark_objects(inputs.remarks),
         "index_groups": in_gb(groups),
         "pairs": pairs,
         "pairs_skipped": sum(skipped.values()),
@@ -453,10 +455,10 @@ def dry_run(config: Config, judged_only: bool = False, compare: bool = False) ->
         "judged": inputs.judged_queries + inputs.judged_rejects,
         "documents": inputs.index.manifest.documents,
         "excluded": _excluded(inputs),
-        "files_read": files_read(
+        "files_read": file_counts(
             config, "queries", config.evaluation.labels.replace("judgements", "qrels")
         ),
-        "remarks": as_objects(inputs.remarks),
+        "remarks": remark_objects(inputs.remarks),
         "pairs": sum(reads),
         "blocks": len(block_bounds(queries, rows_per_block(config, queries))),
         "fingerprint": digest(inputs.made_of),

@@ -40,6 +40,7 @@ from rerank_batch.pipeline.resources import Cluster
 from rerank_batch.pipeline.stages import BuildTexts
 from rerank_batch.pipeline.update_stages import AssembleShards
 from rerank_batch.ray_backend.cluster import cluster
+from rerank_batch.remarks import remark_objects
 from rerank_batch.scoring.modes import Choice
 from rerank_batch.workflows.build_postings import build_postings
 from rerank_batch.workflows.index_steps import (
@@ -51,7 +52,6 @@ from rerank_batch.workflows.index_steps import (
     publish_rows,
     summary_of,
 )
-from rerank_batch.workflows.input_facts import as_objects
 from rerank_batch.workflows.peak_memory import PeakMemory
 
 
@@ -75,7 +75,7 @@ class Update:
                 "unchanged": changes.unchanged,
             },
             "encoded": len(changes.to_encode),
-            "remarks": as_objects(self.corpus.remarks),
+            "remarks": remark_objects(self.corpus.remarks),
             "shards_reused": len(self.layout.kept),
             "shards_written": len(self.layout.written),
         }
