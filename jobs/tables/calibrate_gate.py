@@ -1,4 +1,4 @@
-"""TODO."""
+"""What a learned gate would skip and lose, in a table."""
 
 from collections.abc import Mapping
 from typing import Any

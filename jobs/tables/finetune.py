@@ -1,4 +1,4 @@
-"""TODO."""
+"""What `finetune` plans, and what it gained, in a table."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,9 +1,11 @@
-"""TODO."""
+"""What a run shows beside its means: results at smaller depths, and failures."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
+
+from rerank_batch.evaluation.failures.study import TOP
 
 
 def depth_parts(depth: Mapping[str, Any], about: str = "") -> list[Table | str]:
@@ -25,3 +27,14 @@ def depth_parts(depth: Mapping[str, Any], about: str = "") -> list[Table | str]:
             "knee" if row["depth"] == depth["knee"] else "",
         )
     return [table, f"depth: {depth['in_words']}"]
+
+
+def failures_line(failures: Mapping[str, Any], about: str = "") -> str:
+    """Whose failures there are."""
+    lost, pushed = failures["never_found"], failures["pushed_down"]
+    return (
+        f"failures{about}: never retrieved {lost['documents']:,} relevant documents of "
+        f"{lost['queries']:,} queries ({lost['found_nothing']:,} found none); pushed out of the "
+        f"top {TOP} {'' if about else 'by the reranker '}{pushed['documents']:,} of "
+        f"{pushed['queries']:,} queries"
+    )

@@ -1,4 +1,4 @@
-"""TODO."""
+"""What became of the queries, in a table and in sentences."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,6 +1,7 @@
 """TODO."""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
@@ -10,8 +11,10 @@ from rerank_batch.runs import (
     COMPLETE,
     Run,
     guards,
+    is_latest,
     list_runs,
 )
+from rerank_batch.runs.decisions import is_held_back, read_override, read_verdict
 from rerank_batch.storage import open_root
 
 from ..console import Console
@@ -39,8 +42,8 @@ def show_list(root_uri: str, console: Console) -> None:
             "created": run.spec["created"],
             "state": final["state"] if final else "unfinished",
             "queries": run.spec["planned"],
-            "latest": run.is_latest(),
-            "held_back": run.is_held_back(),
+            "latest": is_latest(run),
+            "held_back": is_held_back(run),
         }
         rows.append(row)
         mark = "latest" if row["latest"] else "held back" if row["held_back"] else ""
@@ -55,13 +58,13 @@ def show_run(root_uri: str, run_id: str, console: Console) -> None:
     final = run.final()
     state = final["state"] if final else "unfinished"
     owner = run.last_owner()
-    verdict, override = run.verdict(), run.overridden()
+    verdict, override = read_verdict(run), read_override(run)
     summary: dict[str, Any] = {
         "spec": run.spec,
         "final": final,
         "state": state,
-        "guards": verdict,
-        "override": override,
+        "guards": verdict.as_json() if verdict else None,
+        "override": asdict(override) if override else None,
     }
     facts: dict[str, object] = {
         "job": run.spec["job"],
@@ -82,7 +85,7 @@ def show_run(root_uri: str, run_id: str, console: Console) -> None:
             "files": "\n".join(run.results_paths()),
         }
         if verdict is not None:
-            facts["guards"] = guards.guards_line(verdict["guards"])
+            facts["guards"] = guards.guards_line(verdict.as_json()["guards"])
         if override is not None:
-            facts["published"] = f"by {override['who']} at {override['when']}, whatever the guards"
+            facts["published"] = f"by {override.who} at {override.when}, whatever the guards"
     console.result(summary, facts_table(f"Run {run_id}", facts))

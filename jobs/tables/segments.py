@@ -1,13 +1,11 @@
-"""TODO."""
+"""The segments of an evaluation, in a table."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
 
-from rerank_batch.evaluation.segments.study import (
-    weight_text,
-)
+from rerank_batch.evaluation.segments.groupings import weight_text
 
 _NAME_COLUMNS, _SYSTEM_COLUMNS, _INTERVAL_COLUMNS = 18, 9, 13  # the table fits 100
 

@@ -29,7 +29,7 @@ from rerank_batch.evaluation.findings import Questions
 from rerank_batch.runs import Run, block_bounds
 from rerank_batch.storage import open_root
 from rerank_batch.workflows.evaluate import evaluate
-from rerank_batch.workflows.evaluated import measure_run
+from rerank_batch.workflows.measured_run import measure_run
 from rerank_batch.workflows.peak_memory import PeakMemory
 
 _MEASURES = ("nDCG@10", "RR@10", "R@5", "R@50")

@@ -20,7 +20,7 @@ from rerank_batch.benchmarks.timing import timed
 from rerank_batch.config import ComputeConfig
 from rerank_batch.ray_backend.cluster import cluster
 from rerank_batch.ray_backend.peers import commit_tables, write_tables
-from rerank_batch.runs import CommitName, Done, Run, block_bounds
+from rerank_batch.runs import CommitName, Done, Run, block_bounds, publish_run
 from rerank_batch.storage import Root, open_root
 
 _MEASURES = ("nDCG@10",)
@@ -168,4 +168,4 @@ def _write_run(root: Root, blocks: list[str], rows: int, block_rows: int) -> Non
         for _ in commit_tables(blocks, run.writer()):
             pass
         run.finish({"queries": rows, "rejects": {}})
-    run.publish()
+    publish_run(run)

@@ -19,7 +19,9 @@ from rerank_batch.evaluation.comparison import (
 from rerank_batch.evaluation.depth.study import DepthStudy, DepthSums, depth_study, study_block
 from rerank_batch.evaluation.failures.study import Failures, find_failures, joined
 from rerank_batch.evaluation.judged import External, JudgedQuery, judged_blocks
-from rerank_batch.evaluation.scores.study import ScoredList, ScoreSamples, ScoreStudy
+from rerank_batch.evaluation.scores.samples import ScoredList, ScoreSamples
+from rerank_batch.evaluation.scores.study import ScoreStudy, study_samples
+from rerank_batch.remarks import NotKnown
 
 _THINNING = 20
 """Of a large run the scores of one query in so many are kept."""
@@ -56,15 +58,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Findings:
-    """What all judged queries say; ``failures``, ``depths`` and ``scores`` are by system.
-
-    A sentence in the place of a study of scores says why there is none.
-    """
+    """What all judged queries say; ``failures``, ``depths`` and ``scores`` are by system."""
 
     comparison: Comparison
     failures: Mapping[str, Failures]
     depths: Mapping[str, DepthStudy]
-    scores: Mapping[str, ScoreStudy | str]
+    scores: Mapping[str, ScoreStudy | NotKnown]
 
 
 def find(
@@ -152,5 +151,5 @@ def conclude(part: Part, questions: Questions) -> Findings:
             system: depth_study(sums, questions.measures, comparison.queries)
             for system, sums in part.depths.items()
         },
-        scores={system: samples.study() for system, samples in part.scores.items()},
+        scores={system: study_samples(samples) for system, samples in part.scores.items()},
     )

@@ -15,7 +15,7 @@ from rerank_batch import schema
 from rerank_batch.errors import ComputeError, RerankBatchError
 from rerank_batch.pipeline.actors import use_threads
 from rerank_batch.pipeline.isolation import run_isolated
-from rerank_batch.pipeline.stages import StageSpec
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.progress import pairs as progress
 from rerank_batch.ray_backend.carried import carrying
 from rerank_batch.ray_backend.progress import progress_sender

@@ -17,8 +17,9 @@ from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
 from rerank_batch import schema
 from rerank_batch.pipeline.actors import by_actor
+from rerank_batch.pipeline.index_stages import write_vectors
 from rerank_batch.pipeline.pools import LIGHT_CPUS
-from rerank_batch.pipeline.stages import StageSpec, write_vectors
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.ray_backend.actors import RETRIES, StageActor
 from rerank_batch.ray_backend.carried import call_carrying
 from rerank_batch.ray_backend.datasources import (

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from rerank_batch.pipeline.stages import StageSpec
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.progress import Place, Progress, Whole
 from rerank_batch.progress.pairs import Pairs
 from rerank_batch.ray_backend.progress import actor_messages

@@ -9,8 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from rerank_batch.errors import RunConflict
-from rerank_batch.runs.objects import CommitName
-from rerank_batch.runs.run import ABORTED, Run, list_runs, read_latest, run_key
+from rerank_batch.runs.latest import read_latest
+from rerank_batch.runs.objects import CommitName, run_key
+from rerank_batch.runs.run import ABORTED, Run, list_runs
 from rerank_batch.storage import Root
 
 STALE_UPLOAD_SECONDS = 24 * 3600

@@ -12,7 +12,8 @@ from rerank_batch import schema
 from rerank_batch.errors import RerankBatchError
 from rerank_batch.runs.coverage import check_coverage
 from rerank_batch.runs.objects import Commit, CommitName
-from rerank_batch.runs.run import Run, parse_parquet
+from rerank_batch.runs.parquet import parse_parquet
+from rerank_batch.runs.run import Run
 
 _AT_ONCE = 4
 _NAMED = 5

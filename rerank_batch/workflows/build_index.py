@@ -17,23 +17,13 @@ from rerank_batch.data.file_counts import file_counts
 from rerank_batch.data.text_store import digests_of, shard_bounds
 from rerank_batch.errors import IndexMismatch
 from rerank_batch.index.configured import ENCODER_FAMILIES
-from rerank_batch.index.index import (
-    BM25,
-    FORMAT,
-    MANIFEST,
-    Index,
-    IndexFile,
-    Manifest,
-    ShardEntry,
-    WordShard,
-    index_fingerprint,
-    new_build,
-    read_manifest,
-    verify_files,
-)
+from rerank_batch.index.fingerprint import BM25, index_fingerprint
+from rerank_batch.index.generations import MANIFEST, new_build, read_manifest
+from rerank_batch.index.manifest import FORMAT, IndexFile, Manifest, ShardEntry, WordShard
+from rerank_batch.index.open import Index, verify_files
 from rerank_batch.models.fingerprint import pin_model
 from rerank_batch.models.location import parse_model
-from rerank_batch.pipeline.stages import BuildShards, BuildTexts, read_vectors
+from rerank_batch.pipeline.index_stages import BuildShards, BuildTexts, read_vectors
 from rerank_batch.ray_backend.cluster import cluster
 from rerank_batch.remarks import remark_objects
 from rerank_batch.reporter import Reporter
@@ -226,7 +216,8 @@ def _recall(
     config = job.config.index
     if config.kind == "Flat":
         return None, 0
-    from rerank_batch.retrieval.flat import SearchOptions, measure_recall, open_shard
+    from rerank_batch.retrieval.approximate import SearchOptions
+    from rerank_batch.retrieval.shards import measure_recall, open_shard
 
     options = SearchOptions(config.nprobe, config.ef_search)
     files = job.cache.fetch(job.root, [file.wanted for file in shards])

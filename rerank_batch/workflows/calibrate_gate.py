@@ -14,8 +14,8 @@ from rerank_batch.evaluation.judged import RERANKED
 from rerank_batch.reporter import Reporter
 from rerank_batch.retrieval.gate import sureness_of_value
 from rerank_batch.runs import Run
-from rerank_batch.workflows.evaluated import evaluated_run
-from rerank_batch.workflows.rerank import Start
+from rerank_batch.workflows.measured_run import evaluated_run
+from rerank_batch.workflows.start import Start
 
 _MAX_LOSS = 0.005
 

@@ -11,28 +11,26 @@ from rerank_batch.config import Config
 from rerank_batch.data.outcomes import outcome_remarks
 from rerank_batch.evaluation.comparison import Comparison
 from rerank_batch.evaluation.cost.study import CostTable, cost_table
+from rerank_batch.evaluation.depth.study import DepthStudy
+from rerank_batch.evaluation.gate.signals import gate_study
 from rerank_batch.evaluation.gate.study import GateStudy
 from rerank_batch.evaluation.judged import judged_blocks
 from rerank_batch.evaluation.report.headline import as_json, headline_cells
 from rerank_batch.evaluation.report.markdown import markdown
 from rerank_batch.evaluation.report.page import MeasureRow, QueryGain, Report, render
+from rerank_batch.evaluation.scores.study import ScoreStudy
 from rerank_batch.evaluation.segments.study import SegmentStudy
+from rerank_batch.evaluation.segments.traffic import segments_of
 from rerank_batch.evaluation.significance import paired_tests
-from rerank_batch.remarks import joined_remarks
+from rerank_batch.remarks import NotKnown, joined_remarks
 from rerank_batch.reporter import Reporter
 from rerank_batch.runs import publish_parquet
 from rerank_batch.storage import Root
-from rerank_batch.workflows import acceptance, insights, outcomes
+from rerank_batch.workflows import acceptance, outcomes
 from rerank_batch.workflows.acceptance import Asked
-from rerank_batch.workflows.evaluated import Evaluated, evaluated_run, findings_of, known_ids
-from rerank_batch.workflows.report_sections import (
-    cost_summary,
-    gate_study,
-    gate_summary,
-    scores_summary,
-)
-from rerank_batch.workflows.rerank import Start
-from rerank_batch.workflows.segments import segment_summary, segments_of
+from rerank_batch.workflows.measured_run import Evaluated, evaluated_run, findings_of, known_ids
+from rerank_batch.workflows.run_systems import why_no_depth
+from rerank_batch.workflows.start import Start
 
 
 def evaluate(
@@ -60,7 +58,7 @@ def evaluate(
         theirs = (other.run_id, found.comparison)
     checks = acceptance.check(run.run_id, comparison, limits, asked.margin, theirs)
     best = comparison.best
-    depth = findings.depths.get(best) or insights.why_no_depth(run, best)
+    depth = findings.depths.get(best) or why_no_depth(run, best)
     blocks = judged_blocks(run.results_paths(), evaluated.qrels, evaluated.external)
     became = outcomes.study(config, run, prepared, comparison, blocks, reporter)
     root, final = run.root, run.finished()
@@ -75,14 +73,14 @@ def evaluate(
         "best": best,
         "metrics": comparison.means(),
         "comparison": [as_json(row) for row in rows],
-        "depth": insights.depth_summary(depth),
-        "failures": insights.failures_summary(findings.failures[best]),
-        "outcomes": outcomes.outcomes_summary(became),
+        "depth": _as_json(depth),
+        "failures": findings.failures[best].as_json(),
+        "outcomes": became and became.as_json(),
         "checks": [vars(check) for check in checks],
-        "segments": segment_summary(sections.segments),
-        "scores": scores_summary(findings.scores),
-        "gate": gate_summary(sections.gate),
-        "costs": cost_summary(sections.costs),
+        "segments": sections.segments.as_json(),
+        "scores": {name: _as_json(study) for name, study in findings.scores.items()},
+        "gate": _as_json(sections.gate),
+        "costs": {name: _as_json(table) for name, table in sections.costs.items()},
         "labels": evaluated.labels.words,
         "remarks": list(_remarks(evaluated, prepared)),
         "clicks": clicks.as_json() if (clicks := evaluated.labels.clicks) else None,
@@ -112,6 +110,11 @@ def evaluate(
         text = markdown(run.run_id, comparison.queries, cells, depth, checks, against)
         acceptance.write_markdown(asked.markdown, text)
     return {**summary, "report": root.path(f"{prefix}report/report.html")}
+
+
+def _as_json(study: ScoreStudy | DepthStudy | GateStudy | CostTable | NotKnown) -> dict[str, Any]:
+    """A study as metrics.json holds it, or why there is none."""
+    return {"refused": study.reason} if isinstance(study, NotKnown) else study.as_json()
 
 
 def _remarks(evaluated: Evaluated, prepared: outcomes.Prepared) -> tuple[dict[str, Any], ...]:
@@ -199,17 +202,17 @@ def _report(evaluated: Evaluated, rows: tuple[MeasureRow, ...]) -> Report:
 
 @dataclass(frozen=True)
 class _Sections:
-    """The parts of the report that are about one thing each; a sentence says why one is missing."""
+    """The parts of the report that are about one thing each."""
 
     segments: SegmentStudy
-    gate: GateStudy | str
-    costs: Mapping[str, CostTable | str]
+    gate: GateStudy | NotKnown
+    costs: Mapping[str, CostTable | NotKnown]
 
 
 def _sections(evaluated: Evaluated, config: Config) -> _Sections:
     run, comparison = evaluated.run, evaluated.comparison
     final = run.finished()
-    gate: GateStudy | str = (
+    gate: GateStudy | NotKnown = NotKnown(
         "it compares several systems: a gate is studied in a run of one reranker"
     )
     if not run.spec.get("systems"):
@@ -217,7 +220,7 @@ def _sections(evaluated: Evaluated, config: Config) -> _Sections:
         gate = gate_study(run.spec["config"]["reranker"], own, comparison)
     name = "all systems" if run.spec.get("systems") else comparison.best
     return _Sections(
-        segments=segments_of(run, config, comparison),
+        segments=segments_of(run.results_paths(), config, comparison),
         gate=gate,
         costs={name: cost_table(final.get("cost"), final["queries"], name)},
     )

@@ -16,12 +16,14 @@ from rerank_batch.data.corpus import corpus_remarks
 from rerank_batch.data.file_counts import file_counts
 from rerank_batch.data.text_store import write_texts
 from rerank_batch.errors import RunConflict, StorageError
-from rerank_batch.index.index import IndexFile, Manifest, publish_manifest
+from rerank_batch.index.generations import publish_manifest
+from rerank_batch.index.manifest import IndexFile, Manifest
 from rerank_batch.models.fingerprint import ModelPin
 from rerank_batch.models.location import ModelName
+from rerank_batch.pipeline.index_stages import BuildTexts, EncodeDocuments
 from rerank_batch.pipeline.pools import LIGHT_CPUS, Pool, plan_encoding
 from rerank_batch.pipeline.resources import Cluster
-from rerank_batch.pipeline.stages import BuildTexts, EncodeDocuments, StageSpec
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.ray_backend.execution import build_shards, encode_documents
 from rerank_batch.remarks import remark_objects
 from rerank_batch.reporter import Reporter

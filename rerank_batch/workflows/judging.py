@@ -7,7 +7,7 @@ from typing import Any
 from rerank_batch.config import Config, LabelJudgeConfig, PriceConfig, digest
 from rerank_batch.data.qrels import Qrels, merge_grades, read_qrels
 from rerank_batch.errors import ConfigError, InputError
-from rerank_batch.index.index import Index
+from rerank_batch.index.open import Index
 from rerank_batch.labels.candidates import Source
 from rerank_batch.labels.judge import (
     Judge,

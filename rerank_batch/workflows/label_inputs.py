@@ -14,7 +14,6 @@ from rerank_batch.config import (
     QrelsConfig,
     digest,
 )
-from rerank_batch.config.node_cache import node_cache
 from rerank_batch.data.id_matches import unmatched_judged_documents, unmatched_queries
 from rerank_batch.data.parquet import fingerprint_files
 from rerank_batch.data.plan import Plan
@@ -22,7 +21,8 @@ from rerank_batch.data.qrels import SUFFIXES as QRELS_SUFFIXES
 from rerank_batch.data.qrels import read_qrels
 from rerank_batch.errors import ConfigError, IndexMismatch, RunConflict
 from rerank_batch.evaluation.ground_truth import label_files, read_labels
-from rerank_batch.index.index import Index, read_manifest, verify_files
+from rerank_batch.index.configured import open_generation
+from rerank_batch.index.open import Index, verify_files
 from rerank_batch.labels.candidates import Source
 from rerank_batch.labels.mining import Mining, OtherRun
 from rerank_batch.labels.planning import LabelPlan, Truth, plan_labels
@@ -223,13 +223,11 @@ def _index(config: Config, source: Run) -> Index:
     Raises:
         IndexMismatch: it is another one by now.
     """
-    root = open_root(config.index.path)
-    generation = source.spec.get("generations", {}).get(root.uri)
-    index = Index(root, read_manifest(root, generation), node_cache(config.storage))
+    index = open_generation(config, source.spec.get("generations"))
     if index.manifest.made_of != source.spec["made_of"]["index"]:
         raise IndexMismatch(
-            f"the index at {root.uri} is not the one that run {source.run_id} retrieved from: its "
-            "texts may be others. Run rerank again, or name the index it was run with"
+            f"the index at {index.root.uri} is not the one that run {source.run_id} retrieved "
+            "from: its texts may be others. Run rerank again, or name the index it was run with"
         )
     verify_files(index)
     return index

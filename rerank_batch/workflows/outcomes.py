@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -11,7 +10,7 @@ from rerank_batch.config import Config
 from rerank_batch.data.outcomes import Outcomes, add_outcomes, read_outcomes, refuse_taken
 from rerank_batch.evaluation.comparison import Comparison
 from rerank_batch.evaluation.judged import JudgedQuery
-from rerank_batch.evaluation.outcomes.study import OutcomeRow, OutcomeStudy, study_outcomes
+from rerank_batch.evaluation.outcomes.study import OutcomeStudy, study_outcomes
 from rerank_batch.reporter import Reporter
 from rerank_batch.runs import Run
 from rerank_batch.storage import open_file
@@ -92,29 +91,3 @@ def ids_of(run: Run, query_ids: Sequence[str]) -> list[list[str]]:
             if row["query_id"] in listed:
                 listed[row["query_id"]] = row["query_ids"]
     return [listed[query] for query in query_ids]
-
-
-def outcomes_summary(study: OutcomeStudy | None) -> dict[str, Any] | None:
-    """The study as JSON values: numbers, names and sentences, no texts of queries or answers."""
-    if study is None:
-        return None
-    return {
-        "headline": study.headline,
-        "baseline": study.baseline,
-        "rows": [_as_json(study, row) for row in study.rows],
-        "joined": {**vars(study.joined), "in_words": study.joined.in_words()},
-        "remarks": list(study.remarks),
-        "answers": study.answers,
-    }
-
-
-def _as_json(study: OutcomeStudy, row: OutcomeRow) -> dict[str, Any]:
-    """A row of metrics.json; ``outcome`` is its name here, the decision is ``result``."""
-    test = {} if row.test is None else {**vars(row.test), "result": row.test.outcome}
-    return {
-        **{key: value for key, value in vars(row).items() if key not in ("test", "agreement")},
-        **test,
-        "doubt": row.test.doubt if row.test else "",
-        "agreement": vars(row.agreement),
-        "in_words": study.in_words(row),
-    }

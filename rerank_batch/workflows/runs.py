@@ -15,9 +15,11 @@ from rerank_batch.runs import (
     Run,
     find_garbage,
     guards,
+    is_latest,
     remove_garbage,
     verify_run,
 )
+from rerank_batch.runs.decisions import override, read_override
 from rerank_batch.runs.export.exports import Format, export_run
 from rerank_batch.runs.export.serving import ServingFormat, export_serving
 from rerank_batch.storage import open_root
@@ -98,21 +100,22 @@ def publish(root_uri: str, run_id: str, force: bool, console: Console) -> None:
     """
     run = Run.open(open_root(root_uri), run_id)
     run.finished()
-    failing = not (guards.decide(run) or {"passed": True})["passed"]
+    verdict = guards.decide(run)
+    failing = verdict is not None and not verdict.passed
     if failing and force:
-        run.override(
-            f"{_user()} at {run.owner.host}", datetime.now(UTC).isoformat(timespec="seconds")
+        override(
+            run, f"{_user()} at {run.owner.host}", datetime.now(UTC).isoformat(timespec="seconds")
         )
-    outcome = guards.publish(run)
+    outcome = guards.publish_unless_held_back(run)
     summary = {"root": root_uri, "run_id": run_id, **outcome}
     if not outcome["published"]:
         console.result(summary)
-        guards.judge(summary)
-    newer = "" if run.is_latest() else f"; {outcome['latest']} is newer and stays the latest"
-    override = run.overridden()
-    by = f", published by {override['who']} whatever its guards found" if override else ""
+        guards.refuse_if_held_back(summary)
+    newer = "" if is_latest(run) else f"; {outcome['latest']} is newer and stays the latest"
+    published = read_override(run)
+    by = f", published by {published.who} whatever its guards found" if published else ""
     console.result(
-        {**summary, "override": override},
+        {**summary, "override": asdict(published) if published else None},
         f"run {run_id} is {'older' if newer else 'the latest'} of {run.spec['job']}{by}{newer}",
     )
 

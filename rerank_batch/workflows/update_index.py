@@ -26,18 +26,12 @@ from rerank_batch.index.changes import (
     plan_layout,
     vector_sources,
 )
-from rerank_batch.index.index import (
-    BM25,
-    UPDATED,
-    Index,
-    Manifest,
-    Numbering,
-    ShardEntry,
-    WordShard,
-    new_build,
-)
+from rerank_batch.index.fingerprint import BM25
+from rerank_batch.index.generations import new_build
+from rerank_batch.index.manifest import UPDATED, Manifest, Numbering, ShardEntry, WordShard
+from rerank_batch.index.open import Index
+from rerank_batch.pipeline.index_stages import BuildTexts
 from rerank_batch.pipeline.resources import Cluster
-from rerank_batch.pipeline.stages import BuildTexts
 from rerank_batch.pipeline.update_stages import AssembleShards
 from rerank_batch.ray_backend.cluster import cluster
 from rerank_batch.remarks import remark_objects
@@ -83,7 +77,7 @@ class Update:
 
 def plan_update(job: IndexJob, current: Index, corpus: Corpus, digests: pa.Table) -> Update | str:
     """How the index that is there becomes one of the corpus; in words why a full build is due."""
-    from rerank_batch.retrieval.flat import keeps_vectors
+    from rerank_batch.retrieval.shards import keeps_vectors
 
     there = current.digests()
     if there is None:

@@ -24,13 +24,12 @@ from rerank_batch.errors import (
 from rerank_batch.evaluation.comparison import compare
 from rerank_batch.evaluation.judged import judged_blocks
 from rerank_batch.evaluation.report import page as report
-from rerank_batch.index.index import FORMAT, IndexFile, Manifest, ShardEntry
+from rerank_batch.index.manifest import FORMAT, IndexFile, Manifest, ShardEntry
 from rerank_batch.rerankers.paid import PaidScorer, PaidUse
 from rerank_batch.runs import Run
 from rerank_batch.storage import open_root, sha256_file
 from rerank_batch.workflows.answers import Ranked, answer_tasks, most_calls, ranked_queries
 from rerank_batch.workflows.outcomes import (
-    outcomes_summary,
     prepare_outcomes,
     study,
 )
@@ -162,8 +161,7 @@ def test_answers_and_thumbs_stand_beside_the_headline_measure(project, serve):
 def test_what_is_told_of_it(project, serve):
     serve("llm")
     found = studied(project())
-    summary = outcomes_summary(found)
-    assert summary is not None
+    summary = found.as_json()
     written = json.dumps(summary)
     assert "It says" not in written and "text " not in written, "no texts in metrics.json"
     parts = [part for part in outcomes_parts(summary) if isinstance(part, str)]
@@ -175,11 +173,11 @@ def test_what_is_told_of_it(project, serve):
     assert "outcomes: all 50 rows found their query and system" in parts
     assert any("Not in these grades: 1 queries without a reference answer." in p for p in parts)
     assert "answers: 26 of 26 lists graded; 0 of 40 prompts known; 40 requests" in parts[-1]
-    page = report._TEMPLATE.environment.get_template("outcomes.html.j2").render(
+    page = report._TEMPLATE.environment.get_template("outcomes/section.html.j2").render(
         report=SimpleNamespace(outcomes=found)
     )
     assert "reranked, grade 3" in page and f"It says {text_of('d01')}" in page
-    assert outcomes_parts(outcomes_summary(None)) == []
+    assert outcomes_parts(None) == []
 
 
 def test_without_either_there_is_nothing_and_without_answers_no_call(project, serve):

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from rerank_batch.evaluation.cost.study import CostTable, cost_table
+from rerank_batch.remarks import NotKnown
 
 BILLED = {"requests": 400, "search_units": 1, "tokens": 0, "output_tokens": 0, "unread": 0}
 BOOK: dict[str, Any] = {
@@ -77,4 +78,4 @@ def test_a_run_of_no_queries_and_one_without_a_book() -> None:
     found = cost_table({**BOOK, "per_1000_queries": None}, 0, "x")
     assert isinstance(found, CostTable)
     assert found.models[1].per_1000_queries is None
-    assert cost_table(None, 400, "x") == "it was written before runs kept a book of their cost"
+    assert isinstance(cost_table(None, 400, "x"), NotKnown)

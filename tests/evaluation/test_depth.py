@@ -16,7 +16,7 @@ from rerank_batch.evaluation.depth.study import DepthRow, DepthStudy, depth_stud
 from rerank_batch.evaluation.findings import Questions, conclude, find
 from rerank_batch.evaluation.judged import RERANKED, JudgedQuery, judged_blocks
 from rerank_batch.schema import SYSTEMS
-from rerank_batch.workflows.insights import depths_of, why_no_depth
+from rerank_batch.workflows.run_systems import depths_of, why_no_depth
 from tests.evaluation.finished import DEPTH, gated, judged_query, row, write_run
 from tests.support.helpers import result_row
 
@@ -193,7 +193,7 @@ ONE: dict[str, Any] = {"model": "cross-encoder:x", "depth": 7, "method": "yes-no
 def test_runs_that_cannot_tell_are_refused_in_words(tmp_path: Path, reranker, why) -> None:
     run = write_run(tmp_path, [row(0, 3, 1)], reranker=reranker)
     assert depths_of(run) == {}
-    assert why in why_no_depth(run, RERANKED)
+    assert why in why_no_depth(run, RERANKED).reason
 
 
 @pytest.mark.parametrize("reranker", [ONE, {"model": None, "stages": [ONE]}])

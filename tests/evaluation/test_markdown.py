@@ -9,6 +9,7 @@ import pytest
 from rerank_batch.evaluation.acceptance import Check
 from rerank_batch.evaluation.depth.study import DepthRow, DepthStudy
 from rerank_batch.evaluation.report.markdown import escape, markdown
+from rerank_batch.remarks import NotKnown
 
 HEADLINE = [["measure", "retrieval", "p"], ["nDCG@10", "0.7257", "<0.001"]]
 STUDY = DepthStudy(
@@ -44,7 +45,7 @@ def test_numbers_stand_in_tables() -> None:
 
 def test_without_depths_it_says_why_and_checks_are_listed() -> None:
     checks = [Check("RR > 0.5", True, "RR is 0.6"), Check("RR > 0.7", False, "RR is 0.6")]
-    text = markdown("r", 1, HEADLINE, "it had no reranker", checks)
+    text = markdown("r", 1, HEADLINE, NotKnown("it had no reranker"), checks)
     assert "No table of depths: it had no reranker." in text
     assert "- **passed**: RR \\> 0.5 (RR is 0.6)\n- **failed**: RR \\> 0.7 (RR is 0.6)" in text
 
@@ -73,7 +74,7 @@ def test_every_text_is_escaped() -> None:
     study = DepthStudy(hostile, (DepthRow(0, {hostile: 0.5}, 0.0, 0),
                                  DepthRow(5, {hostile: 0.6}, 0.1, 9)), pa.table({}))  # fmt: skip
     checks = [Check(hostile, True, hostile)]
-    for depth in (study, hostile):
+    for depth in (study, NotKnown(hostile)):
         text = markdown(hostile, 1, [[hostile], [hostile]], depth, checks)
         assert "\\|\\<b\\>" in text
         assert "<b>" not in text.replace("\\<b\\>", "")

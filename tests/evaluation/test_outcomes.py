@@ -249,7 +249,7 @@ class Page(HTMLParser):
 
 
 def render(found: OutcomeStudy) -> str:
-    template = report._TEMPLATE.environment.get_template("outcomes.html.j2")
+    template = report._TEMPLATE.environment.get_template("outcomes/section.html.j2")
     return template.render(report=SimpleNamespace(outcomes=found))
 
 

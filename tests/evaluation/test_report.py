@@ -24,6 +24,7 @@ from rerank_batch.evaluation.report.page import (
     verdict,
 )
 from rerank_batch.evaluation.significance import PairedTest, paired_tests
+from rerank_batch.remarks import NotKnown
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -337,7 +338,7 @@ def test_a_level_curve_is_drawn_as_well() -> None:
 
 
 def test_where_depths_are_not_known_it_says_why() -> None:
-    page = render(replace(REPORT, depth="it reranked by a cascade of 2 stages"))
+    page = render(replace(REPORT, depth=NotKnown("it reranked by a cascade of 2 stages")))
     assert "Not known from this run: it reranked by a cascade of 2 stages." in page
     assert "depth-title" not in page
     assert Tags(page).open == []
@@ -435,7 +436,7 @@ def test_hostile_text_stays_text() -> None:
     assert "<script" not in page
     assert page.count(escape(HOSTILE)) >= 100
     assert Tags(page).open == []
-    assert "<script" not in render(replace(report, depth=HOSTILE))
+    assert "<script" not in render(replace(report, depth=NotKnown(HOSTILE)))
 
 
 def test_a_huge_query_is_cut() -> None:

@@ -4,51 +4,33 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-import rerank_batch.evaluation
 from rerank_batch.config import GateConfig
 from rerank_batch.evaluation.comparison import Comparison, measured_block, merged
 from rerank_batch.evaluation.cost.study import cost_table
 from rerank_batch.evaluation.gate.chart import gate_view
+from rerank_batch.evaluation.gate.signals import SIGNALS, gate_signals, gate_study
 from rerank_batch.evaluation.gate.study import GateStudy, OwnGate
 from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, JudgedQuery, RankedList
+from rerank_batch.evaluation.report import page as report_page
 from rerank_batch.evaluation.scores.chart import ROW, score_view
-from rerank_batch.evaluation.scores.study import ScoredList, ScoreStudy, study_scores
+from rerank_batch.evaluation.scores.samples import ScoredList
+from rerank_batch.evaluation.scores.study import ScoreStudy, study_scores
+from rerank_batch.remarks import NotKnown
 from rerank_batch.retrieval.gate import Gate
 from rerank_batch.schema import SYSTEMS
-from rerank_batch.workflows.report_sections import (
-    SIGNALS,
-    cost_summary,
-    gate_signals,
-    gate_study,
-    gate_summary,
-    scores_summary,
-)
 from tests.evaluation.test_cost_table import BOOK
 from tests.evaluation.test_report import HOSTILE, Tags, cells
 
 RERANKER = {"model": "cross-encoder:x", "gate": None, "stages": []}
 
 
-def environment() -> Environment:
-    """As the report's own: escaping, and every unknown name an error."""
-    folder = Path(rerank_batch.evaluation.__file__).parent / "report"
-    found = Environment(
-        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    found.filters.update(number="{:,}".format, shorten=lambda text: text[:300])
-    return found
-
-
 def render(template: str, **values: Any) -> str:
-    return environment().get_template(template).render(**values)
+    return report_page._TEMPLATE.environment.get_template(template).render(**values)
 
 
 def scored(count: int = 60, judged: bool = True) -> list[ScoredList]:
@@ -125,7 +107,7 @@ def is_well_formed(section: str) -> bool:
 @pytest.mark.parametrize("judged", [True, False], ids=["judged", "lower bounds"])
 def test_every_bar_and_every_share_is_in_a_table(judged: bool) -> None:
     study = known_scores(judged)
-    page = render("scores.html.j2", scores=[("mine", score_view(study))])
+    page = render("scores/section.html.j2", scores=[("mine", score_view(study))])
     table = "|".join(cells(page))
     for group in study.groups:
         low, high = group.interval
@@ -154,7 +136,7 @@ def test_a_single_score_is_drawn_as_well() -> None:
         "mine"
     ]
     assert isinstance(one, ScoreStudy)
-    assert is_well_formed(render("scores.html.j2", scores=[("mine", score_view(one))]))
+    assert is_well_formed(render("scores/section.html.j2", scores=[("mine", score_view(one))]))
 
 
 # --- gate ----------------------------------------------------------------------------------------
@@ -162,7 +144,7 @@ def test_a_single_score_is_drawn_as_well() -> None:
 
 def test_every_point_of_every_curve_is_in_a_table() -> None:
     study = known_gate()
-    page = render("gate.html.j2", gate=gate_view(study))
+    page = render("gate/section.html.j2", gate=gate_view(study))
     table = "|".join(cells(page))
     assert [curve.signal for curve in study.curves] == list(SIGNALS)
     view = gate_view(study)
@@ -186,7 +168,7 @@ def test_the_own_gate_skips_whom_the_gate_itself_would_skip(signal: str) -> None
     curve = next(curve for curve in study.curves if curve.signal == signal)
     assert curve.own is not None
     assert curve.own.skipped == pytest.approx(np.mean(skipped))
-    page = render("gate.html.j2", gate=gate_view(study))
+    page = render("gate/section.html.j2", gate=gate_view(study))
     assert "the configuration's gate" in page.replace("&#39;", "'")
     assert is_well_formed(page)
 
@@ -209,8 +191,8 @@ def test_rejected_queries_count_in_the_means_and_are_skipped_last() -> None:
 )
 def test_runs_that_cannot_tell_are_refused_in_words(reranker, why) -> None:
     refused = gate(reranker)
-    assert isinstance(refused, str) and refused.startswith(why)
-    assert why in render("gate.html.j2", gate=refused)
+    assert isinstance(refused, NotKnown) and refused.reason.startswith(why)
+    assert why in render("gate/section.html.j2", gate=refused)
 
 
 def test_a_gate_that_was_only_to_be_learned_skipped_nobody() -> None:
@@ -227,7 +209,7 @@ def test_a_query_with_one_document_is_as_sure_as_can_be() -> None:
 
 
 def test_costs_are_a_row_per_model_and_a_total() -> None:
-    page = render("cost.html.j2", costs=[("cascade", cost_table(BOOK, 400, "cascade"))])
+    page = render("cost/section.html.j2", costs=[("cascade", cost_table(BOOK, 400, "cascade"))])
     table = "|".join(cells(page))
     for row in (
         "late-interaction:x|50|20,000|80.00|250.0|–|–|–",
@@ -243,7 +225,7 @@ def test_costs_are_a_row_per_model_and_a_total() -> None:
 
 def test_without_money_there_is_no_column_for_it() -> None:
     book = {**BOOK, "services": {}, "billed": 0.0, "cluster": None, "per_1000_queries": None}
-    page = render("cost.html.j2", costs=[("cascade", cost_table(book, 400, "cascade"))])
+    page = render("cost/section.html.j2", costs=[("cascade", cost_table(book, 400, "cascade"))])
     assert "Money" not in page and "Billed" not in page and "together" not in page
     assert "No price is known" in page
 
@@ -264,10 +246,13 @@ def test_hostile_names_stay_text() -> None:
     book = {**BOOK, "models": [model], "pools": pools, "currency": HOSTILE}
     table = cost_table(book, 400, HOSTILE)
     for page in (
-        render("scores.html.j2", scores=[(HOSTILE, score_view(study)), ("b", HOSTILE)]),
-        render("gate.html.j2", gate=gate_view(curves)),
-        render("gate.html.j2", gate=HOSTILE),
-        render("cost.html.j2", costs=[(HOSTILE, table), ("b", HOSTILE)]),
+        render(
+            "scores/section.html.j2",
+            scores=[(HOSTILE, score_view(study)), ("b", NotKnown(HOSTILE))],
+        ),
+        render("gate/section.html.j2", gate=gate_view(curves)),
+        render("gate/section.html.j2", gate=NotKnown(HOSTILE)),
+        render("cost/section.html.j2", costs=[(HOSTILE, table), ("b", NotKnown(HOSTILE))]),
     ):
         assert "<script" not in page
         assert escape(HOSTILE) in page
@@ -277,16 +262,12 @@ def test_hostile_names_stay_text() -> None:
 def test_summaries_are_json_and_hold_the_studies() -> None:
     study, curves = known_scores(), known_gate(GateConfig(threshold=0.1))
     table = cost_table(BOOK, 400, "cascade")
-    scores = scores_summary({"mine": study, "other": "no score"})
     found = json.loads(
-        json.dumps([scores, gate_summary(curves), cost_summary({"a": table, "b": "no book"})],
-                   allow_nan=False)
-    )  # fmt: skip
-    assert found[0]["other"] == {"refused": "no score"}
-    density = found[0]["mine"]["kinds"]["relevant"]["densities"]
+        json.dumps([each.as_json() for each in (study, curves, table)], allow_nan=False)
+    )
+    density = found[0]["kinds"]["relevant"]["densities"]
     assert sum(density) * (study.edges[1] - study.edges[0]) == pytest.approx(1)
-    assert found[0]["mine"]["pairs"]["within"] == study.order.within
+    assert found[0]["pairs"]["within"] == study.order.within
     assert found[1]["own"] == "margin at least 0.1"
     assert len(found[1]["signals"]["margin"]["points"]) == len(curves.curves[0].points)
-    assert found[2]["a"]["models"][0]["pairs_per_second"] == 250
-    assert found[2]["b"] == gate_summary("no book") == {"refused": "no book"}
+    assert found[2]["models"][0]["pairs_per_second"] == 250

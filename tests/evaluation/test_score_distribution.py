@@ -14,12 +14,9 @@ from statsmodels.stats.proportion import proportion_confint
 from rerank_batch.errors import InputError
 from rerank_batch.evaluation.readable import digits_of, number_text, percent, round_edges
 from rerank_batch.evaluation.scores.calibration import calibrate_scores, calibration_error
-from rerank_batch.evaluation.scores.study import (
-    ScoredList,
-    ScoreStudy,
-    higher_and_equal,
-    study_scores,
-)
+from rerank_batch.evaluation.scores.samples import ScoredList, higher_and_equal
+from rerank_batch.evaluation.scores.study import ScoreStudy, study_scores
+from rerank_batch.remarks import NotKnown
 
 
 def listed(query: str, *documents: tuple[int | None, float | None]) -> ScoredList:
@@ -79,7 +76,7 @@ def test_every_document_is_counted_where_it_lies() -> None:
 
 def test_without_any_score_it_says_so() -> None:
     assert study_scores([{"mine": [listed("a", (1, None))]}]) == {
-        "mine": "none of its documents has a score"
+        "mine": NotKnown("none of its documents has a score")
     }
 
 

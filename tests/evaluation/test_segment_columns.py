@@ -17,7 +17,7 @@ from rerank_batch.data.plan import make_plan
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.evaluation.segments import columns as module
 from rerank_batch.evaluation.segments.columns import NOT_UTF8, check_segments, read_segments
-from rerank_batch.evaluation.segments.study import ColumnValues
+from rerank_batch.evaluation.segments.groupings import ColumnValues
 from tests.support.helpers import broken_strings, write_parquet
 
 Row = dict[str, Any]

@@ -9,11 +9,12 @@ import pytest
 
 from rerank_batch.evaluation.report import page as report_module
 from rerank_batch.evaluation.segments.chart import LONGEST_LABEL, segment_charts
-from rerank_batch.evaluation.segments.study import ColumnValues, SegmentStudy, study_segments
+from rerank_batch.evaluation.segments.groupings import ColumnValues
+from rerank_batch.evaluation.segments.study import SegmentStudy, study_segments
 from tests.evaluation.test_report import HOSTILE, Tags
 from tests.evaluation.test_segments import BASE, NEW, Systems
 
-TEMPLATE = report_module._TEMPLATE.environment.get_template("segments.html.j2")
+TEMPLATE = report_module._TEMPLATE.environment.get_template("segments/section.html.j2")
 
 
 def study(channel: str = "channel", value: str = "web", **names: tuple[str, ...]) -> SegmentStudy:

@@ -9,23 +9,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rerank_batch.evaluation.segments.study import (
-    FEWEST,
+from rerank_batch.evaluation.segments.groupings import (
     MOST,
     NOT_IN_LOG,
     NULL,
     REJECTED,
     ColumnValues,
     Floats,
-    Group,
     Grouping,
-    Segment,
     by_column,
     by_frequency,
     by_length,
     frequency_bounds,
-    study_segments,
     weight_text,
+)
+from rerank_batch.evaluation.segments.study import (
+    FEWEST,
+    Group,
+    Segment,
+    study_segments,
     weighted_mean,
 )
 from rerank_batch.evaluation.significance import bootstrap_interval

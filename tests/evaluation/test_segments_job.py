@@ -14,7 +14,8 @@ from rich.console import Console
 from jobs.tables.segments import segment_parts
 from rerank_batch.config import Config, parse_config
 from rerank_batch.errors import ConfigError
-from rerank_batch.workflows.segments import check, segment_summary, segments_of
+from rerank_batch.evaluation.segments.columns import check_segments
+from rerank_batch.evaluation.segments.traffic import segments_of
 from tests.evaluation.test_segments import BASE, NEW, Systems
 from tests.support.helpers import finished_run, result_row, write_parquet
 
@@ -56,8 +57,10 @@ def summary(folder: Path, segments: Sequence[str] = ()) -> Any:
         np.array([1.0, 0.25, 0.0]),
         query_ids=("a", "c", "gone"),
     )
-    found = segments_of(run, config(folder / "log.parquet", segments=segments), compared)
-    return json.loads(json.dumps(segment_summary(found), allow_nan=False))
+    found = segments_of(
+        run.results_paths(), config(folder / "log.parquet", segments=segments), compared
+    )
+    return json.loads(json.dumps(found.as_json(), allow_nan=False))
 
 
 def printed(segments: Any) -> str:
@@ -120,6 +123,6 @@ def test_a_grouping_of_one_segment_or_none_is_a_line(tmp_path: Path) -> None:
 
 def test_columns_are_checked_before_anything_runs(tmp_path: Path) -> None:
     log = write_parquet(tmp_path / "log.parquet", [{"query_id": "a", "query": "a"}])
-    check(config(log))
+    check_segments(config(log).queries, [])
     with pytest.raises(ConfigError, match="no column 'channel'; it has query_id, query"):
-        check(config(log, segments=["channel"]))
+        check_segments(config(log).queries, ["channel"])

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from jobs.__main__ import app
 from rerank_batch.data.query_text import match_key
 from rerank_batch.errors import ConfigError, InputError, RunConflict
-from rerank_batch.runs import Run
+from rerank_batch.runs import Run, publish_run
 from rerank_batch.runs.export.serving import export_serving, look_up, look_up_run
 from tests.support.helpers import finished_run, result_row
 
@@ -159,7 +159,7 @@ def test_what_is_refused_leaves_no_file(tmp_path: Path) -> None:
 
 def test_the_commands(tmp_path: Path) -> None:
     run = run_of(tmp_path / "root", random.Random(0).sample([f"query {n}" for n in range(9)], 9))
-    run.publish()
+    publish_run(run)
     root, out = str(tmp_path / "root"), str(tmp_path / "serving.parquet")
 
     def command(*words: str) -> Any:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rerank_batch import schema
-from rerank_batch.runs import Commit, Run
+from rerank_batch.runs import Commit, Run, publish_run
 from rerank_batch.storage import Root, open_root
 
 MEASURES = ("nDCG@10", "RR@10", "R@5")
@@ -162,7 +162,7 @@ def complete_run(
     write_all(run, score, rejected)
     finish(run)
     if publish:
-        assert run.publish()
+        assert publish_run(run)
     return run
 
 

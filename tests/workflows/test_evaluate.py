@@ -15,7 +15,6 @@ from rerank_batch.evaluation.report.page import p_text
 from rerank_batch.evaluation.segments.study import study_segments
 from rerank_batch.schema import SYSTEMS
 from rerank_batch.workflows.evaluate import measure_rows
-from rerank_batch.workflows.segments import segment_summary
 
 MEASURES = ("nDCG@10", "Success@5", "R@50")
 
@@ -64,7 +63,7 @@ def test_the_table_fits_100_columns_and_metrics_hold_everything(
         "cache": None,
         "labels": JUDGEMENTS,
         "outcomes": None,
-        "segments": segment_summary(study_segments(comparison, comparison.weights, {})),
+        "segments": study_segments(comparison, comparison.weights, {}).as_json(),
         "report": "report.html",
         "depth": {"refused": "it had no reranker"},
         "failures": {

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rerank_batch.remarks import NotKnown
+
 _UNITS = {
     "requests": ("request", "requests"),
     "search_units": ("search unit", "search units"),
@@ -84,6 +86,20 @@ class CostTable:
             return f"{amount:,.2f}"
         return f"{amount:.4f}" if amount >= 0.01 else f"{amount:.6f}"
 
+    def as_json(self) -> dict[str, Any]:
+        """The table as JSON values."""
+        return {
+            "queries": self.queries,
+            "currency": self.currency,
+            "models": [
+                {**vars(row), "pairs_per_second": row.pairs_per_second} for row in self.models
+            ],
+            "cluster": self.cluster,
+            "total": self.total,
+            "per_1000_queries": self.per_1000_queries,
+            "in_words": self.in_words(),
+        }
+
     def in_words(self) -> str:
         """What 1,000 queries cost, or why that is not known."""
         if self.per_1000_queries is None or self.total is None:
@@ -99,10 +115,10 @@ class CostTable:
         )
 
 
-def cost_table(book: Mapping[str, Any] | None, queries: int, system: str) -> CostTable | str:
-    """Read the book of a run of so many ``queries``; a sentence says why there is none."""
+def cost_table(book: Mapping[str, Any] | None, queries: int, system: str) -> CostTable | NotKnown:
+    """Read the book of a run of so many ``queries``."""
     if book is None:
-        return "it was written before runs kept a book of their cost"
+        return NotKnown("it was written before runs kept a book of their cost")
     models = tuple(
         _model(number, each, book["services"], queries)
         for number, each in enumerate(book["models"], start=1)

@@ -9,6 +9,7 @@ reranker's are not.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -59,6 +60,16 @@ class DepthStudy:
             for place, row in enumerate(self.rows)
             if max(values[place:]) - values[place] < TOLERANCE
         )
+
+    def as_json(self) -> dict[str, Any]:
+        """The study as JSON values."""
+        return {
+            "headline": self.headline,
+            "tolerance": TOLERANCE,
+            "knee": self.knee.depth,
+            "in_words": self.in_words(),
+            "rows": [{**vars(row), "values": dict(row.values)} for row in self.rows],
+        }
 
     def in_words(self) -> str:
         """What a user would want to know of it."""

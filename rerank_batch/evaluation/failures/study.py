@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from heapq import nsmallest
+from typing import Any
 
 from rerank_batch.evaluation.judged import JudgedQuery
 
@@ -96,6 +97,30 @@ class Failures:
     never_found: Group
     found_nothing: int
     pushed_down: Group
+
+    def as_json(self) -> dict[str, Any]:
+        """The failures as JSON values: counts and ids, no texts."""
+        lost, pushed = self.never_found, self.pushed_down
+        return {
+            "headline": self.headline,
+            "top": TOP,
+            "helped": {case.query_id: case.gain for case in self.helped},
+            "hurt": {case.query_id: case.gain for case in self.hurt},
+            "never_found": {
+                "queries": lost.queries,
+                "documents": lost.documents,
+                "found_nothing": self.found_nothing,
+                "worst": {case.query_id: list(case.never_found[:TOP]) for case in lost.cases},
+            },
+            "pushed_down": {
+                "queries": pushed.queries,
+                "documents": pushed.documents,
+                "worst": {
+                    case.query_id: [vars(moved) for moved in case.pushed_down]
+                    for case in pushed.cases
+                },
+            },
+        }
 
 
 def find_failures(

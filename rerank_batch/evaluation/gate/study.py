@@ -3,20 +3,22 @@
 For each signal of the retrieval scores the queries are taken from the surest on: those keep the
 order of retrieval, the others the reranker's. Arrays come in, one value per query; what a signal is
 and where a run lives is not known here. Choosing a threshold takes more than looking at this curve:
-see `evaluation.calibration`, whose bound is drawn here.
+see `gate.threshold`, whose bound is drawn here.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rerank_batch.evaluation.gate.threshold import upper_bound
 from rerank_batch.evaluation.readable import percent
+from rerank_batch.remarks import NotKnown
 
 FEWEST = 20
-"""Of fewer judged queries nothing can be told, as in `evaluation.calibration`."""
+"""Of fewer judged queries nothing can be told, as in `gate.threshold`."""
 
 STEPS = 20
 """Shares of the queries that are tried, beside none at all."""
@@ -69,6 +71,14 @@ class GateCurve:
             kept = point
         return kept
 
+    def as_json(self) -> dict[str, Any]:
+        """The curve as JSON values."""
+        return {
+            "safe": vars(self.safe),
+            "own": vars(self.own) if self.own else None,
+            "points": [vars(point) for point in self.points],
+        }
+
 
 @dataclass(frozen=True)
 class GateStudy:
@@ -84,6 +94,19 @@ class GateStudy:
     def at_random(self, share: float) -> float:
         """The mean where so many queries are skipped whatever their scores: what a signal beats."""
         return self.reranked + share * (self.retrieval - self.reranked)
+
+    def as_json(self) -> dict[str, Any]:
+        """The trade-offs as JSON values."""
+        return {
+            "measure": self.measure,
+            "queries": self.queries,
+            "retrieval": self.retrieval,
+            "reranked": self.reranked,
+            "tolerance": TOLERANCE,
+            "in_words": list(self.in_words()),
+            "own": self.own.text if self.own else None,
+            "signals": {curve.signal: curve.as_json() for curve in self.curves},
+        }
 
     def in_words(self) -> tuple[str, ...]:
         """How much can be skipped, and what the configuration's own gate would do."""
@@ -122,16 +145,15 @@ def study_gates(
     retrieval: Floats,
     reranked: Floats,
     own: OwnGate | None = None,
-) -> GateStudy | str:
+) -> GateStudy | NotKnown:
     """Trade-offs of every signal; ``retrieval`` and ``reranked`` are the measure per query, [n].
 
     ``sureness`` is, by signal, how sure retrieval is of each of the same queries, [n], higher is
-    surer; minus infinity for a query that no gate can skip before all others are. A sentence
-    instead of a study says why there is none.
+    surer; minus infinity for a query that no gate can skip before all others are.
     """
     count = len(retrieval)
     if count < FEWEST:
-        return f"it has {count} judged queries, and {FEWEST} at least are needed"
+        return NotKnown(f"it has {count} judged queries, and {FEWEST} at least are needed")
     gains = reranked - retrieval
     after = float(reranked.mean())
     curves = []

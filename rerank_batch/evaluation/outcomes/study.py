@@ -74,6 +74,13 @@ class OutcomeRow:
     test: PairedTest | None
     agreement: Agreement
 
+    def as_json(self) -> dict[str, Any]:
+        """The row as JSON values, those of its test beside its own."""
+        own = {key: value for key, value in vars(self).items() if key not in ("test", "agreement")}
+        test = {} if self.test is None else {**vars(self.test), "result": self.test.outcome}
+        doubt = self.test.doubt if self.test else ""
+        return {**own, **test, "doubt": doubt, "agreement": vars(self.agreement)}
+
 
 @dataclass(frozen=True)
 class Joined:
@@ -150,6 +157,20 @@ class OutcomeStudy:
     remarks: tuple[str, ...] = ()
     cases: tuple[AnswerCase, ...] = ()
     answers: Mapping[str, Any] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The study as JSON values: numbers, names and sentences, no texts of queries or answers.
+
+        The ``outcome`` of a row is its name; what its test decides is the ``result``.
+        """
+        return {
+            "headline": self.headline,
+            "baseline": self.baseline,
+            "rows": [{**row.as_json(), "in_words": self.in_words(row)} for row in self.rows],
+            "joined": {**vars(self.joined), "in_words": self.joined.in_words()},
+            "remarks": list(self.remarks),
+            "answers": self.answers,
+        }
 
     def in_words(self, row: OutcomeRow) -> str:
         """How far the headline measure speaks for the outcome, in a sentence or two."""

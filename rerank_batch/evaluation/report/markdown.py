@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from rerank_batch.evaluation.acceptance import Check
 from rerank_batch.evaluation.depth.study import DepthStudy
+from rerank_batch.remarks import NotKnown
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~&$])")
 _REFERENCE = re.compile(r"(?<!\w)([@#])(?=\w)")
@@ -17,7 +18,7 @@ def markdown(
     run_id: str,
     judged: int,
     headline: Sequence[Sequence[str]],
-    depth: DepthStudy | str,
+    depth: DepthStudy | NotKnown,
     checks: Sequence[Check] = (),
     against: str = "",
 ) -> str:
@@ -28,8 +29,8 @@ def markdown(
     """
     about = f"**Run {escape(run_id)}**, {judged:,} judged queries"
     parts = [about + (f", {escape(against)}" if against else ""), _table(headline)]
-    if isinstance(depth, str):
-        parts.append(f"No table of depths: {escape(depth)}.")
+    if isinstance(depth, NotKnown):
+        parts.append(f"No table of depths: {escape(depth.reason)}.")
     else:
         parts += [_depths(depth), f"{escape(_upper(depth.in_words()))}."]
     if checks:

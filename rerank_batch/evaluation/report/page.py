@@ -26,6 +26,7 @@ from rerank_batch.evaluation.scores.study import ScoreStudy
 from rerank_batch.evaluation.segments.chart import segment_charts
 from rerank_batch.evaluation.segments.study import SegmentStudy
 from rerank_batch.evaluation.significance import LEVEL, PairedTest
+from rerank_batch.remarks import NotKnown
 
 MAX_BARS = 400  # more are no longer told apart on a screen, and the page would grow with the log
 MAX_ROWS = 20
@@ -67,9 +68,7 @@ class Report:
 
     The first of ``systems`` is the baseline. Gains, depth and failures are those of ``best``.
     ``described`` says what each is, ``means`` its values, ``missing`` for how many queries there is
-    no list. ``clicks`` says that labels are made of clicks, with their ``limits``. ``depth`` may be
-    a sentence that says why the run cannot tell of other depths; so may ``gate``, and what stands
-    for a system in ``scores`` and ``costs``.
+    no list. ``clicks`` says that the ground truth is made of clicks, with their ``limits``.
     """
 
     title: str
@@ -83,7 +82,7 @@ class Report:
     rejects: Mapping[str, int]
     seconds: Mapping[str, float]
     facts: Mapping[str, str]
-    depth: DepthStudy | str | None = None
+    depth: DepthStudy | NotKnown | None = None
     failures: Failures | None = None
     systems: tuple[str, ...] = ("retrieval", "reranked")
     best: str = "reranked"
@@ -92,9 +91,9 @@ class Report:
     missing: Mapping[str, int] = field(default_factory=dict)
     segments: SegmentStudy | None = None
     outcomes: OutcomeStudy | None = None
-    scores: Mapping[str, ScoreStudy | str] = field(default_factory=dict)
-    gate: GateStudy | str | None = None
-    costs: Mapping[str, CostTable | str] = field(default_factory=dict)
+    scores: Mapping[str, ScoreStudy | NotKnown] = field(default_factory=dict)
+    gate: GateStudy | NotKnown | None = None
+    costs: Mapping[str, CostTable | NotKnown] = field(default_factory=dict)
     clicks: str = ""
     limits: tuple[str, ...] = ()
 
@@ -137,7 +136,7 @@ def render(report: Report) -> str:
         top=TOP,
         segment_charts=segment_charts(report.segments) if report.segments else (),
         scores=[
-            (name, study if isinstance(study, str) else score_view(study))
+            (name, score_view(study) if isinstance(study, ScoreStudy) else study)
             for name, study in report.scores.items()
         ],
         gate=gate_view(report.gate) if isinstance(report.gate, GateStudy) else report.gate,
@@ -330,7 +329,7 @@ def _upper(text: str) -> str:
 
 def _template_environment() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(Path(__file__).parents[1]),  # the room of every section
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -346,7 +345,8 @@ def _template_environment() -> Environment:
         shorten=_shorten,
         upper_first=_upper,
     )
+    environment.tests["not_known"] = lambda value: isinstance(value, NotKnown)
     return environment
 
 
-_TEMPLATE = _template_environment().get_template("report.html.j2")
+_TEMPLATE = _template_environment().get_template("report/page.html.j2")

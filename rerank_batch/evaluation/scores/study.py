@@ -6,26 +6,32 @@ documents of a score is relevant. Judgements cover what earlier systems found: a
 nobody judged may well be relevant, so it is a class of its own here and never counts as wrong,
 except where a share is told as a lower bound and says so.
 
-Memory is bounded: of each class a sample is kept that depends on the queries alone, neither on
-their order nor on the blocks they come in; up to `SAMPLE` scores it is all of them. Scores of a
-system have to be of one model: those of two stages of a cascade share no scale.
+Scores of a system have to be of one model: those of two stages of a cascade share no scale.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from statsmodels.stats.proportion import proportion_confint
 
-from rerank_batch.errors import InputError
 from rerank_batch.evaluation.readable import digits_of, number_text, percent, round_edges
-from rerank_batch.evaluation.scores.calibration import FOLDS, Calibration, calibrate_scores
-
-SAMPLE = 200_000
-"""Scores that are kept of the judged documents, and as many of the others."""
+from rerank_batch.evaluation.scores.calibration import Calibration, calibrate_scores
+from rerank_batch.evaluation.scores.samples import (
+    KINDS,
+    NOT_JUDGED,
+    NOT_RELEVANT,
+    RELEVANT,
+    SAMPLE,
+    Floats,
+    Kind,
+    ScoredList,
+    ScoreSamples,
+    higher_and_equal,
+)
+from rerank_batch.remarks import NotKnown
 
 BINS = 30
 """A histogram has at most two more: its edges are round numbers."""
@@ -38,24 +44,6 @@ FEWEST_NOT_RELEVANT = 10
 """Fewer documents judged as not relevant say nothing about what a score promises."""
 
 CONFIDENCE = 0.95
-
-Floats = NDArray[np.float64]
-Kind = Literal["relevant", "judged not relevant", "not judged"]
-KINDS: tuple[Kind, ...] = ("relevant", "judged not relevant", "not judged")
-_RELEVANT, _NOT_RELEVANT, _NOT_JUDGED = range(3)
-
-
-@dataclass(frozen=True)
-class ScoredList:
-    """A query's documents by one system, best first, and their scores: NaN where nothing read one.
-
-    ``grades`` are the judgements of the query; above 0 is relevant.
-    """
-
-    query_id: str
-    grades: Mapping[str, int]
-    doc_ids: Sequence[str]
-    scores: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -138,6 +126,29 @@ class ScoreStudy:
         """A score with the digits that tell those of this system apart."""
         return number_text(score, digits_of(self.edges) + 1)
 
+    def as_json(self) -> dict[str, Any]:
+        """The study as JSON values."""
+        width = self.edges[1] - self.edges[0]
+        return {
+            "edges": list(self.edges),
+            "kinds": {
+                each.kind: {
+                    "documents": each.documents,
+                    "median": each.median,
+                    "counts": list(each.counts),
+                    "densities": [share / width for share in each.shares],
+                }
+                for each in self.classes
+            },
+            "groups": [{**vars(group), "share": group.share} for group in self.groups],
+            "is_lower_bound": self.is_lower_bound,
+            "pairs": {**vars(self.order)},
+            "calibration": vars(self.calibration) if self.calibration else None,
+            "unread": self.unread,
+            "sampled": self.sampled,
+            "in_words": list(self.in_words()),
+        }
+
     def in_words(self) -> tuple[str, ...]:
         """What the scores can be used for, in sentences."""
         found = [self._order_in_words(), self._groups_in_words(), self._calibration_in_words()]
@@ -158,7 +169,7 @@ class ScoreStudy:
         return f"{told}: between queries scores tell about as much as within one."
 
     def _groups_in_words(self) -> str:
-        if not self.groups or not self.classes[_RELEVANT].documents:
+        if not self.groups or not self.classes[RELEVANT].documents:
             return ""
         top, bottom = self.groups[-1], self.groups[0]
         which = "documents" if self.is_lower_bound else "judged documents"
@@ -192,13 +203,11 @@ class ScoreStudy:
 
 def study_scores(
     blocks: Iterable[Mapping[str, Sequence[ScoredList]]], sample: int = SAMPLE
-) -> dict[str, ScoreStudy | str]:
+) -> dict[str, ScoreStudy | NotKnown]:
     """Study every system of ``blocks``, which hold the lists of some judged queries by system.
 
-    A sentence instead of a study says why there is none.
-
     Raises:
-        InputError: a score is not finite.
+        InputError: a score is infinite.
     """
     collected: dict[str, ScoreSamples] = {}
     for block in blocks:
@@ -206,171 +215,53 @@ def study_scores(
             scores = collected.setdefault(system, ScoreSamples(system, sample))
             for listed in lists:
                 scores.add(listed)
-    return {system: scores.study() for system, scores in collected.items()}
+    return {system: study_samples(scores) for system, scores in collected.items()}
 
 
-def higher_and_equal(scores: Floats, others: Floats) -> tuple[int, int]:
-    """Of all pairs of a score and another: in how many the score is higher, in how many equal.
-
-    With the equal ones as halves it is the statistic of the Mann-Whitney test.
-    """
-    others = np.sort(others)
-    below, up_to = (np.searchsorted(others, scores, side) for side in ("left", "right"))
-    return int(below.sum()), int((up_to - below).sum())
-
-
-class _Sample:
-    """At most ``size`` documents, each with a random key: those of the least keys.
-
-    The key belongs to the document, so the same are kept in whichever order they come. A row is
-    (key, kind, score, fold of its query).
-    """
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._parts: list[NDArray[np.float64]] = []
-        self._held = 0
-
-    def join(self, other: "_Sample") -> None:
-        for rows in other._parts:
-            self.add(rows)
-
-    def add(self, rows: Floats) -> None:
-        self._parts.append(rows)
-        self._held += rows.shape[1]
-        if self._held > 2 * self._size:
-            self._cut()
-
-    def kept(self) -> tuple[NDArray[np.int_], Floats, NDArray[np.int_]]:
-        """Kinds, scores and folds, in one order whatever the order they came in."""
-        self._cut()
-        rows = self._parts[0] if self._parts else np.empty((4, 0))
-        _, kinds, scores, folds = rows[:, np.lexsort(rows[:3][::-1])]
-        return kinds.astype(int), scores, folds.astype(int)
-
-    def _cut(self) -> None:
-        if not self._parts:
-            return
-        rows = np.concatenate(self._parts, axis=1)
-        if rows.shape[1] > self._size:
-            rows = rows[:, np.argpartition(rows[0], self._size)[: self._size]]
-        self._parts, self._held = [rows], rows.shape[1]
+def study_samples(samples: ScoreSamples) -> ScoreStudy | NotKnown:
+    """What the scores mean that were kept of a system."""
+    if not any(samples.documents):
+        return NotKnown("none of its documents has a score")
+    kinds, judged, folds = samples.kept_judged()
+    relevant = kinds == RELEVANT
+    kept = [judged[relevant], judged[~relevant], samples.kept_others()]
+    everything = np.concatenate(kept)
+    edges = round_edges(float(everything.min()), float(everything.max()), BINS)
+    is_lower_bound = samples.documents[NOT_RELEVANT] < FEWEST_NOT_RELEVANT
+    fit = None if is_lower_bound else calibrate_scores(judged, relevant, folds)
+    if is_lower_bound:
+        groups = _groups(kept, samples.documents, _halving(everything))
+    else:
+        groups = _groups(kept[:NOT_JUDGED], samples.documents, _tenths(judged))
+    if fit:
+        groups = _with_fit(groups, judged, fit[1])
+    return ScoreStudy(
+        system=samples.system,
+        edges=edges,
+        classes=tuple(
+            ScoreClass(kind, documents, _counts(scores, edges), _median(scores))
+            for kind, documents, scores in zip(KINDS, samples.documents, kept, strict=True)
+        ),
+        groups=groups,
+        is_lower_bound=is_lower_bound,
+        order=_order(samples, NOT_JUDGED if is_lower_bound else NOT_RELEVANT, kept),
+        calibration=fit[0] if fit else None,
+        unread=samples.unread,
+        sampled=samples.thinned or sum(map(len, kept)) < sum(samples.documents),
+    )
 
 
-class ScoreSamples:
-    """What is kept of one system's scores; parts of a run are joined, in any order.
-
-    ``thinned`` says that only some of the queries are added.
-    """
-
-    def __init__(self, system: str, sample: int = SAMPLE, thinned: bool = False) -> None:
-        self._system = system
-        self._thinned = thinned
-        self._judged = _Sample(sample)  # apart, because there are far fewer of them
-        self._others = _Sample(sample)
-        self._documents = [0, 0, 0]
-        self._unread = 0
-        self._order = {kind: [0, 0, 0] for kind in (_NOT_RELEVANT, _NOT_JUDGED)}
-
-    def add(self, listed: ScoredList) -> None:
-        """Keep what is needed of a query.
-
-        Raises:
-            InputError: a score is infinite.
-        """
-        every = np.asarray(listed.scores, np.float64)
-        read = ~np.isnan(every)
-        self._unread += int(np.count_nonzero(~read))
-        if not read.any():
-            return
-        grades = listed.grades
-        kinds = np.array([_kind(grades.get(doc_id)) for doc_id in listed.doc_ids], np.int8)[read]
-        scores = every[read]
-        if not np.isfinite(scores).all():
-            raise InputError(
-                f"{self._system}: query {listed.query_id} has the score "
-                f"{scores[~np.isfinite(scores)][0]}, which says nothing about its document"
-            )
-        keys, fold = _keys(listed.query_id, len(scores))
-        rows = np.stack([keys, kinds, scores, np.full(len(scores), fold)])
-        self._judged.add(rows[:, kinds != _NOT_JUDGED])
-        self._others.add(rows[:, kinds == _NOT_JUDGED])
-        by_kind = [scores[kinds == kind] for kind in range(3)]
-        self._documents = [
-            known + len(here) for known, here in zip(self._documents, by_kind, strict=True)
-        ]
-        for kind, sums in self._order.items():
-            relevant, others = by_kind[_RELEVANT], by_kind[kind]
-            higher, equal = higher_and_equal(relevant, others)
-            sums[0] += higher
-            sums[1] += equal
-            sums[2] += len(relevant) * len(others)
-
-    def join(self, other: "ScoreSamples") -> None:
-        """Add what another part of the run has kept."""
-        self._judged.join(other._judged)
-        self._others.join(other._others)
-        self._documents = [a + b for a, b in zip(self._documents, other._documents, strict=True)]
-        self._unread += other._unread
-        for kind, sums in self._order.items():
-            sums[:] = [a + b for a, b in zip(sums, other._order[kind], strict=True)]
-
-    def study(self) -> ScoreStudy | str:
-        """What the scores mean, or why there is nothing to say."""
-        if not any(self._documents):
-            return "none of its documents has a score"
-        kinds, judged, folds = self._judged.kept()
-        relevant = kinds == _RELEVANT
-        kept = [judged[relevant], judged[~relevant], self._others.kept()[1]]
-        everything = np.concatenate(kept)
-        edges = round_edges(float(everything.min()), float(everything.max()), BINS)
-        is_lower_bound = self._documents[_NOT_RELEVANT] < FEWEST_NOT_RELEVANT
-        fit = None if is_lower_bound else calibrate_scores(judged, relevant, folds)
-        if is_lower_bound:
-            groups = _groups(kept, self._documents, _halving(everything))
-        else:
-            groups = _groups(kept[:_NOT_JUDGED], self._documents, _tenths(judged))
-        if fit:
-            groups = _with_fit(groups, judged, fit[1])
-        return ScoreStudy(
-            system=self._system,
-            edges=edges,
-            classes=tuple(
-                ScoreClass(kind, documents, _counts(scores, edges), _median(scores))
-                for kind, documents, scores in zip(KINDS, self._documents, kept, strict=True)
-            ),
-            groups=groups,
-            is_lower_bound=is_lower_bound,
-            order=self._in_order(_NOT_JUDGED if is_lower_bound else _NOT_RELEVANT, kept),
-            calibration=fit[0] if fit else None,
-            unread=self._unread,
-            sampled=self._thinned or sum(map(len, kept)) < sum(self._documents),
-        )
-
-    def _in_order(self, others: int, kept: Sequence[Floats]) -> Order:
-        higher, equal, pairs = self._order[others]
-        return Order(
-            KINDS[others],
-            pairs,
-            _rate(higher, equal, pairs),
-            _rate(
-                *higher_and_equal(kept[_RELEVANT], kept[others]),
-                len(kept[_RELEVANT]) * len(kept[others]),
-            ),
-        )
-
-
-def _kind(grade: int | None) -> int:
-    if grade is None:
-        return _NOT_JUDGED
-    return _RELEVANT if grade > 0 else _NOT_RELEVANT
-
-
-def _keys(query_id: str, count: int) -> tuple[Floats, int]:
-    """A random key for each document of a query, and the fold of the query."""
-    seed = hashlib.blake2b(query_id.encode(), digest_size=8).digest()
-    rng = np.random.default_rng(int.from_bytes(seed))
-    return rng.random(count), int(rng.integers(FOLDS))
+def _order(samples: ScoreSamples, others: int, kept: Sequence[Floats]) -> Order:
+    higher, equal, pairs = samples.order[others]
+    return Order(
+        KINDS[others],
+        pairs,
+        _rate(higher, equal, pairs),
+        _rate(
+            *higher_and_equal(kept[RELEVANT], kept[others]),
+            len(kept[RELEVANT]) * len(kept[others]),
+        ),
+    )
 
 
 def _counts(scores: Floats, edges: tuple[float, ...]) -> tuple[int, ...]:
@@ -425,7 +316,7 @@ def _groups(
             _wilson(int(relevant), int(total)),
         )
         for low, end, total, relevant in zip(
-            bounds, ends, sum(numbers), numbers[_RELEVANT], strict=True
+            bounds, ends, sum(numbers), numbers[RELEVANT], strict=True
         )
     )
 

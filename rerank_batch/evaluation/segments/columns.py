@@ -17,7 +17,7 @@ from rerank_batch.data.parquet import ParquetTable
 from rerank_batch.data.query_log import check_rows, log_batches, log_format
 from rerank_batch.data.values import as_ids, as_strings
 from rerank_batch.errors import ConfigError, InputError
-from rerank_batch.evaluation.segments.study import ColumnValues
+from rerank_batch.evaluation.segments.groupings import ColumnValues
 from rerank_batch.remarks import Remark
 
 NOT_UTF8 = "(not UTF-8)"
