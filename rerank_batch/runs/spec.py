@@ -32,7 +32,7 @@ class RunSpec:
     planned: int
     block_rows: int
     blocks: int = 0
-    protocol: int | None = None
+    protocol: int = PROTOCOL
     nonce: str = ""
     more: Mapping[str, Any] = field(default_factory=dict)
 
