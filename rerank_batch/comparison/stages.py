@@ -20,7 +20,7 @@ from rerank_batch.index.open import Index
 from rerank_batch.pipeline.assemble import metrics_of
 from rerank_batch.ranking import Documents
 from rerank_batch.rerankers.base import NO_SCORES, QueryScores
-from rerank_batch.rerankers.cascade import Block, Candidates, Reader
+from rerank_batch.rerankers.cascade import Block, QueryCandidates, Reader
 from rerank_batch.rerankers.stages import ScorerUse, open_scorer
 from rerank_batch.retrieval.fusion import Fusion
 from rerank_batch.retrieval.gate import Gate
@@ -157,7 +157,7 @@ class ScoreSystems:
             block.add_stage(candidates, positions, scored, flag)
         return _with_scores(block.table(), self._systems, begun)
 
-    def _waiting(self, begun: Mapping[str, list[Candidates]]) -> list[tuple[System, Reads]]:
+    def _waiting(self, begun: Mapping[str, list[QueryCandidates]]) -> list[tuple[System, Reads]]:
         """The systems whose next model is here."""
         waiting = []
         for system in self._systems:
@@ -253,7 +253,7 @@ class AssembleSystems:
             found = {name: state[row] for name, state in begun.items()}
             if rejected[row]:
                 found = {
-                    name: Candidates(ranking.NO_DOCUMENTS, np.empty((1, 0), np.float32))
+                    name: QueryCandidates(ranking.NO_DOCUMENTS, np.empty((1, 0), np.float32))
                     for name in names
                 }
             union = np.unique(
@@ -273,7 +273,7 @@ class AssembleSystems:
         return table
 
 
-def _list(found: Candidates, union: Documents) -> dict[str, Any]:
+def _list(found: QueryCandidates, union: Documents) -> dict[str, Any]:
     """The system's list as `schema.PLACED`."""
     best = ranking.cascade_order(found.scores, found.documents)
     scores = ranking.deepest(found.scores)
@@ -283,7 +283,7 @@ def _list(found: Candidates, union: Documents) -> dict[str, Any]:
     return _placed(found.documents[best], scores[best], union)
 
 
-def _start(found: Candidates, union: Documents) -> dict[str, Any]:
+def _start(found: QueryCandidates, union: Documents) -> dict[str, Any]:
     return _placed(found.documents, found.scores[0], union)
 
 
@@ -294,12 +294,12 @@ def _placed(documents: Documents, scores: Floats32, union: Documents) -> dict[st
     }
 
 
-def _begun(table: pa.Table, systems: Sequence[System]) -> dict[str, list[Candidates]]:
+def _begun(table: pa.Table, systems: Sequence[System]) -> dict[str, list[QueryCandidates]]:
     """System -> per query what it has so far."""
     retrieved = table.column(schema.RETRIEVALS).to_pylist()
     known = schema.SYSTEM_SCORES in table.column_names
     later = table.column(schema.SYSTEM_SCORES).to_pylist() if known else None
-    begun: dict[str, list[Candidates]] = {}
+    begun: dict[str, list[QueryCandidates]] = {}
     for number, system in enumerate(systems):
         state = []
         for row, lists in enumerate(retrieved):
@@ -308,13 +308,13 @@ def _begun(table: pa.Table, systems: Sequence[System]) -> dict[str, list[Candida
             scores = [np.array(first[schema.RETRIEVAL_SCORES][: system.depth], np.float32)]
             if later is not None:
                 scores += [np.array(values, np.float32) for values in later[row][number]]
-            state.append(Candidates(documents, np.vstack(scores)))
+            state.append(QueryCandidates(documents, np.vstack(scores)))
         begun[system.name] = state
     return begun
 
 
 def _with_scores(
-    table: pa.Table, systems: Sequence[System], begun: Mapping[str, list[Candidates]]
+    table: pa.Table, systems: Sequence[System], begun: Mapping[str, list[QueryCandidates]]
 ) -> pa.Table:
     scores = [
         [

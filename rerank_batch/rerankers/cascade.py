@@ -20,7 +20,7 @@ from rerank_batch.rerankers.base import PairScorer, QueryScores
 
 
 @dataclass
-class Candidates:
+class QueryCandidates:
     """The candidates of a query, and float32 [1 + stages, n] scores so far, retrieval's first."""
 
     documents: Documents
@@ -38,7 +38,7 @@ class Block:
 
     def to_read(
         self,
-        candidates: Sequence[Candidates],
+        candidates: Sequence[QueryCandidates],
         depth: int | None,
         flag: Callable[[str], str] = str,
     ) -> list[NDArray[np.int64]]:
@@ -55,7 +55,7 @@ class Block:
 
     def add_stage(
         self,
-        candidates: Sequence[Candidates],
+        candidates: Sequence[QueryCandidates],
         positions: Sequence[NDArray[np.int64]],
         scored: Sequence[QueryScores],
         flag: Callable[[str], str] = str,

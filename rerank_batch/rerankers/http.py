@@ -34,7 +34,7 @@ _RESULTS = TypeAdapter(list[_Result])
 
 
 @dataclass(frozen=True)
-class Limits:
+class ServiceLimits:
     """What a service takes: in one call, and in a minute by one key; None where it states nothing.
 
     ``characters`` is where a query and a document are cut unless ``max_chars`` says otherwise.
@@ -55,7 +55,7 @@ class HttpScorer(ABC):
 
     family: ClassVar[str]
     path: ClassVar[str]
-    limits: ClassVar[Limits]
+    limits: ClassVar[ServiceLimits]
     results: ClassVar[str | None] = "results"
     empty: ClassVar[str] = ""
     """What is sent for a document without text."""

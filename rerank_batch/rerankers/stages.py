@@ -13,7 +13,7 @@ from rerank_batch.models.location import ModelName
 from rerank_batch.rerankers import registry
 from rerank_batch.rerankers.base import PairScorer, ScorerOptions
 from rerank_batch.rerankers.cached import CachedScorer, CacheUse
-from rerank_batch.rerankers.cascade import Block, Candidates, Reader, skipped_of
+from rerank_batch.rerankers.cascade import Block, QueryCandidates, Reader, skipped_of
 from rerank_batch.rerankers.paid import PaidScorer, PaidUse
 from rerank_batch.scoring.modes import Choice
 
@@ -48,7 +48,7 @@ class Rerank:
         """RETRIEVED or RERANKED in, RERANKED out."""
         documents = schema.lists_in(table, schema.DOCUMENTS, np.int64)
         scores = schema.stage_scores(table)
-        candidates = [Candidates(d, s) for d, s in zip(documents, scores, strict=True)]
+        candidates = [QueryCandidates(d, s) for d, s in zip(documents, scores, strict=True)]
         block = Block(table)
         for use, reader in zip(self._uses, self._readers, strict=True):
             positions = block.to_read(candidates, use.depth)

@@ -9,7 +9,7 @@ from rerank_batch.pipeline.blocks import rows_per_block
 from rerank_batch.pipeline.work import Work
 from rerank_batch.ray_backend.start import check_ray
 from rerank_batch.reporter import Reporter
-from rerank_batch.retrieval.given import excluded_line
+from rerank_batch.retrieval.excluded import excluded_line
 from rerank_batch.runs import (
     Lease,
     Run,

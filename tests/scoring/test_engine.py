@@ -18,8 +18,8 @@ from rerank_batch.scoring.engine import PairEngine
 from rerank_batch.scoring.library import Library
 from rerank_batch.scoring.measure_modes import choose
 from rerank_batch.scoring.modes import Graphs, Mode, modes_for
+from rerank_batch.scoring.networks.layout import Even
 from rerank_batch.scoring.networks.network import pair_network
-from rerank_batch.scoring.networks.rows import Even
 from rerank_batch.scoring.packing import TokenBudget
 from rerank_batch.scoring.runtimes.base import Unavailable
 from rerank_batch.scoring.runtimes.openvino import OpenVinoRuntime

@@ -22,7 +22,8 @@ from rerank_batch.errors import ConfigError, IndexMismatch, StorageError
 from rerank_batch.index.configured import open_index
 from rerank_batch.index.generations import read_manifest
 from rerank_batch.index.open import verify_files
-from rerank_batch.retrieval.given import read_excluded, read_given
+from rerank_batch.retrieval.excluded import read_excluded
+from rerank_batch.retrieval.given import read_given
 from rerank_batch.runs import Run
 from rerank_batch.storage import folder as storage_folder
 from rerank_batch.storage import open_root

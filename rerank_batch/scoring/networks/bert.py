@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from rerank_batch.scoring.networks.body import Body, Read, UnknownShape
-from rerank_batch.scoring.networks.rows import Rows
+from rerank_batch.scoring.networks.layout import BatchLayout
 
 
 def body(base: Any) -> Body:
@@ -59,13 +59,13 @@ class _BertLayer(nn.Module):
         self.down, self.last_norm = layer.output.dense, layer.output.LayerNorm
         self.window = None
 
-    def forward(self, hidden: Tensor, rows: Rows, first: bool) -> Tensor:
-        asking = rows.first(hidden) if first else hidden
+    def forward(self, hidden: Tensor, layout: BatchLayout, first: bool) -> Tensor:
+        asking = layout.first(hidden) if first else hidden
         query, key, value = (
             part.unflatten(-1, (self.heads, -1))
             for part in (self.query(asking), self.key(hidden), self.value(hidden))
         )
-        found = rows.attend(query, key, value, None).flatten(-2)
+        found = layout.attend(query, key, value, None).flatten(-2)
         middle = self.norm(self.out(found) + asking)
         result: Tensor = self.last_norm(self.down(self.activation(self.up(middle))) + middle)
         return result

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rerank_batch.scoring.networks.body import Body, Read, UnknownShape
-from rerank_batch.scoring.networks.rows import Rows
+from rerank_batch.scoring.networks.layout import BatchLayout
 
 
 def body(base: Any) -> Body:
@@ -59,19 +59,19 @@ class _ModernBertLayer(nn.Module):
         self.window = None if wide is None else int(wide) - 1
         self.frequencies = nn.Buffer(frequencies.detach().clone(), persistent=False)
 
-    def forward(self, hidden: Tensor, rows: Rows, first: bool) -> Tensor:
+    def forward(self, hidden: Tensor, layout: BatchLayout, first: bool) -> Tensor:
         normed = self.norm(hidden)
         query, key, value = (
             part.unflatten(-1, (-1, self.size))
             for part in self.attention.Wqkv(normed).chunk(3, dim=-1)
         )
-        angles = rows.positions[..., None].float() * self.frequencies
+        angles = layout.positions[..., None].float() * self.frequencies
         angles = torch.cat([angles, angles], dim=-1)[..., None, :]
         cosine, sine = angles.cos(), angles.sin()
         query, key = (_turned(part, cosine, sine) for part in (query, key))
         if first:
-            query, hidden = rows.first(query), rows.first(hidden)
-        found = rows.attend(query, key, value, self.window).flatten(-2)
+            query, hidden = layout.first(query), layout.first(hidden)
+        found = layout.attend(query, key, value, self.window).flatten(-2)
         hidden = hidden + self.attention.Wo(found)
         result: Tensor = hidden + self.feed(self.feed_norm(hidden))
         return result

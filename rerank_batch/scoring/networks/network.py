@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from rerank_batch.scoring.networks.body import Read, UnknownShape
+from rerank_batch.scoring.networks.layout import BatchLayout, Even, Packed
 from rerank_batch.scoring.networks.registry import BODIES, HEADS
-from rerank_batch.scoring.networks.rows import Even, Packed, Rows
 
 
 class Network(nn.Module):
@@ -54,18 +54,18 @@ class Network(nn.Module):
         hidden = self.embed(ids[None], types[None], positions[None])[0]
         return self._run(hidden, Packed(positions, starts, longest))
 
-    def _run(self, hidden: Tensor, rows: Rows) -> Tensor:
+    def _run(self, hidden: Tensor, layout: BatchLayout) -> Tensor:
         for layer in self.layers[:-1]:
-            hidden = layer(hidden, rows, False)
+            hidden = layer(hidden, layout, False)
         *_, last = self.layers
         alone = self.read == "first" and last.window is None
-        hidden = self.last_norm(last(hidden, rows, alone))
+        hidden = self.last_norm(last(hidden, layout, alone))
         if self.read == "tokens":
             return hidden
         if self.read == "mean":
-            hidden = rows.mean(hidden)
+            hidden = layout.mean(hidden)
         elif not alone:
-            hidden = rows.first(hidden)
+            hidden = layout.first(hidden)
         hidden = hidden.reshape(-1, hidden.shape[-1])
         return hidden if self.head is None else self.head(hidden).reshape(-1)
 

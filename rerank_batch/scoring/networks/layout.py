@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-class Rows(Protocol):
+class BatchLayout(Protocol):
     """How the texts of a batch lie in its tensors."""
 
     @property
@@ -40,11 +40,11 @@ class Even:
     positions: Tensor
 
     def first(self, hidden: Tensor) -> Tensor:
-        """See `Rows.first`."""
+        """See `BatchLayout.first`."""
         return hidden[:, :1]
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, window: int | None) -> Tensor:
-        """See `Rows.attend`."""
+        """See `BatchLayout.attend`."""
         seen = None
         if window is not None:
             place = torch.arange(key.shape[1], device=key.device)
@@ -53,7 +53,7 @@ class Even:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=seen).transpose(1, 2)
 
     def mean(self, hidden: Tensor) -> Tensor:
-        """See `Rows.mean`."""
+        """See `BatchLayout.mean`."""
         return hidden.mean(1)
 
 
@@ -69,11 +69,11 @@ class Packed:
     longest: int
 
     def first(self, hidden: Tensor) -> Tensor:
-        """See `Rows.first`."""
+        """See `BatchLayout.first`."""
         return hidden[self.starts[:-1]]
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, window: int | None) -> Tensor:
-        """See `Rows.attend`."""
+        """See `BatchLayout.attend`."""
         whole = query.shape[0] == key.shape[0]
         if not query.is_cuda:
             return self._attend_one_by_one(query, key, value, window, whole)
@@ -113,7 +113,7 @@ class Packed:
         return torch.cat(parts)
 
     def mean(self, hidden: Tensor) -> Tensor:
-        """See `Rows.mean`."""
+        """See `BatchLayout.mean`."""
         lengths = self.starts.diff()
         owner = torch.repeat_interleave(torch.arange(len(lengths), device=hidden.device), lengths)
         sums = hidden.new_zeros(len(lengths), hidden.shape[-1]).index_add_(0, owner, hidden)
