@@ -143,7 +143,7 @@ def day_of(config: Config, run: str) -> datetime.date | None:
         run = latest["run_id"] if latest else ""
     if not run or not is_begun(root, run):
         return None
-    day = (Run.open(root, run).spec["config"].get("queries") or {}).get("date")
+    day = (Run.open(root, run).spec.config.get("queries") or {}).get("date")
     return datetime.date.fromisoformat(day) if day else None
 
 
