@@ -9,7 +9,7 @@ from rerank_batch.pipeline.placement import (
     groups_line,
 )
 from rerank_batch.remarks import counts_in_words
-from rerank_batch.retrieval.given import excluded_line
+from rerank_batch.retrieval.excluded import excluded_line
 from rerank_batch.runs import (
     guards,
 )

@@ -40,10 +40,10 @@ def decide(run: Run) -> Verdict | None:
     """
     if (known := read_verdict(run)) is not None:
         return known
-    guards = GuardsConfig.model_validate(run.spec["config"].get("guards") or {})
+    guards = GuardsConfig.model_validate(run.spec.config.get("guards") or {})
     if guards == GuardsConfig() or is_latest(run):
         return None
-    latest = read_latest(run.root, run.spec["job"])
+    latest = read_latest(run.root, run.spec.job)
     before = latest["run_id"] if latest else None
     return keep_verdict(run, list(_check(run, guards, before)), before)
 
@@ -54,7 +54,7 @@ def publish_unless_held_back(run: Run) -> dict[str, Any]:
     held = is_held_back(run)
     if not held:
         publish_run(run)
-    latest = read_latest(run.root, run.spec["job"])
+    latest = read_latest(run.root, run.spec.job)
     return {
         "published": not held,
         "latest": latest["run_id"] if latest else None,

@@ -215,7 +215,8 @@ def _recall(
     config = job.config.index
     if config.kind == "Flat":
         return None, 0
-    from rerank_batch.retrieval.flat import SearchOptions, measure_recall, open_shard
+    from rerank_batch.retrieval.approximate import SearchOptions
+    from rerank_batch.retrieval.shards import measure_recall, open_shard
 
     options = SearchOptions(config.nprobe, config.ef_search)
     files = job.cache.fetch(job.root, [file.wanted for file in shards])

@@ -158,7 +158,7 @@ _FROM_FINAL = (
 
 def _report(evaluated: Evaluated, rows: tuple[MeasureRow, ...]) -> Report:
     run, comparison = evaluated.run, evaluated.comparison
-    final, config = run.finished(), run.spec["config"]
+    final, config = run.finished(), run.spec.config
     reranker = config["reranker"] or {"model": "none", "stages": []}
     models = [reranker["model"], *(stage["model"] for stage in reranker["stages"])]
     before, after = (
@@ -167,19 +167,19 @@ def _report(evaluated: Evaluated, rows: tuple[MeasureRow, ...]) -> Report:
     )
     columns = (comparison.query_ids, comparison.texts, before, after)
     facts = {
-        "fingerprint": run.spec["fingerprint"],
-        "created": run.spec["created"],
+        "fingerprint": run.spec.fingerprint,
+        "created": run.spec.created,
         "encoder": config["index"]["encoder"],
         "index": f"{config['index']['kind']}, {config['index']['shards']} shards",
         "reranker": ", then ".join(model for model in models if model),
         "depth": str(config["retrieval"]["depth"]),
-        **run.spec["versions"],
+        **run.spec.versions,
     }
-    if run.spec.get("systems"):
+    if run.spec.systems:
         for name in ("encoder", "index", "reranker", "depth"):
             del facts[name]
     return Report(
-        title=f"Evaluation of {run.spec['job']}",
+        title=f"Evaluation of {run.spec.job}",
         run_id=run.run_id,
         headline=comparison.headline,
         systems=comparison.systems,
@@ -215,10 +215,10 @@ def _sections(evaluated: Evaluated, config: Config) -> _Sections:
     gate: GateStudy | NotKnown = NotKnown(
         "it compares several systems: a gate is studied in a run of one reranker"
     )
-    if not run.spec.get("systems"):
+    if not run.spec.systems:
         own = config.reranker.gate if config.reranker else None
-        gate = gate_study(run.spec["config"]["reranker"], own, comparison)
-    name = "all systems" if run.spec.get("systems") else comparison.best
+        gate = gate_study(run.spec.reranker, own, comparison)
+    name = "all systems" if run.spec.systems else comparison.best
     return _Sections(
         segments=segments_of(run.results_paths(), config, comparison),
         gate=gate,

@@ -147,7 +147,7 @@ def generations_of_runs(job: IndexJob) -> Callable[[], set[str] | None]:
                 with suppress(RunConflict):  # of another version, which names none
                     run = Run.open(runs, run_id)
                     if run.final() is None:
-                        found.add(run.spec.get("generations", {}).get(job.root.uri, ""))
+                        found.add(run.spec.generations.get(job.root.uri, ""))
         except StorageError as error:
             job.reporter.note(f"old files of the index stay, since runs may need them: {error}")
             return None

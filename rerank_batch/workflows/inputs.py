@@ -31,7 +31,8 @@ from rerank_batch.rerankers.configured import (
     scorer_input,
     scorer_names,
 )
-from rerank_batch.retrieval.given import read_excluded, read_given
+from rerank_batch.retrieval.excluded import read_excluded
+from rerank_batch.retrieval.given import read_given
 from rerank_batch.runs import Run, is_begun, read_latest
 from rerank_batch.storage import open_root
 from rerank_batch.workflows.input_facts import of_labels, of_queries
@@ -142,7 +143,7 @@ def day_of(config: Config, run: str) -> datetime.date | None:
         run = latest["run_id"] if latest else ""
     if not run or not is_begun(root, run):
         return None
-    day = (Run.open(root, run).spec["config"].get("queries") or {}).get("date")
+    day = (Run.open(root, run).spec.config.get("queries") or {}).get("date")
     return datetime.date.fromisoformat(day) if day else None
 
 

@@ -219,11 +219,11 @@ def _totals(
     commits = run.commits()
     sums = {name: int(value) for name, value in total(commits, "sums").items()}
     rows = sum(value for name, value in sums.items() if name.startswith("rows."))
-    share = 1 - execution.done_before / max(run.spec["planned"], 1)
+    share = 1 - execution.done_before / max(run.spec.planned, 1)
     labels = config.labels
     rules = {**labels.filters.model_dump(), "is_logit": inputs.mining.rules.is_logit}
     return {
-        "fingerprint": run.spec["fingerprint"],
+        "fingerprint": run.spec.fingerprint,
         "queries": sums["queries"],
         "rejects": {k: int(v) for k, v in total(commits, "reject_reasons").items()},
         "pairs": rows,

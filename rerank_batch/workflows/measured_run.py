@@ -95,7 +95,7 @@ def evaluated_run(
     labels = read_labels(config)
     assert labels is not None
     external: dict[str, Lists] = {}
-    if run.spec.get("systems"):
+    if run.spec.systems:
         external = external_lists(config, labels.qrels)
     findings = findings_of(run, labels.qrels, config, external, reporter)
     if not findings.comparison.queries:
@@ -111,7 +111,7 @@ def evaluated_run(
             section = "qrels" if labels.clicks is None else "clicks"
             where = f"run {run.run_id}"
             remarks += of_queries(section, "judged queries", labels.qrels, known, where)
-    described = descriptions(config) if external or run.spec.get("systems") else {}
+    described = descriptions(config) if external or run.spec.systems else {}
     return Evaluated(
         run=run,
         labels=labels,
@@ -140,7 +140,7 @@ def findings_of(
     A large run is read by all workers of the cluster, file by file: what comes back are values,
     sums and a few cases, so that no process holds its lists.
     """
-    paths, several = run.results_paths(), bool(run.spec.get("systems"))
+    paths, several = run.results_paths(), bool(run.spec.systems)
     questions = Questions(
         measures=config.evaluation.measures,
         systems=compared_systems(run, config, external),

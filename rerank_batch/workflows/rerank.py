@@ -9,7 +9,7 @@ from rerank_batch.pipeline.blocks import rows_per_block
 from rerank_batch.pipeline.work import Work
 from rerank_batch.ray_backend.start import check_ray
 from rerank_batch.reporter import Reporter
-from rerank_batch.retrieval.given import excluded_line
+from rerank_batch.retrieval.excluded import excluded_line
 from rerank_batch.runs import (
     Lease,
     Run,
@@ -68,7 +68,7 @@ def _rerank(
     root = open_root(config.root)
     root.check_writes()
     begun = start.begun(root)
-    generations = {} if begun is None else begun.spec.get("generations", {})
+    generations = {} if begun is None else begun.spec.generations
     work = (read_comparison if compare else read_inputs)(config, judged_only, generations)
     if work.excluded.unknown:
         reporter.note(excluded_line(**work.excluded.counts()))

@@ -48,7 +48,7 @@ def run_totals(
     skipped = {s.number: int(sums.get(skipped_of(s.number), 0)) for s in work.scorers}
     new_share = 1 - execution.done_before / max(plan.queries.num_rows, 1)
     return RunTotals(
-        fingerprint=run.spec["fingerprint"],
+        fingerprint=run.spec.fingerprint,
         queries=int(sums.get("queries", 0)),
         log_rows=plan.log_rows,
         left_out=asdict(plan.left_out),

@@ -77,7 +77,7 @@ class Update:
 
 def plan_update(job: IndexJob, current: Index, corpus: Corpus, digests: pa.Table) -> Update | str:
     """How the index that is there becomes one of the corpus; in words why a full build is due."""
-    from rerank_batch.retrieval.flat import keeps_vectors
+    from rerank_batch.retrieval.shards import keeps_vectors
 
     there = current.digests()
     if there is None:
