@@ -1,10 +1,9 @@
 """The table of ``build-index``."""
 
 from rerank_batch.workflows.index_summary import IndexSummary
-from rerank_batch.workflows.input_facts import files_line, remark_lines
 
 from ..console import Console
-from .facts import facts_table
+from .facts import facts_table, files_line, remark_lines
 
 
 def show(summary: IndexSummary, console: Console) -> None:

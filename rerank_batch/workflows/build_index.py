@@ -13,6 +13,7 @@ import pyarrow as pa
 from rerank_batch.config import Config, digest
 from rerank_batch.config.node_cache import node_cache
 from rerank_batch.data.corpus import Corpus, corpus_fingerprint, read_corpus
+from rerank_batch.data.file_counts import file_counts
 from rerank_batch.data.text_store import digests_of, shard_bounds
 from rerank_batch.errors import IndexMismatch
 from rerank_batch.index.configured import ENCODER_FAMILIES
@@ -37,7 +38,6 @@ from rerank_batch.workflows.index_steps import (
     summary_of,
 )
 from rerank_batch.workflows.index_summary import IndexSummary, rounded
-from rerank_batch.workflows.input_facts import files_read
 from rerank_batch.workflows.peak_memory import PeakMemory
 from rerank_batch.workflows.update_index import Update, plan_update, texts_of, update_index
 
@@ -155,7 +155,7 @@ def _would_build(job: IndexJob, corpus: Corpus, shards: int, read_seconds: float
         documents=documents,
         dropped=corpus.dropped,
         recall_at_100=None,
-        files_read=files_read(job.config, "corpus"),
+        files_read=file_counts(job.config, "corpus"),
         remarks=tuple(corpus.remarks),
         seconds=rounded({"read": read_seconds}),
         encoded=documents,

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from rerank_batch.config import Config
 from rerank_batch.data.corpus import corpus_remarks
+from rerank_batch.data.file_counts import file_counts
 from rerank_batch.data.text_store import write_texts
 from rerank_batch.errors import RunConflict, StorageError
 from rerank_batch.index.generations import publish_manifest
@@ -32,7 +33,6 @@ from rerank_batch.scoring.modes import Choice
 from rerank_batch.storage import NodeCache, Root, open_root
 from rerank_batch.workflows.build_postings import FILE_FIELDS, SHARD_FIELDS
 from rerank_batch.workflows.index_summary import IndexSummary, rounded
-from rerank_batch.workflows.input_facts import files_read
 from rerank_batch.workflows.modes import encoder_mode
 from rerank_batch.workflows.peak_memory import PeakMemory
 
@@ -148,7 +148,7 @@ def generations_of_runs(job: IndexJob) -> Callable[[], set[str] | None]:
                 with suppress(RunConflict):  # of another version, which names none
                     run = Run.open(runs, run_id)
                     if run.final() is None:
-                        found.add(run.spec.get("generations", {}).get(job.root.uri, ""))
+                        found.add(run.spec.generations.get(job.root.uri, ""))
         except StorageError as error:
             job.reporter.note(f"old files of the index stay, since runs may need them: {error}")
             return None
@@ -192,7 +192,7 @@ def summary_of(
         dimension=manifest.dimension,
         dropped=manifest.dropped,
         recall_at_100=manifest.recall_at_100,
-        files_read=files_read(job.config, "corpus"),
+        files_read=file_counts(job.config, "corpus"),
         seconds=rounded(seconds),
     )
     if "remarks" not in facts:

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from rerank_batch.remarks import Remark
-from rerank_batch.workflows.input_facts import as_objects
+from rerank_batch.remarks import Remark, remark_objects
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +41,7 @@ class IndexSummary:
     def to_json(self) -> dict[str, Any]:
         """The object that ``--json`` gives; without the fields of steps that the job had not."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values["remarks"] = as_objects(self.remarks)
+        values["remarks"] = remark_objects(self.remarks)
         return {
             name: value
             for name, value in values.items()

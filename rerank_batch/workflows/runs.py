@@ -73,7 +73,7 @@ def verify(root_uri: str, run_id: str, console: Console) -> None:
 
     with console.progress("files", files, lambda: read):
         found = verify_run(run, progress)
-    summary = {**asdict(found), "planned": run.spec["planned"]}
+    summary = {**asdict(found), "planned": run.spec.planned}
     if found.faults:
         console.result(summary)
         listed = "\n".join(f"  - {fault}" for fault in found.faults[:_NAMED_FAULTS])
@@ -86,7 +86,7 @@ def verify(root_uri: str, run_id: str, console: Console) -> None:
     facts = {
         "files": f"{found.files:,} with {found.bytes:,} bytes: sha256 and rows as listed",
         "queries": f"{found.queries:,} written + {found.rejected:,} rejected = "
-        f"{run.spec['planned']:,} planned, each exactly once",
+        f"{run.spec.planned:,} planned, each exactly once",
     }
     console.result(summary, facts_table(f"Run {run_id} is whole", facts))
 
@@ -116,7 +116,7 @@ def publish(root_uri: str, run_id: str, force: bool, console: Console) -> None:
     by = f", published by {published.who} whatever its guards found" if published else ""
     console.result(
         {**summary, "override": asdict(published) if published else None},
-        f"run {run_id} is {'older' if newer else 'the latest'} of {run.spec['job']}{by}{newer}",
+        f"run {run_id} is {'older' if newer else 'the latest'} of {run.spec.job}{by}{newer}",
     )
 
 
