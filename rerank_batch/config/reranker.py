@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rerank_batch.config.base import ModelText, Section
+from rerank_batch.config.base import AUTO_OR_COUNT, ModelText, Section
 from rerank_batch.config.service import ServiceConfig
 
 Lossy = Literal["bf16", "int8"]
 
 Format = Literal["fp32"] | Lossy
 
-Precision = Literal["auto"] | Format
+Precision = Annotated[Literal["auto"] | Format, AUTO_OR_COUNT]
 
 Truncation = Literal["longest_first", "only_second"]
 
@@ -40,7 +40,7 @@ class ScorerSettings(Section):
     allow: tuple[Lossy, ...] = ()
     runtime: Literal["auto", "openvino", "torch"] = "auto"
     truncation: Truncation = "longest_first"
-    batch_tokens: Literal["auto"] | Annotated[int, Field(ge=64)] = "auto"
+    batch_tokens: Annotated[Literal["auto"] | Annotated[int, Field(ge=64)], AUTO_OR_COUNT] = "auto"
     layer: int | None = Field(default=None, ge=1)
     instruction: str | None = None
     max_chars: int | None = Field(default=None, ge=1)
