@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from rerank_batch import schema
 from rerank_batch.config import LabelPositivesConfig, LabelWindowConfig
-from rerank_batch.index.index import Index
+from rerank_batch.index.open import Index
 from rerank_batch.labels.candidates import CandidateReader, Candidates, Source
 from rerank_batch.labels.rows import (
     LABELLED,

@@ -13,8 +13,8 @@ from rerank_batch.data.corpus import corpus_fingerprint, read_corpus
 from rerank_batch.data.parquet import fingerprint_files
 from rerank_batch.data.plan import make_plan
 from rerank_batch.data.qrels import read_qrels
+from rerank_batch.data.query_log import SUFFIXES as QUERY_SUFFIXES
 from rerank_batch.errors import ConfigError, InputError
-from rerank_batch.workflows.inputs import QUERY_SUFFIXES
 from tests.conftest import BUCKET
 from tests.support.helpers import write_parquet
 
