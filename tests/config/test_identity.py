@@ -198,7 +198,7 @@ def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
             "quickstart",
             [
                 "reranker={}",
-                "reranker.stages=[{model: bge-layerwise:a, layer: 9}, {model: cohere:b, depth: 10}]",
+                "reranker.stages=[{model: bge-layerwise:a, layer: 9},{model: cohere:b, depth: 10}]",
             ],
             "9d72d5180bab555c52abc98a14a2206ca26b4bb6c1138ce6d3d155b641efdb1c",
         ),
