@@ -194,8 +194,8 @@ def nights(built_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         zeros = ("pairs", "judged", "weight", "pairs_per_second")
         return RunTotals.from_final(
             {
-                "fingerprint": run.spec["fingerprint"],
-                "queries": run.spec["planned"],
+                "fingerprint": run.spec.fingerprint,
+                "queries": run.spec.planned,
                 "log_rows": 100,
                 "documents": 120,
                 "rejects": {},

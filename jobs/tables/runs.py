@@ -42,11 +42,11 @@ def show_run(run: RunDescription, console: Console) -> None:
     """Print what the run is made of and what came out."""
     spec, final = run.spec, run.final
     facts: dict[str, object] = {
-        "job": spec["job"],
-        "created": spec["created"],
+        "job": spec.job,
+        "created": spec.created,
         "state": run.state,
-        "fingerprint": spec["fingerprint"],
-        "planned": f"{spec['planned']:,} queries in {spec['blocks']} blocks",
+        "fingerprint": spec.fingerprint,
+        "planned": f"{spec.planned:,} queries in {spec.blocks} blocks",
     }
     if final is None:
         facts["driver"] = f"{run.driver}" if run.driver else "none yet"
@@ -64,7 +64,7 @@ def show_run(run: RunDescription, console: Console) -> None:
         if (by := run.override) is not None:
             facts["published"] = f"by {by.who} at {by.when}, whatever the guards"
     summary = {
-        "spec": spec,
+        "spec": spec.as_json(),
         "final": final,
         "state": run.state,
         "guards": run.verdict.as_json() if run.verdict else None,

@@ -183,7 +183,7 @@ def _stages_here(config: Config, run: Run) -> list[StageSpec]:
     uses = scorer_uses(run, config, work, modes_of(run, work), [None] * len(work.scorers))
     here = Cluster(cpus, 0)
     groups, _ = divide(config.compute, work.searches(config), here, lambda cache: cache.room())
-    stages = work.stages(config, StagePlan(here, run.spec["block_rows"], uses, groups))
+    stages = work.stages(config, StagePlan(here, run.spec.block_rows, uses, groups))
     return share_actors(stages, here.cpus, here.gpus)
 
 

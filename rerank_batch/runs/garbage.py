@@ -39,14 +39,14 @@ def find_garbage(root: Root, job: str | None = None, keep: int | None = None) ->
     found = []
     newer: dict[str, int] = {}
     for run in reversed(runs):
-        of_job = run.spec["job"]
+        of_job = run.spec.job
         final = run.final()
         if final is None or (job is not None and of_job != job):
             continue
         latest = read_latest(root, of_job)
         if final["state"] != ABORTED:
             newer[of_job] = newer.get(of_job, 0) + 1
-            if latest is None or run.spec["created"] >= latest["created"]:
+            if latest is None or run.spec.created >= latest["created"]:
                 continue
         if keep is not None and final["state"] != ABORTED and newer[of_job] > keep:
             found.append(_whole_run(root, run))

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rerank_batch.config import GuardsConfig
+from rerank_batch.data.reject_limit import are_too_many
 from rerank_batch.errors import GuardsFailed, RunConflict
 from rerank_batch.runs import Run, is_latest, publish_run, read_latest
 from rerank_batch.runs.decisions import Guard, Verdict, is_held_back, keep_verdict, read_verdict
-from rerank_batch.runs.rejects import are_too_many
 from rerank_batch.score_cache import text_keys
 from rerank_batch.storage import open_file
 
@@ -40,10 +40,10 @@ def decide(run: Run) -> Verdict | None:
     """
     if (known := read_verdict(run)) is not None:
         return known
-    guards = GuardsConfig.model_validate(run.spec["config"].get("guards") or {})
+    guards = GuardsConfig.model_validate(run.spec.config.get("guards") or {})
     if guards == GuardsConfig() or is_latest(run):
         return None
-    latest = read_latest(run.root, run.spec["job"])
+    latest = read_latest(run.root, run.spec.job)
     before = latest["run_id"] if latest else None
     return keep_verdict(run, list(_check(run, guards, before)), before)
 
@@ -54,7 +54,7 @@ def publish_unless_held_back(run: Run) -> dict[str, Any]:
     held = is_held_back(run)
     if not held:
         publish_run(run)
-    latest = read_latest(run.root, run.spec["job"])
+    latest = read_latest(run.root, run.spec.job)
     return {
         "published": not held,
         "latest": latest["run_id"] if latest else None,

@@ -68,7 +68,7 @@ def _rerank(
     root = open_root(config.root)
     root.check_writes()
     begun = start.begun(root)
-    generations = {} if begun is None else begun.spec.get("generations", {})
+    generations = {} if begun is None else begun.spec.generations
     work = (read_comparison if compare else read_inputs)(config, judged_only, generations)
     if work.excluded.unknown:
         reporter.note(excluded_line(**work.excluded.counts()))

@@ -21,6 +21,7 @@ from rerank_batch.runs.decisions import (
     read_verdict,
 )
 from rerank_batch.runs.export import exports, serving
+from rerank_batch.runs.spec import RunSpec
 from rerank_batch.runs.summary import Publication
 from rerank_batch.storage import open_root
 
@@ -35,9 +36,9 @@ class ListedRun:
     """A run in the list of a root; of one of another version only its name is known."""
 
     run_id: str
-    state: str
     job: str = ""
     created: str = ""
+    state: str = OTHER_VERSION
     queries: int = 0
     latest: bool = False
     held_back: bool = False
@@ -51,15 +52,15 @@ def list_runs(root_uri: str) -> list[ListedRun]:
         try:
             run = Run.open(root, run_id)
         except RunConflict:
-            listed.append(ListedRun(run_id, OTHER_VERSION))
+            listed.append(ListedRun(run_id))
             continue
         listed.append(
             ListedRun(
                 run_id,
+                run.spec.job,
+                run.spec.created,
                 _state(run.final()),
-                run.spec["job"],
-                run.spec["created"],
-                run.spec["planned"],
+                run.spec.planned,
                 is_latest(run),
                 is_held_back(run),
             )
@@ -75,7 +76,7 @@ class RunDescription:
     """
 
     run_id: str
-    spec: dict[str, Any]
+    spec: RunSpec
     final: dict[str, Any] | None
     state: str
     verdict: Verdict | None
@@ -178,7 +179,7 @@ def verify_run(root_uri: str, run_id: str, reporter: Reporter) -> VerifiedRun:
         read = done
 
     with reporter.progress("files", files, lambda: read):
-        return VerifiedRun(runs.verify_run(run, progress), run.spec["planned"])
+        return VerifiedRun(runs.verify_run(run, progress), run.spec.planned)
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ def publish_run(root_uri: str, run_id: str, force: bool) -> PublishedRun:
         )
     publication = Publication(**guards.publish_unless_held_back(run))
     newer, by = not is_latest(run), read_override(run)
-    return PublishedRun(root_uri, run_id, run.spec["job"], publication, newer, by)
+    return PublishedRun(root_uri, run_id, run.spec.job, publication, newer, by)
 
 
 def _user() -> str:

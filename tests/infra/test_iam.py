@@ -106,7 +106,7 @@ def play_job(prefix: str, tmp_path: Path) -> None:
     root = open_root(f"{prefix}/rerank")
     root.check_writes()
     run = Run.create(root, "nightly-2", spec(planned=4))
-    run.write_plan(plan_table(run.spec["planned"]), reject_table())
+    run.write_plan(plan_table(run.spec.planned), reject_table())
     keep_decision(run, "mode", 1, {"mode": "fp32"})
     keep_decision(run, "cache", 1, {"segments": []})
     run.claim()

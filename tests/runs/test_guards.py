@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def night(
 ) -> Run:
     """A run that is complete and not published: query n has the documents ``lists[n]``."""
     what = spec(created=f"2026-01-{day:02d}", planned=len(lists), block_rows=2)
-    what["config"]["guards"] = asked or {}
+    what = replace(what, config={**what.config, "guards": asked or {}})
     run = Run.create(root, f"night-{day}", what)
     run.claim()
     for start, stop in run.blocks():
@@ -123,8 +124,8 @@ def test_a_verdict_is_given_once(tmp_path: Path, later: dict[str, Any]) -> None:
     run = night(root, 2, asked={"min_queries": 5})
     first = publish_unless_held_back(run)
     if "asked" in later:
-        changed = {**run.spec, "config": {**run.spec["config"], "guards": later["asked"]}}
-        overwrite(root, "runs/night-2/spec.json", json.dumps(changed).encode())
+        changed = replace(run.spec, config={**run.spec.config, "guards": later["asked"]})
+        overwrite(root, "runs/night-2/spec.json", json.dumps(changed.as_json()).encode())
     else:
         publish_unless_held_back(night(root, 3))
     again = publish_unless_held_back(Run.open(root, "night-2"))
