@@ -87,7 +87,7 @@ def test_the_model_of_the_best_step_is_measured_and_told_about(
     assert (test.split, test.queries) == ("test", 6)
     card = (out / "README.md").read_text()
     assert summary.made_of["labels"] in card
-    assert f"| {dev['means']['tuned']:.4f} |" in card
+    assert f"| {dev.means['tuned']:.4f} |" in card
 
 
 def test_rerank_scores_with_it_as_the_library_does(
