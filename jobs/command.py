@@ -20,7 +20,7 @@ from .console import Console, EventLog
 from .options import LogFormat
 
 if TYPE_CHECKING:
-    from rerank_batch.workflows.rerank import Start
+    from rerank_batch.workflows.start import Start
 
 
 @contextmanager
@@ -73,7 +73,7 @@ def start_from_options(
     Raises:
         ConfigError: these options do not go together.
     """
-    from rerank_batch.workflows.rerank import Start
+    from rerank_batch.workflows.start import Start
 
     if run_id is not None and resume is not None:
         raise ConfigError("--run-id names a new run, --resume one that died: give one of them")

@@ -25,7 +25,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from rerank_batch.workflows.rerank import Start
+    from rerank_batch.workflows.start import Start
 
 app = typer.Typer()
 
@@ -136,12 +136,12 @@ def evaluate(
 
 
 def _show_plan(config: Config, console: Console) -> None:
-    from rerank_batch.workflows import rerank as job
+    from rerank_batch.workflows.dry_run import dry_run as check
 
     from .tables import rerank as table
 
     several = bool(config.evaluation.systems)
-    table.show_plan(job.dry_run(config, judged_only=True, compare=several), console)
+    table.show_plan(check(config, judged_only=True, compare=several), console)
 
 
 def _calibrate_gate(

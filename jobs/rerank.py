@@ -40,13 +40,14 @@ def rerank(
 ) -> None:
     """Retrieve and rerank every query of the log, and publish the run as the job's latest."""
     with command_console(as_json, verbose, log_format) as console:
-        from rerank_batch.workflows import rerank as job
+        from rerank_batch.workflows.dry_run import dry_run as check
+        from rerank_batch.workflows.rerank import rerank as run
 
         from .tables import rerank as table
 
         loaded = config_from_options(config, overrides, date, resume or run_id)
         if dry_run:
-            table.show_plan(job.dry_run(loaded), console)
+            table.show_plan(check(loaded), console)
         else:
             start = start_from_options(run_id, resume, take_over, or_resume)
-            table.show(job.rerank(loaded, console, start), console)
+            table.show(run(loaded, console, start), console)

@@ -16,6 +16,7 @@ import yaml
 from typer.testing import CliRunner
 
 from rerank_batch.runs import Run
+from rerank_batch.runs.summary import RunTotals
 from rerank_batch.storage import Root, inputs, open_root, s3
 from tests.chaos.s3_server import S3Server
 from tests.support.helpers import write_all
@@ -188,30 +189,21 @@ def nights(built_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(config), "utf-8")
 
-    def execute(run: Run, *_: Any) -> dict[str, Any]:
+    def execute(run: Run, *_: Any) -> RunTotals:
         write_all(run)
-        zeros = ("pairs", "pairs_skipped", "gated", "fell_back", "judged_not_in_log", "done_before")
-        return {
-            "queries": run.spec["planned"],
-            "log_rows": 100,
-            "rejects": {},
-            "judged": 0,
-            **dict.fromkeys(zeros, 0),
-            "metrics": {},
-            "documents": 120,
-            "seconds": {"total": 1.0},
-            "pairs_per_second": 0.0,
-            "peak_memory_gb": 0.0,
-            "gate_saved_seconds": 0.0,
-            "events": {},
-            "cost": {
-                "pools": {},
-                "tokens": 0,
-                "models": [],
-                "services": {},
-                "per_1000_queries": None,
-            },
-        }
+        zeros = ("pairs", "judged", "weight", "pairs_per_second")
+        return RunTotals.from_final(
+            {
+                "fingerprint": run.spec.fingerprint,
+                "queries": run.spec.planned,
+                "log_rows": 100,
+                "documents": 120,
+                "rejects": {},
+                "metrics": {},
+                "seconds": {"total": 1.0},
+                **dict.fromkeys(zeros, 0),
+            }
+        )
 
     from rerank_batch.workflows import rerank as job
 

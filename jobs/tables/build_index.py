@@ -2,10 +2,8 @@
 
 from typing import Any
 
-from rerank_batch.workflows.input_facts import files_line, remark_lines
-
 from ..console import Console
-from .facts import facts_table
+from .facts import facts_table, files_line, remark_lines
 
 
 def show(summary: dict[str, Any], console: Console) -> None:

@@ -7,12 +7,12 @@ from rich.table import Table
 
 from rerank_batch.evaluation.ground_truth import JUDGEMENTS
 from rerank_batch.evaluation.report.headline import headline_cells
+from rerank_batch.runs.summary import CacheFacts
 from rerank_batch.workflows import acceptance
-from rerank_batch.workflows.input_facts import remark_lines
 from rerank_batch.workflows.run_scores import scores_line
 
 from ..console import Console
-from .facts import facts_table
+from .facts import facts_table, remark_lines
 from .insights import depth_parts, failures_line
 from .outcomes import outcomes_parts
 from .segments import segment_parts
@@ -39,7 +39,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
     facts: dict[str, object] = {
         "run": summary["run_id"],
         "pairs": f"{summary['pairs']:,} read"
-        + (f"; {scores_line(summary['cache'])}" if summary["cache"] else ""),
+        + (f"; {scores_line(CacheFacts(**summary['cache']))}" if summary["cache"] else ""),
         "report": summary["report"],
     }
     if summary.get("dashboard"):

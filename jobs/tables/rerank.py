@@ -1,4 +1,4 @@
-"""TODO."""
+"""The run of a reranker, and its dry run, as tables."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,40 +9,39 @@ from rerank_batch.pipeline.placement import (
     groups_line,
 )
 from rerank_batch.remarks import counts_in_words
+from rerank_batch.retrieval.excluded import excluded_line
 from rerank_batch.runs import (
     guards,
 )
 from rerank_batch.runs.cost import cost_lines
 from rerank_batch.runs.differences import changes_line
-from rerank_batch.workflows.input_facts import files_line, remark_lines
-from rerank_batch.workflows.rerank import _excluded_line
+from rerank_batch.runs.summary import RunSummary, RunTotals
 from rerank_batch.workflows.run_scores import scores_line
 
 from ..console import Console
-from .facts import facts_table
-
-_WHOLE = ("plan", "start", "execute", "total")
-"""Seconds of the driver, beside those of the stages."""
+from .facts import facts_table, files_line, remark_lines
 
 
-def show(summary: dict[str, Any], console: Console) -> None:
+def show(summary: RunSummary, console: Console) -> None:
     """Print the summary: the table first, then what happened to every row of the log.
 
     Raises:
         GuardsFailed: a guard kept the run back; after the summary, which tells the rest.
     """
     parts: list[Table | str] = []
-    if summary["metrics"]:
-        parts.append(metrics_table(summary))
-    parts.append(facts_table(f"Run {summary['run_id']}", _facts(summary)))
-    console.result(summary, *parts)
-    guards.judge(summary)
+    if summary.metrics:
+        parts.append(metrics_table(summary.totals))
+    parts.append(facts_table(f"Run {summary.run_id}", _facts(summary)))
+    body = summary.to_json()
+    console.result(body, *parts)
+    guards.refuse_if_held_back(body)
 
 
 def show_plan(summary: dict[str, Any], console: Console) -> None:
     """Print what a dry run found."""
     facts: dict[str, object] = {
-        "queries": f"{summary['queries']:,} from {summary['log_rows']:,} log rows" + _tail(summary),
+        "queries": f"{summary['queries']:,} from {summary['log_rows']:,} log rows"
+        + _tail(summary["left_out"]),
         "rejects": counts_in_words(summary["rejects"])
         + (": MORE than limits.max_rejects allows" if summary["too_many_rejects"] else ""),
         "judged queries": f"{summary['judged']:,}",
@@ -51,7 +50,7 @@ def show_plan(summary: dict[str, Any], console: Console) -> None:
         "blocks": summary["blocks"],
     }
     if excluded := summary["excluded"]:
-        facts["excluded"] = _excluded_line(**excluded)
+        facts["excluded"] = excluded_line(**excluded)
     if summary["index_groups"]:
         facts["index"] = "\n".join(
             [groups_line(summary["index_groups"]), *summary["index_remarks"]]
@@ -62,69 +61,77 @@ def show_plan(summary: dict[str, Any], console: Console) -> None:
     console.result(summary, facts_table("Dry run: nothing was written", facts))
 
 
-def metrics_table(summary: dict[str, Any]) -> Table:
+def metrics_table(totals: RunTotals) -> Table:
     """retrieval | reranked, a row for each measure."""
-    table = Table(title=f"{summary['judged']:,} judged queries", title_justify="left")
+    table = Table(title=f"{totals.judged:,} judged queries", title_justify="left")
     table.add_column("measure")
     for column in ("retrieval", "reranked", "difference"):
         table.add_column(column, justify="right")
-    retrieval, reranked = summary["metrics"]["retrieval"], summary["metrics"]["reranked"]
+    retrieval, reranked = totals.metrics["retrieval"], totals.metrics["reranked"]
     for name, before in retrieval.items():
         after = reranked[name]
         table.add_row(name, f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}")
     return table
 
 
-def _facts(summary: dict[str, Any]) -> dict[str, object]:
-    seconds = summary["seconds"]
+def _facts(summary: RunSummary) -> dict[str, object]:
+    totals = summary.totals
+    seconds = totals.seconds
+    tail = _tail(totals.left_out)
     facts: dict[str, object] = {
-        "queries": f"{summary['queries']:,} from {summary['log_rows']:,} log rows" + _tail(summary),
-        "rejects": counts_in_words(summary["rejects"]),
-        "pairs": f"{summary['pairs']:,} ({summary['pairs_per_second']:,} pairs/s)",
-        "time": f"{seconds['total']:.1f} s, of it stages "
-        + ", ".join(f"{name} {took:.1f}" for name, took in seconds.items() if name not in _WHOLE),
-        "peak memory": f"{summary['peak_memory_gb']} GiB, all processes",
-        "results": summary["files"],
+        "queries": f"{totals.queries:,} from {totals.log_rows:,} log rows{tail}",
+        "rejects": counts_in_words(totals.rejects),
+        "pairs": f"{totals.pairs:,} ({totals.pairs_per_second:,} pairs/s)",
+        "time": f"{seconds.total:.1f} s, of it stages "
+        + ", ".join(f"{name} {took:.1f}" for name, took in seconds.stages.items()),
+        "peak memory": f"{totals.peak_memory_gb} GiB, all processes",
+        "results": summary.files,
     }
-    if summary.get("dashboard"):
-        facts["Ray dashboard"] = summary["dashboard"]
-    if summary.get("index_groups"):
-        facts["index"] = groups_line(summary["index_groups"])
-    if log := summary.get("log"):
+    if totals.dashboard:
+        facts["Ray dashboard"] = totals.dashboard
+    if totals.index_groups:
+        facts["index"] = groups_line(totals.index_groups)
+    if log := totals.log:
         facts["log of"] = f"the night of {log['date']}: {log['path']}"
-    if summary.get("mode"):
-        facts["reranker in"] = summary["mode"]
-    if summary.get("cache"):
-        facts["score cache"] = scores_line(summary["cache"])
-    if summary.get("changes"):
-        facts["changes"] = changes_line(summary["changes"])
-        if (before := summary["changes"]["documents_before"]) is not None:
-            facts["documents"] = f"{summary['documents']:,}, {before:,} before"
-    if excluded := summary.get("excluded"):
-        facts["excluded"] = _excluded_line(**excluded)
-    if summary["gated"]:
-        share = summary["gated"] / max(summary["queries"], 1)
+    if totals.mode:
+        facts["reranker in"] = totals.mode
+    if totals.cache:
+        facts["score cache"] = scores_line(totals.cache)
+    if summary.changes:
+        facts["changes"] = changes_line(summary.changes)
+        if (before := summary.changes["documents_before"]) is not None:
+            facts["documents"] = f"{totals.documents:,}, {before:,} before"
+    if totals.excluded:
+        facts["excluded"] = excluded_line(**totals.excluded)
+    return facts | _special_facts(summary)
+
+
+def _special_facts(summary: RunSummary) -> dict[str, object]:
+    """Lines that only some runs have, and the costs."""
+    totals = summary.totals
+    facts: dict[str, object] = {}
+    if totals.gated:
+        share = totals.gated / max(totals.queries, 1)
         facts["gate"] = (
-            f"{summary['gated']:,} queries not reranked ({share:.1%}), "
-            f"{summary['pairs_skipped']:,} pairs and about {summary['gate_saved_seconds']:,} s less"
+            f"{totals.gated:,} queries not reranked ({share:.1%}), "
+            f"{totals.pairs_skipped:,} pairs and about {totals.gate_saved_seconds:,} s less"
         )
-    if summary["fell_back"]:
-        facts["fell back"] = f"{summary['fell_back']:,} queries keep the order they had"
-    facts |= cost_lines(summary["cost"])
-    if summary["done_before"]:
-        facts["resumed"] = f"{summary['done_before']:,} queries were done before"
-    if summary["events"]:
-        facts["noticed"] = "\n".join(f"{n} x {what}" for what, n in summary["events"].items())
-    if summary.get("guards"):
-        facts["guards"] = guards.guards_line(summary["guards"])
-    if summary["judged_not_in_log"]:
-        facts["judged elsewhere"] = f"{summary['judged_not_in_log']:,} queries not in this log"
-    return facts | remark_lines(summary)
+    if totals.fell_back:
+        facts["fell back"] = f"{totals.fell_back:,} queries keep the order they had"
+    facts |= cost_lines(totals.cost)
+    if totals.done_before:
+        facts["resumed"] = f"{totals.done_before:,} queries were done before"
+    if totals.events:
+        facts["noticed"] = "\n".join(f"{n} x {what}" for what, n in totals.events.items())
+    if summary.publication and summary.publication.guards:
+        facts["guards"] = guards.guards_line(summary.publication.guards)
+    if totals.judged_not_in_log:
+        facts["judged elsewhere"] = f"{totals.judged_not_in_log:,} queries not in this log"
+    return facts | remark_lines({"remarks": totals.remarks})
 
 
-def _tail(summary: Mapping[str, Any]) -> str:
+def _tail(left_out: Mapping[str, Any]) -> str:
     """What queries.head left out, for the line of the queries."""
-    left_out = summary.get("left_out") or {"queries": 0}
     if not left_out["queries"]:
         return ""
     return (

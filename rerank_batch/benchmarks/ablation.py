@@ -16,7 +16,8 @@ from rerank_batch.scoring.device import pick_device
 from rerank_batch.scoring.engine import PairEngine, Window
 from rerank_batch.scoring.library import Library
 from rerank_batch.scoring.modes import Mode
-from rerank_batch.scoring.network import Rows, pair_network
+from rerank_batch.scoring.networks.layout import BatchLayout
+from rerank_batch.scoring.networks.network import pair_network
 from rerank_batch.scoring.packing import TokenBudget
 from rerank_batch.scoring.runtimes.base import Unavailable
 from rerank_batch.scoring.runtimes.open import open_runtime
@@ -69,8 +70,8 @@ class _FirstOnly(nn.Module):
 
     window = None
 
-    def forward(self, hidden: Tensor, rows: Rows, first: bool) -> Tensor:
-        return rows.first(hidden) if first else hidden
+    def forward(self, hidden: Tensor, layout: BatchLayout, first: bool) -> Tensor:
+        return layout.first(hidden) if first else hidden
 
 
 class _EveryPair(PairEngine):

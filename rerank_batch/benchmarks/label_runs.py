@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from time import perf_counter
@@ -12,6 +11,7 @@ import yaml
 
 from jobs.console import Console
 from jobs.tables.facts import facts_table
+from rerank_batch.benchmarks.command import command_line
 from rerank_batch.benchmarks.synthetic_runs import write_run
 from rerank_batch.errors import ComputeError, ConfigError
 
@@ -54,7 +54,7 @@ def labels(documents: int, queries: int, candidates: int, console: Console) -> N
 
 
 def _mine(*arguments: str) -> Any:
-    command = [sys.executable, "-m", "jobs", "make-labels", *arguments, "--json"]
+    command = command_line("make-labels", *arguments, "--json")
     finished = subprocess.run(command, capture_output=True, check=False)
     if finished.returncode:
         raise ComputeError(f"make-labels failed: {finished.stderr.decode()[-2000:]}")

@@ -4,7 +4,6 @@ import json
 import os
 import secrets
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from rich.table import Table
 
 from jobs.console import Console
 from jobs.tables.facts import facts_table
+from rerank_batch.benchmarks.command import command_line
 from rerank_batch.benchmarks.timing import timed
 from rerank_batch.config import Config, Lossy, load_config
 from rerank_batch.data.collection import located
@@ -25,14 +25,15 @@ from rerank_batch.errors import ComputeError, ConfigError
 from rerank_batch.pipeline.actors import share_actors, use_threads
 from rerank_batch.pipeline.placement import divide
 from rerank_batch.pipeline.resources import Cluster
-from rerank_batch.pipeline.stages import StageSpec
+from rerank_batch.pipeline.stage import StageSpec
+from rerank_batch.pipeline.work import StagePlan
 from rerank_batch.runs import Commit, CommitName, Run
 from rerank_batch.score_cache import ScoreCache
 from rerank_batch.score_cache.measure import thin
 from rerank_batch.storage import NodeCache, Root, open_root
 from rerank_batch.workflows.inputs import read_inputs
 from rerank_batch.workflows.modes import modes_of
-from rerank_batch.workflows.rerank import build_stages, scorer_uses, searches_of
+from rerank_batch.workflows.reranking import scorer_uses
 
 
 def resume(config_file: Path, overrides: list[str], done: float, console: Console) -> None:
@@ -178,13 +179,11 @@ class _PlainLoop:
 def _stages_here(config: Config, run: Run) -> list[StageSpec]:
     """The run's stages, as they are planned for this machine."""
     cpus = os.cpu_count() or 1 if config.compute.cpus == "auto" else config.compute.cpus
-    inputs = read_inputs(config)
-    uses = scorer_uses(run, config, inputs, modes_of(run, inputs), [None] * len(inputs.scorers))
+    work = read_inputs(config)
+    uses = scorer_uses(run, config, work, modes_of(run, work), [None] * len(work.scorers))
     here = Cluster(cpus, 0)
-    groups, _ = divide(
-        config.compute, searches_of(config, inputs), here, lambda cache: cache.room()
-    )
-    stages = build_stages(config, inputs, here, run.spec["block_rows"], uses, groups)
+    groups, _ = divide(config.compute, work.searches(config), here, lambda cache: cache.room())
+    stages = work.stages(config, StagePlan(here, run.spec.block_rows, uses, groups))
     return share_actors(stages, here.cpus, here.gpus)
 
 
@@ -258,9 +257,7 @@ def _churn(before: dict[str, list[str]], after: dict[str, list[str]]) -> tuple[f
 
 def run_job(*arguments: str, env: Mapping[str, str] | None = None) -> bytes:
     """Run a command of ours, in another environment if one is given; what it printed."""
-    finished = subprocess.run(
-        [sys.executable, "-m", "jobs", *arguments], capture_output=True, check=False, env=env
-    )
+    finished = subprocess.run(command_line(*arguments), capture_output=True, check=False, env=env)
     if finished.returncode:
         raise ComputeError(f"the job failed: {finished.stderr.decode()[-2000:]}")
     return finished.stdout

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from rerank_batch import schema
 from rerank_batch.config import Config, parse_config
 from rerank_batch.data.text_store import shard_bounds, write_texts
-from rerank_batch.index.index import FORMAT, IndexFile, Manifest, ShardEntry, publish_manifest
-from rerank_batch.runs import Run, block_bounds
+from rerank_batch.index.generations import publish_manifest
+from rerank_batch.index.manifest import FORMAT, IndexFile, Manifest, ShardEntry
+from rerank_batch.runs import Run, RunSpec, block_bounds, publish_run
 from rerank_batch.storage import open_root, sha256_file
 
 MEASURES = ("nDCG@10",)
@@ -152,24 +153,24 @@ def _write_results(
     run = Run.create(
         open_root(config.root),
         "made-up",
-        {
-            "job": config.job,
-            "created": "2026-01-01T00:00:00",
-            "fingerprint": "made-up",
-            "made_of": {"index": made_of, "reranker": ["made-up"]},
-            "config": config.model_dump(mode="json"),
-            "versions": {},
-            "planned": queries,
-            "block_rows": block_rows,
-            "blocks": len(block_bounds(queries, block_rows)),
-        },
+        RunSpec(
+            job=config.job,
+            created="2026-01-01T00:00:00",
+            fingerprint="made-up",
+            made_of={"index": made_of, "reranker": ["made-up"]},
+            config=config.model_dump(mode="json"),
+            versions={},
+            planned=queries,
+            block_rows=block_rows,
+            blocks=len(block_bounds(queries, block_rows)),
+        ),
     )
     run.claim()
     for start, stop in run.blocks():
         rows = _rows(config.retrieval.depth, ids, relevant[start:stop], start, rng)
         run.writer().write(start, stop, rows, schema.REJECTS.empty_table(), {}, {}, {})
     run.finish({"queries": queries, "rejects": {}, "pairs": 0, "metrics": {}, "mode": "made-up"})
-    run.publish()
+    publish_run(run)
 
 
 def _rows(

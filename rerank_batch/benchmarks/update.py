@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from time import perf_counter
@@ -15,6 +14,7 @@ import yaml
 
 from jobs.console import Console
 from jobs.tables.facts import facts_table
+from rerank_batch.benchmarks.command import command_line
 from rerank_batch.benchmarks.synthetic_runs import texts
 from rerank_batch.config import Config
 from rerank_batch.errors import ComputeError
@@ -92,7 +92,7 @@ def _settings(config: Config, folder: Path, name: str) -> Path:
 
 
 def _build(config: Path) -> tuple[float, Any]:
-    command = [sys.executable, "-m", "jobs", "build-index", str(config), "--json"]
+    command = command_line("build-index", str(config), "--json")
     began = perf_counter()
     finished = subprocess.run(command, capture_output=True, check=False)
     if finished.returncode:

@@ -1,8 +1,8 @@
-"""The boxes of a comparison: several systems over the same queries, and nothing done twice.
+"""The stages of a comparison: several systems over the same queries, and nothing done twice.
 
 Each distinct retrieval is made once, at the largest depth that a system asks of it, and each model
-reads a pair once, whichever systems want it. Like those of `rerank_batch.pipeline.stages`, from
-table to table, one row per query; knows nothing of Ray.
+reads a pair once, whichever systems want it. As in `rerank_batch.pipeline.stage`, a stage
+takes a table and returns one, one row per query.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,17 +15,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rerank_batch import ranking, schema, tally
-from rerank_batch.data.qrels import Qrels, merge_grades
-from rerank_batch.index.index import Index
-from rerank_batch.pipeline.stages import SearchGroup
+from rerank_batch.data.qrels import Qrels
+from rerank_batch.index.open import Index
+from rerank_batch.pipeline.assemble import metrics_of
 from rerank_batch.ranking import Documents
 from rerank_batch.rerankers.base import NO_SCORES, QueryScores
-from rerank_batch.rerankers.cascade import Block, Candidates, Reader
+from rerank_batch.rerankers.cascade import Block, QueryCandidates, Reader
 from rerank_batch.rerankers.stages import ScorerUse, open_scorer
 from rerank_batch.retrieval.fusion import Fusion
 from rerank_batch.retrieval.gate import Gate
 from rerank_batch.retrieval.running_lists import lists_of, with_lists
 from rerank_batch.retrieval.sources import SourceUse
+from rerank_batch.retrieval.stages import SearchGroup
 
 Floats32 = NDArray[np.float32]
 
@@ -156,7 +157,7 @@ class ScoreSystems:
             block.add_stage(candidates, positions, scored, flag)
         return _with_scores(block.table(), self._systems, begun)
 
-    def _waiting(self, begun: Mapping[str, list[Candidates]]) -> list[tuple[System, Reads]]:
+    def _waiting(self, begun: Mapping[str, list[QueryCandidates]]) -> list[tuple[System, Reads]]:
         """The systems whose next model is here."""
         waiting = []
         for system in self._systems:
@@ -252,7 +253,7 @@ class AssembleSystems:
             found = {name: state[row] for name, state in begun.items()}
             if rejected[row]:
                 found = {
-                    name: Candidates(ranking.NO_DOCUMENTS, np.empty((1, 0), np.float32))
+                    name: QueryCandidates(ranking.NO_DOCUMENTS, np.empty((1, 0), np.float32))
                     for name in names
                 }
             union = np.unique(
@@ -265,36 +266,14 @@ class AssembleSystems:
             columns["retrieved"].append({name: _start(f, union) for name, f in found.items()})
             for name, listed in lists.items():
                 rankings[name].append([ids[place] for place in listed["places"]])
-        metrics = self._metrics(table, rankings)
+        metrics = metrics_of(table, self._measures, self._qrels, rankings)
         table = table.select([*schema.PLAN.names, schema.REJECT])
         for name, column in {"candidates": candidates, **columns, "metrics": metrics}.items():
             table = table.append_column(name, pa.array(column, output.field(name).type))
         return table
 
-    def _metrics(
-        self, table: pa.Table, rankings: Mapping[str, list[list[str]]]
-    ) -> list[dict[str, Any] | None]:
-        from rerank_batch.evaluation.measures import parse_measures, per_query
 
-        ids = table.column("query_id").to_pylist()
-        aliases = table.column("query_ids").to_pylist()
-        grades = {
-            query: merged
-            for query, listed in zip(ids, aliases, strict=True)
-            if (merged := merge_grades(self._qrels, listed)) is not None
-        }
-        parsed = parse_measures(self._measures)
-        values = {
-            name: per_query(parsed, self._measures, grades, dict(zip(ids, listed, strict=True)))
-            for name, listed in rankings.items()
-        }
-        return [
-            {name: values[name][query] for name in rankings} if query in grades else None
-            for query in ids
-        ]
-
-
-def _list(found: Candidates, union: Documents) -> dict[str, Any]:
+def _list(found: QueryCandidates, union: Documents) -> dict[str, Any]:
     """The system's list as `schema.PLACED`."""
     best = ranking.cascade_order(found.scores, found.documents)
     scores = ranking.deepest(found.scores)
@@ -304,7 +283,7 @@ def _list(found: Candidates, union: Documents) -> dict[str, Any]:
     return _placed(found.documents[best], scores[best], union)
 
 
-def _start(found: Candidates, union: Documents) -> dict[str, Any]:
+def _start(found: QueryCandidates, union: Documents) -> dict[str, Any]:
     return _placed(found.documents, found.scores[0], union)
 
 
@@ -315,12 +294,12 @@ def _placed(documents: Documents, scores: Floats32, union: Documents) -> dict[st
     }
 
 
-def _begun(table: pa.Table, systems: Sequence[System]) -> dict[str, list[Candidates]]:
+def _begun(table: pa.Table, systems: Sequence[System]) -> dict[str, list[QueryCandidates]]:
     """System -> per query what it has so far."""
     retrieved = table.column(schema.RETRIEVALS).to_pylist()
     known = schema.SYSTEM_SCORES in table.column_names
     later = table.column(schema.SYSTEM_SCORES).to_pylist() if known else None
-    begun: dict[str, list[Candidates]] = {}
+    begun: dict[str, list[QueryCandidates]] = {}
     for number, system in enumerate(systems):
         state = []
         for row, lists in enumerate(retrieved):
@@ -329,13 +308,13 @@ def _begun(table: pa.Table, systems: Sequence[System]) -> dict[str, list[Candida
             scores = [np.array(first[schema.RETRIEVAL_SCORES][: system.depth], np.float32)]
             if later is not None:
                 scores += [np.array(values, np.float32) for values in later[row][number]]
-            state.append(Candidates(documents, np.vstack(scores)))
+            state.append(QueryCandidates(documents, np.vstack(scores)))
         begun[system.name] = state
     return begun
 
 
 def _with_scores(
-    table: pa.Table, systems: Sequence[System], begun: Mapping[str, list[Candidates]]
+    table: pa.Table, systems: Sequence[System], begun: Mapping[str, list[QueryCandidates]]
 ) -> pa.Table:
     scores = [
         [

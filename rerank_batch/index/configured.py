@@ -1,23 +1,16 @@
 """The index of a configuration, opened and checked against what it was made of."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from rerank_batch.config import (
-    Config,
-    IndexConfig,
-)
+from rerank_batch.config import Config, IndexConfig
 from rerank_batch.config.node_cache import node_cache
 from rerank_batch.data.corpus import corpus_fingerprint
 from rerank_batch.errors import InputError
-from rerank_batch.index.index import (
-    Index,
-    check_made_of,
-    index_fingerprint,
-    read_manifest,
-    verify_files,
-)
+from rerank_batch.index.fingerprint import check_made_of, index_fingerprint
+from rerank_batch.index.generations import read_manifest
+from rerank_batch.index.open import Index, verify_files
 from rerank_batch.models.fingerprint import ModelPin, pin_model
 from rerank_batch.models.location import parse_model
 from rerank_batch.storage import open_root
@@ -35,6 +28,19 @@ class OpenedIndex:
     made_of: dict[str, Any]
 
 
+def open_generation(config: Config, generations: Mapping[str, str] | None = None) -> Index:
+    """The index that the configuration names, not checked yet.
+
+    Of the ``generations`` by where their index lies it is that one, as long as it is there.
+
+    Raises:
+        IndexMismatch: there is no index, or its manifest is damaged.
+    """
+    root = open_root(config.index.path)
+    manifest = read_manifest(root, (generations or {}).get(root.uri))
+    return Index(root, manifest, node_cache(config.storage))
+
+
 def open_index(config: Config, generations: Mapping[str, str] | None = None) -> OpenedIndex:
     """The index that the configuration names, checked.
 
@@ -46,17 +52,13 @@ def open_index(config: Config, generations: Mapping[str, str] | None = None) -> 
     """
     encoder = parse_model(config.index.encoder, ENCODER_FAMILIES, "index.encoder")
     pin, _ = pin_model(encoder.location)
-    index_root = open_root(config.index.path)
-    index = Index(index_root, read_manifest(index_root), node_cache(config.storage))
+    index = open_generation(config, generations)
     corpus_print = corpus_fingerprint(config.corpus)
     made_of = index_fingerprint(config.index, corpus_print, pin.fingerprint)
-    began_on = (generations or {}).get(index_root.uri)
-    if began_on:
-        before = read_manifest(index_root, began_on)
-        if before.generation == began_on:
-            index = replace(index, manifest=before)
-            made_of["corpus"] = before.made_of["corpus"]
-    check_made_of(index_root, index.manifest, made_of)
+    generation = index.manifest.generation
+    if generation and generation == (generations or {}).get(index.root.uri):
+        made_of["corpus"] = index.manifest.made_of["corpus"]
+    check_made_of(index.root, index.manifest, made_of)
     verify_files(index)
     documents = index.manifest.documents
     depths = {"depth": config.retrieval.depth}

@@ -81,9 +81,9 @@ def write_dataset(
         text: dict[str, Any] = {
             "state": "complete",
             "run": run.run_id,
-            "job": run.spec["job"],
-            "created": run.spec["created"],
-            "fingerprint": run.spec["fingerprint"],
+            "job": run.spec.job,
+            "created": run.spec.created,
+            "fingerprint": run.spec.fingerprint,
             "license": license,
             **final["labels"],
             "queries": final["queries"],

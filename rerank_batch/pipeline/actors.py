@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from rerank_batch.pipeline.stages import StageSpec
+from rerank_batch.pipeline.stage import StageSpec
 
 MANY_CPUS = 4
 """From so many CPUs on every stage has actors of its own."""

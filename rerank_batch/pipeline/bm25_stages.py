@@ -1,5 +1,5 @@
-"""The boxes that build BM25 shards: words are counted shard by shard, then scored with the
-statistics of all. Like those of `rerank_batch.pipeline.stages`; knows nothing of Ray."""
+"""The stages that build BM25 shards: words are counted shard by shard, then scored with the
+statistics of all. Like those of `rerank_batch.pipeline.index_stages`."""
 
 import io
 import tempfile
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from rerank_batch.config import Bm25Config
 from rerank_batch.errors import StorageError
-from rerank_batch.pipeline.stages import BuildTexts
+from rerank_batch.pipeline.index_stages import BuildTexts
 from rerank_batch.retrieval.bm25 import (
     Statistics,
     add_frequencies,

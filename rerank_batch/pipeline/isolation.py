@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from rerank_batch import schema, tally
 from rerank_batch.errors import ComputeError, RerankBatchError
-from rerank_batch.pipeline.stages import Stage
+from rerank_batch.pipeline.stage import Stage
 
 logger = logging.getLogger(__name__)
 

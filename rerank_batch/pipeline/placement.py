@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from rerank_batch import schema
 from rerank_batch.config import ComputeConfig, Source
 from rerank_batch.errors import ConfigError
-from rerank_batch.index.index import Index, Manifest
+from rerank_batch.index.manifest import Manifest
+from rerank_batch.index.open import Index
 from rerank_batch.pipeline.pools import Pools, of_group, plan_pools
 from rerank_batch.pipeline.resources import Cluster
-from rerank_batch.pipeline.stages import SearchGroup, StageSpec
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.retrieval.shard_groups import Group, groups_per_node, plan_groups
 from rerank_batch.retrieval.sources import SourceUse
+from rerank_batch.retrieval.stages import SearchGroup
 from rerank_batch.storage import NodeCache
 
 GB = 1e9

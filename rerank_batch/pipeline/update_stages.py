@@ -1,5 +1,5 @@
-"""The box that writes the shards of an update: vectors of old shards and new ones put together.
-Like those of `rerank_batch.pipeline.stages`; knows nothing of Ray."""
+"""The stage that writes the shards of an update: vectors of old shards and new ones put together.
+Like those of `rerank_batch.pipeline.index_stages`."""
 
 import tempfile
 from pathlib import Path
@@ -9,8 +9,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rerank_batch.errors import IndexMismatch
-from rerank_batch.index.index import Index
-from rerank_batch.pipeline.stages import read_vectors
+from rerank_batch.index.open import Index
+from rerank_batch.pipeline.index_stages import read_vectors
 
 _LARGEST_FLAT = 50_000
 
@@ -31,7 +31,7 @@ class AssembleShards:
         sources: NDArray[np.int64],
         threads: int = 1,
     ) -> None:
-        from rerank_batch.retrieval.flat import set_threads
+        from rerank_batch.retrieval.shards import set_threads
 
         set_threads(threads)
         self._index, self._build, self._kind = index, build, kind
@@ -40,7 +40,7 @@ class AssembleShards:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """``shard``, ``start``, ``stop`` in; ``key``, ``bytes``, ``sha256`` of its file added."""
-        from rerank_batch.retrieval.flat import build_shard
+        from rerank_batch.retrieval.shards import build_shard
 
         root, stored = self._index.root, []
         for row in table.to_pylist():
@@ -57,7 +57,7 @@ class AssembleShards:
         )
 
     def _vectors(self, sources: NDArray[np.int64]) -> NDArray[np.float32]:
-        from rerank_batch.retrieval.flat import stored_vectors
+        from rerank_batch.retrieval.shards import stored_vectors
 
         manifest = self._index.manifest
         vectors = np.empty((len(sources), manifest.dimension), np.float32)

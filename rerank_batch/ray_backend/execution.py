@@ -17,8 +17,9 @@ from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
 from rerank_batch import schema
 from rerank_batch.pipeline.actors import by_actor
+from rerank_batch.pipeline.index_stages import write_vectors
 from rerank_batch.pipeline.pools import LIGHT_CPUS
-from rerank_batch.pipeline.stages import StageSpec, write_vectors
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.ray_backend.actors import RETRIES, StageActor
 from rerank_batch.ray_backend.carried import call_carrying
 from rerank_batch.ray_backend.datasources import (
@@ -26,7 +27,7 @@ from rerank_batch.ray_backend.datasources import (
     small_tasks,
 )
 from rerank_batch.ray_backend.errors import clear_errors
-from rerank_batch.ray_backend.progress import forget_told
+from rerank_batch.ray_backend.progress import delete_messages
 from rerank_batch.runs import BlockWriter, read_block
 from rerank_batch.runs.commit import BlockDone, Sums, commit_block
 from rerank_batch.storage import Root
@@ -61,7 +62,7 @@ def run_queries(
             for row in map_blocks(dataset, commit):
                 yield BlockDone.of(row)
         finally:
-            forget_told()
+            delete_messages()
 
 
 def encode_documents(

@@ -20,7 +20,7 @@ from rerank_batch.rerankers.base import PairScorer, QueryScores
 
 
 @dataclass
-class Candidates:
+class QueryCandidates:
     """The candidates of a query, and float32 [1 + stages, n] scores so far, retrieval's first."""
 
     documents: Documents
@@ -38,7 +38,7 @@ class Block:
 
     def to_read(
         self,
-        candidates: Sequence[Candidates],
+        candidates: Sequence[QueryCandidates],
         depth: int | None,
         flag: Callable[[str], str] = str,
     ) -> list[NDArray[np.int64]]:
@@ -55,7 +55,7 @@ class Block:
 
     def add_stage(
         self,
-        candidates: Sequence[Candidates],
+        candidates: Sequence[QueryCandidates],
         positions: Sequence[NDArray[np.int64]],
         scored: Sequence[QueryScores],
         flag: Callable[[str], str] = str,
@@ -103,13 +103,9 @@ class Reader:
 
 def contents_of(texts: TextStore, documents: Sequence[Documents]) -> list[list[str]]:
     """The texts of the documents of every query; each distinct one is read once."""
-    distinct, which = np.unique(
-        np.concatenate([*documents, ranking.NO_DOCUMENTS]), return_inverse=True
-    )
+    distinct, parts = ranking.distinct(documents)
     contents = texts.contents(distinct)
-    ends = np.cumsum([len(listed) for listed in documents])
-    parts = np.split(which, ends[:-1]) if documents else []
-    return [[contents[i] for i in part] for part in parts]
+    return [[contents[place] for place in part] for part in parts]
 
 
 def pairs_of(stage: int) -> str:

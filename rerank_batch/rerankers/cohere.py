@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rerank_batch.rerankers.http import HttpScorer, Limits
+from rerank_batch.rerankers.http import HttpScorer, ServiceLimits
 from rerank_batch.services.usage import Usage, count_at
 
 _DOCUMENTS_A_UNIT = 100
@@ -19,7 +19,7 @@ class CohereScorer(HttpScorer):
 
     family = "cohere"
     path = "/v2/rerank"
-    limits = Limits(documents=1000, characters=10_000, requests_per_minute=1000)
+    limits = ServiceLimits(documents=1000, characters=10_000, requests_per_minute=1000)
 
     def body(self, query: str, documents: Sequence[str]) -> Mapping[str, Any]:
         """See `HttpScorer.body`."""

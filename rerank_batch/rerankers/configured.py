@@ -13,12 +13,12 @@ from rerank_batch.errors import ConfigError, ModelError
 from rerank_batch.models.fingerprint import ModelPin, pin_model
 from rerank_batch.models.location import ModelName, parse_model
 from rerank_batch.models.settings import model_settings
-from rerank_batch.rerankers import FAMILIES as RERANKER_FAMILIES
-from rerank_batch.rerankers import family_of, prompt_fingerprint
 from rerank_batch.rerankers.base import ScorerOptions
+from rerank_batch.rerankers.registry import FAMILIES, family_of, prompt_fingerprint
 from rerank_batch.scoring.graphs import graphs
 from rerank_batch.scoring.stored import stored_prompts
 from rerank_batch.services.address import address_of
+from rerank_batch.services.spending import check_price
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def scorer_names(config: Config) -> list[ModelName]:
     if config.reranker.stages:
         keys = [f"reranker.stages.{n}.model" for n in range(len(config.reranker.stages))]
     return [
-        parse_model(scorer.model, tuple(RERANKER_FAMILIES), key)
+        parse_model(scorer.model, tuple(FAMILIES), key)
         for scorer, key in zip(config.reranker.cascade, keys, strict=True)
     ]
 
@@ -112,15 +112,9 @@ def check_prices(config: Config, scorers: Sequence[ScorerInput]) -> None:
     Raises:
         ConfigError: which price that is.
     """
-    if config.cost.cap is None:
-        return
     for scorer in scorers:
-        if scorer.is_service and config.cost.price(str(scorer.model)) is None:
-            raise ConfigError(
-                f"cost.cap is set, but cost.prices has no price of {scorer.model.family} or "
-                f"{scorer.model}: nothing that it bills would count. A server of your own costs "
-                f"nothing a call: write {scorer.model.family}: {{}}"
-            )
+        if scorer.is_service:
+            check_price(config.cost, str(scorer.model))
 
 
 def scorer_options(config: Config, scorer: ScorerInput, sharers: int = 1) -> ScorerOptions:

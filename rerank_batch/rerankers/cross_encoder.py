@@ -23,7 +23,8 @@ from rerank_batch.scoring.engine import NotTheSame, PairEngine, check_engine, pl
 from rerank_batch.scoring.library import Library, reads_at_most, set_most
 from rerank_batch.scoring.measure_modes import choose
 from rerank_batch.scoring.modes import Choice, Mode, modes_for
-from rerank_batch.scoring.network import UnknownShape, pair_network
+from rerank_batch.scoring.networks.body import UnknownShape
+from rerank_batch.scoring.networks.network import pair_network
 from rerank_batch.scoring.packing import TokenBudget
 from rerank_batch.scoring.runtimes.base import FloatArray, Unavailable
 from rerank_batch.scoring.runtimes.open import open_runtime

@@ -6,7 +6,7 @@ Scores are raw logits. It counts tokens and bills nothing.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rerank_batch.rerankers.http import Limits, TokenBilledScorer
+from rerank_batch.rerankers.http import ServiceLimits, TokenBilledScorer
 
 
 class InfinityScorer(TokenBilledScorer):
@@ -14,7 +14,7 @@ class InfinityScorer(TokenBilledScorer):
 
     family = "infinity"
     path = "/rerank"
-    limits = Limits(documents=2048, characters=8_000)
+    limits = ServiceLimits(documents=2048, characters=8_000)
 
     def body(self, query: str, documents: Sequence[str]) -> Mapping[str, Any]:
         """See `HttpScorer.body`."""

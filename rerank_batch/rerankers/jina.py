@@ -7,7 +7,7 @@ the listwise jina-reranker-v3 a score depends on the other documents of the call
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rerank_batch.rerankers.http import Limits, TokenBilledScorer
+from rerank_batch.rerankers.http import ServiceLimits, TokenBilledScorer
 
 
 class JinaScorer(TokenBilledScorer):
@@ -15,7 +15,7 @@ class JinaScorer(TokenBilledScorer):
 
     family = "jina"
     path = "/v1/rerank"
-    limits = Limits(documents=1000, characters=10_000, requests_per_minute=500)
+    limits = ServiceLimits(documents=1000, characters=10_000, requests_per_minute=500)
     empty = " "
 
     def body(self, query: str, documents: Sequence[str]) -> Mapping[str, Any]:

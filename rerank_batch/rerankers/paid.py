@@ -64,7 +64,7 @@ class PaidUse:
 
 
 @dataclass(frozen=True)
-class Paid:
+class PaidEntry:
     """An entry of the journal: what was used for its answers, and the money that was then."""
 
     stage: int
@@ -158,7 +158,7 @@ class PaidScorer:
 
 def read_journal(
     root: Root, prefix: str, known: frozenset[str] | set[str] = frozenset()
-) -> Iterator[tuple[str, Paid]]:
+) -> Iterator[tuple[str, PaidEntry]]:
     """The entries of a run under their keys, but for those that are known.
 
     Raises:
@@ -176,7 +176,7 @@ def read_journal(
             )
         table = pq.read_table(pa.BufferReader(raw))
         note = json.loads(table.schema.metadata[_NOTE])
-        yield key, Paid(int(stage), Usage(**note["used"]), note["cost"], table)
+        yield key, PaidEntry(int(stage), Usage(**note["used"]), note["cost"], table)
 
 
 _NOTE = b"rerank_batch"

@@ -7,12 +7,13 @@ import pyarrow as pa
 
 from rerank_batch import schema, tally
 from rerank_batch.errors import RerankBatchError
-from rerank_batch.index.index import Index
+from rerank_batch.index.open import Index
 from rerank_batch.models.fingerprint import ModelPin
 from rerank_batch.models.location import ModelName
+from rerank_batch.rerankers import registry
 from rerank_batch.rerankers.base import PairScorer, ScorerOptions
 from rerank_batch.rerankers.cached import CachedScorer, CacheUse
-from rerank_batch.rerankers.cascade import Block, Candidates, Reader, skipped_of
+from rerank_batch.rerankers.cascade import Block, QueryCandidates, Reader, skipped_of
 from rerank_batch.rerankers.paid import PaidScorer, PaidUse
 from rerank_batch.scoring.modes import Choice
 
@@ -47,7 +48,7 @@ class Rerank:
         """RETRIEVED or RERANKED in, RERANKED out."""
         documents = schema.lists_in(table, schema.DOCUMENTS, np.int64)
         scores = schema.stage_scores(table)
-        candidates = [Candidates(d, s) for d, s in zip(documents, scores, strict=True)]
+        candidates = [QueryCandidates(d, s) for d, s in zip(documents, scores, strict=True)]
         block = Block(table)
         for use, reader in zip(self._uses, self._readers, strict=True):
             positions = block.to_read(candidates, use.depth)
@@ -64,21 +65,17 @@ class Rerank:
 
 def open_scorer(use: ScorerUse, threads: int) -> PairScorer:
     """The model, with the memory of what it was paid for and of what was scored before."""
-    from rerank_batch.rerankers import family_of, load_scorer, open_service
-
     options = replace(use.options, threads=threads)
     scorer: PairScorer
-    if family_of(use.model).service:
+    if registry.family_of(use.model).service:
         if use.paid is None:
             raise RerankBatchError(f"{use.model} has nowhere to keep what it pays for")
-        scorer = PaidScorer(open_service(use.model, options), use.paid)
+        scorer = PaidScorer(registry.open_service(use.model, options), use.paid)
     else:
-        scorer = load_scorer(use.model, options, use.pin)
+        scorer = registry.load_scorer(use.model, options, use.pin)
     return scorer if use.cache is None else CachedScorer(scorer, use.cache)
 
 
 def choose_scorer_mode(model: ModelName, pin: ModelPin, options: ScorerOptions) -> Choice:
     """Measure here in which mode a reranker runs fastest."""
-    from rerank_batch.rerankers import choose_mode
-
-    return choose_mode(model, options, pin)
+    return registry.choose_mode(model, options, pin)

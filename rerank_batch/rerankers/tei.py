@@ -6,7 +6,7 @@ Scores are raw logits. A server has one model, so the name of it is not sent; it
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rerank_batch.rerankers.http import HttpScorer, Limits
+from rerank_batch.rerankers.http import HttpScorer, ServiceLimits
 
 
 class TeiScorer(HttpScorer):
@@ -14,7 +14,7 @@ class TeiScorer(HttpScorer):
 
     family = "tei"
     path = "/rerank"
-    limits = Limits(documents=32, characters=8_000)
+    limits = ServiceLimits(documents=32, characters=8_000)
     results = None
 
     def body(self, query: str, documents: Sequence[str]) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ they are as its model's configuration says. It counts tokens and bills nothing.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rerank_batch.rerankers.http import Limits, TokenBilledScorer
+from rerank_batch.rerankers.http import ServiceLimits, TokenBilledScorer
 
 
 class VllmScorer(TokenBilledScorer):
@@ -18,7 +18,7 @@ class VllmScorer(TokenBilledScorer):
 
     family = "vllm"
     path = "/v1/rerank"
-    limits = Limits(documents=1000, characters=8_000)
+    limits = ServiceLimits(documents=1000, characters=8_000)
 
     def body(self, query: str, documents: Sequence[str]) -> Mapping[str, Any]:
         """See `HttpScorer.body`."""

@@ -7,7 +7,7 @@ each document, and those of the documents.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rerank_batch.rerankers.http import Limits, TokenBilledScorer
+from rerank_batch.rerankers.http import ServiceLimits, TokenBilledScorer
 
 
 class VoyageScorer(TokenBilledScorer):
@@ -15,7 +15,7 @@ class VoyageScorer(TokenBilledScorer):
 
     family = "voyage"
     path = "/v1/rerank"
-    limits = Limits(
+    limits = ServiceLimits(
         documents=1000,
         characters=10_000,
         tokens=600_000,

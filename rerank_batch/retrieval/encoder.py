@@ -18,7 +18,7 @@ from rerank_batch.scoring.device import first_pass, pick_device
 from rerank_batch.scoring.engine import NotTheSame, TextEngine, check_same
 from rerank_batch.scoring.measure_modes import choose
 from rerank_batch.scoring.modes import Choice, Mode, modes_for
-from rerank_batch.scoring.network import Read, UnknownShape
+from rerank_batch.scoring.networks.body import Read, UnknownShape
 from rerank_batch.scoring.packing import TokenBudget
 from rerank_batch.scoring.runtimes.base import Unavailable
 from rerank_batch.scoring.stored import task_prompt

@@ -9,8 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from rerank_batch.errors import RunConflict
-from rerank_batch.runs.objects import CommitName
-from rerank_batch.runs.run import ABORTED, Run, list_runs, read_latest, run_key
+from rerank_batch.runs.latest import read_latest
+from rerank_batch.runs.objects import CommitName, run_key
+from rerank_batch.runs.run import ABORTED, Run, list_runs
 from rerank_batch.storage import Root
 
 STALE_UPLOAD_SECONDS = 24 * 3600
@@ -38,14 +39,14 @@ def find_garbage(root: Root, job: str | None = None, keep: int | None = None) ->
     found = []
     newer: dict[str, int] = {}
     for run in reversed(runs):
-        of_job = run.spec["job"]
+        of_job = run.spec.job
         final = run.final()
         if final is None or (job is not None and of_job != job):
             continue
         latest = read_latest(root, of_job)
         if final["state"] != ABORTED:
             newer[of_job] = newer.get(of_job, 0) + 1
-            if latest is None or run.spec["created"] >= latest["created"]:
+            if latest is None or run.spec.created >= latest["created"]:
                 continue
         if keep is not None and final["state"] != ABORTED and newer[of_job] > keep:
             found.append(_whole_run(root, run))

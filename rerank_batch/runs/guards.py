@@ -5,7 +5,7 @@ resumes or repeats it comes to the same. `runs publish --force` is the way past 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,27 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rerank_batch.config import GuardsConfig
+from rerank_batch.data.reject_limit import are_too_many
 from rerank_batch.errors import GuardsFailed, RunConflict
-from rerank_batch.runs import Run, read_latest
-from rerank_batch.runs.rejects import are_too_many
+from rerank_batch.runs import Run, is_latest, publish_run, read_latest
+from rerank_batch.runs.decisions import Guard, Verdict, is_held_back, keep_verdict, read_verdict
 from rerank_batch.score_cache import text_keys
 from rerank_batch.storage import open_file
 
 TOP = 10
-
-
-@dataclass(frozen=True)
-class Guard:
-    """One guard: what it looked at, what it asks, and what it found.
-
-    ``value`` is None where there was nothing to look at; ``words`` say why, or give the numbers.
-    """
-
-    name: str
-    limit: float
-    value: float | None
-    passed: bool
-    words: str
 
 
 @dataclass(frozen=True)
@@ -45,39 +32,37 @@ class Overlap:
     queries: int
 
 
-def decide(run: Run) -> dict[str, Any] | None:
+def decide(run: Run) -> Verdict | None:
     """What the guards of a complete run say; None where it has none. Looked at once, then kept.
 
     Raises:
         StorageError: the run, or the last published one, cannot be read now.
     """
-    if (known := run.verdict()) is not None:
+    if (known := read_verdict(run)) is not None:
         return known
-    guards = GuardsConfig.model_validate(run.spec["config"].get("guards") or {})
-    if guards == GuardsConfig() or run.is_latest():
+    guards = GuardsConfig.model_validate(run.spec.config.get("guards") or {})
+    if guards == GuardsConfig() or is_latest(run):
         return None
-    latest = read_latest(run.root, run.spec["job"])
+    latest = read_latest(run.root, run.spec.job)
     before = latest["run_id"] if latest else None
-    found = list(_check(run, guards, before))
-    passed = all(guard.passed for guard in found)
-    return run.keep_verdict(passed, {"guards": [asdict(guard) for guard in found], "since": before})
+    return keep_verdict(run, list(_check(run, guards, before)), before)
 
 
-def publish(run: Run) -> dict[str, Any]:
+def publish_unless_held_back(run: Run) -> dict[str, Any]:
     """Publish a complete run if its guards let it; what came of that, for the summary."""
     verdict = decide(run)
-    held = run.is_held_back()
+    held = is_held_back(run)
     if not held:
-        run.publish()
-    latest = read_latest(run.root, run.spec["job"])
+        publish_run(run)
+    latest = read_latest(run.root, run.spec.job)
     return {
         "published": not held,
         "latest": latest["run_id"] if latest else None,
-        "guards": verdict["guards"] if verdict else [],
+        "guards": verdict.as_json()["guards"] if verdict else [],
     }
 
 
-def judge(summary: Mapping[str, Any]) -> None:
+def refuse_if_held_back(summary: Mapping[str, Any]) -> None:
     """End the command of a run that a guard kept back.
 
     Raises:

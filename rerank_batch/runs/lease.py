@@ -2,7 +2,7 @@
 
 A live driver swaps its lease every few seconds. Somebody who wants the run watches whether that
 goes on; no clock of one machine is compared with another's. Being wrong costs work and never
-results: what keeps two drivers apart is the epoch, see `protocol`.
+results: what keeps two drivers apart is the epoch, see `runs`.
 """
 
 import logging
@@ -125,16 +125,15 @@ def living_owner(
     root: Root,
     key: str,
     epoch: int,
-    named: dict[str, Any],
+    owner: Owner,
     seconds: float,
     note: Callable[[str], None],
 ) -> Owner | None:
     """The driver of ``epoch``, if it lives; watches the lease for up to ``seconds`` to find out.
 
-    ``named`` is the owner that the epoch itself names: a driver may die before its first lease.
+    ``owner`` is the one that the epoch itself names: a driver may die before its first lease.
     """
     first = root.read(key)
-    owner = owner_from(named, epoch_key(_run(key), epoch))
     if first is not None:
         lease = _lease(first, key)
         if lease["epoch"] == epoch:

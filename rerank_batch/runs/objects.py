@@ -1,4 +1,4 @@
-"""The JSON objects of a run: commits, and how they are named, written and read back.
+"""The objects of a run: their keys, commits, and how JSON is written and read back.
 
 An object that cannot be read is damage, never absence.
 """
@@ -10,8 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rerank_batch.errors import StorageError
+from rerank_batch.config import RUN_ID
+from rerank_batch.errors import ConfigError, StorageError
 from rerank_batch.storage import DataFile
+
+PLAN_REJECTS = "rejects/plan.parquet"
+"""Key, in its run, of the rows that the plan rejected."""
 
 
 @dataclass(frozen=True, order=True)
@@ -150,3 +154,26 @@ def _brief(value: Any) -> str:
 def epoch_key(prefix: str, epoch: int) -> str:
     """Key of an epoch of the run whose keys begin with ``prefix``."""
     return f"{prefix}epochs/{epoch:06d}.json"
+
+
+def plan_key(number: int) -> str:
+    """Key, in its run, of a block of the plan."""
+    return f"plan/{number:08d}.parquet"
+
+
+def run_key(run_id: str, name: str) -> str:
+    """Key of an object of a run."""
+    return f"runs/{run_id}/{name}"
+
+
+def latest_key(job: str) -> str:
+    """Key of a job's pointer."""
+    return f"jobs/{job}/latest.json"
+
+
+def check_run_id(run_id: str) -> None:
+    """Refuse what is no run id with `ConfigError`, before it becomes part of any key."""
+    if not RUN_ID.match(run_id):
+        raise ConfigError(
+            f"{run_id!r} is not a run id: lower-case letters, digits, '-' and '_', 64 at most"
+        )

@@ -12,7 +12,8 @@ from rerank_batch import schema
 from rerank_batch.errors import RerankBatchError
 from rerank_batch.runs.coverage import check_coverage
 from rerank_batch.runs.objects import Commit, CommitName
-from rerank_batch.runs.run import Run, parse_parquet
+from rerank_batch.runs.parquet import parse_parquet
+from rerank_batch.runs.run import Run
 
 _AT_ONCE = 4
 _NAMED = 5
@@ -42,7 +43,7 @@ def verify_run(run: Run, progress: Callable[[int], None] = lambda done: None) ->
     """
     final = run.finished()
     found = Verification(run.run_id)
-    seen = np.zeros(run.spec["planned"], dtype=np.uint8)
+    seen = np.zeros(run.spec.planned, dtype=np.uint8)
     rejected_rows = 0
     listed = [(file, True) for file in final["results"]]
     listed += [(file, False) for file in final["reject_files"]]
@@ -114,7 +115,7 @@ def _gaps(seen: "np.ndarray[Any, np.dtype[np.uint8]]") -> list[str]:
 def _check_commits(run: Run, final: Mapping[str, Any]) -> Iterable[str]:
     """The commits that final.json names are there, cover the plan and list the same files."""
     names = [CommitName.parse(name) for name in final["commits"]]
-    check_coverage([(name.start, name.stop) for name in names], run.spec["planned"], run.run_id)
+    check_coverage([(name.start, name.stop) for name in names], run.spec.planned, run.run_id)
     afresh = Run(run.root, run.run_id, run.spec)  # a run reads each commit once and keeps it
     commits: list[Commit] = afresh.commits(names)
     committed = {file.key: file.sha256 for commit in commits for file in commit.files}

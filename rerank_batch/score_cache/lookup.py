@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 from rerank_batch import tally
 from rerank_batch.errors import ConfigError, IndexMismatch, StorageError
 from rerank_batch.score_cache.keys import Keys
-from rerank_batch.score_cache.segment import Found, Segment
+from rerank_batch.score_cache.segment import KnownScores, ScoreSegment
 from rerank_batch.storage import NodeCache, Root, Wanted
 
 logger = logging.getLogger(__name__)
 
 
-def open_segments(root: Root, node_cache: NodeCache, wanted: Sequence[Wanted]) -> list[Segment]:
+def open_segments(
+    root: Root, node_cache: NodeCache, wanted: Sequence[Wanted]
+) -> list[ScoreSegment]:
     """The segments of a snapshot as local files, in order.
 
     No run needs the cache: a segment that is missing, damaged or finds no room on the node is left
@@ -29,7 +31,7 @@ def open_segments(root: Root, node_cache: NodeCache, wanted: Sequence[Wanted]) -
             # Together: segments that throw each other out would be fetched without end.
             node_cache.check_room(root, [*fetched, each])
             (file,) = node_cache.fetch(root, [each])
-            segments.append(Segment(file, each.bytes))
+            segments.append(ScoreSegment(file, each.bytes))
             fetched.append(each)
         except (ConfigError, IndexMismatch, StorageError) as error:
             _left_out(error)
@@ -39,12 +41,12 @@ def open_segments(root: Root, node_cache: NodeCache, wanted: Sequence[Wanted]) -
 class CachedScores:
     """Segments asked one after the other: the first that knows a pair counts."""
 
-    def __init__(self, segments: Sequence[Segment]) -> None:
+    def __init__(self, segments: Sequence[ScoreSegment]) -> None:
         self._segments = tuple(segments)
 
-    def find(self, queries: Keys, query_of: NDArray[np.int64], documents: Keys) -> Found:
-        """See `Segment.find`; a segment that turns out to be damaged is asked no more."""
-        answer = Found.nothing(len(query_of))
+    def find(self, queries: Keys, query_of: NDArray[np.int64], documents: Keys) -> KnownScores:
+        """See `ScoreSegment.find`; a segment that turns out to be damaged is asked no more."""
+        answer = KnownScores.nothing(len(query_of))
         for segment in self._segments:
             todo = np.flatnonzero(~answer.found)
             if not len(todo):

@@ -17,7 +17,7 @@ _NAME = re.compile(r"[a-z0-9_-]+\.arrow")
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedSegment:
     """A segment: its object, and how many pairs it holds of each day."""
 
     key: str
@@ -37,7 +37,7 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Dropped:
+class DroppedSegment:
     """A segment that was listed until then (seconds since 1970) and may still be in use."""
 
     key: str
@@ -45,15 +45,15 @@ class Dropped:
 
 
 @dataclass(frozen=True)
-class Manifest:
+class CacheManifest:
     """``segments`` oldest first, ``added`` the ids of runs whose scores are in them or were.
 
     ``seconds_per_pair`` is what the last of those runs took to score one.
     """
 
-    segments: tuple[Listed, ...] = ()
+    segments: tuple[ListedSegment, ...] = ()
     added: tuple[str, ...] = ()
-    dropped: tuple[Dropped, ...] = ()
+    dropped: tuple[DroppedSegment, ...] = ()
     seconds_per_pair: float = 0.0
 
     def to_json(self) -> bytes:
@@ -61,7 +61,7 @@ class Manifest:
         return json.dumps({**asdict(self), "nonce": uuid.uuid4().hex}, indent=1).encode()
 
     @classmethod
-    def from_json(cls, raw: bytes, folder: str) -> "Manifest":
+    def from_json(cls, raw: bytes, folder: str) -> "CacheManifest":
         """The object read back; its segments must lie directly in ``folder`` ("…/").
 
         Raises:
@@ -73,7 +73,7 @@ class Manifest:
                 tuple(_listed(entry) for entry in _list(value["segments"])),
                 tuple(str(run_id) for run_id in _list(value["added"])),
                 tuple(
-                    Dropped(str(entry["key"]), float(entry["at"]))
+                    DroppedSegment(str(entry["key"]), float(entry["at"]))
                     for entry in _list(value["dropped"])
                 ),
                 float(value.get("seconds_per_pair", 0.0)),
@@ -92,9 +92,9 @@ class Manifest:
         return manifest
 
 
-def _listed(entry: Mapping[str, Any]) -> Listed:
+def _listed(entry: Mapping[str, Any]) -> ListedSegment:
     days = {int(day): int(pairs) for day, pairs in entry["days"].items()}
-    listed = Listed(str(entry["key"]), int(entry["bytes"]), str(entry["sha256"]), days)
+    listed = ListedSegment(str(entry["key"]), int(entry["bytes"]), str(entry["sha256"]), days)
     if not days or min(days.values()) < 1 or listed.bytes < 1:
         raise ValueError(f"{listed.key} is listed without content")
     return listed

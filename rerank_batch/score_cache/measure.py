@@ -13,7 +13,7 @@ import psutil
 from numpy.typing import NDArray
 
 from rerank_batch.score_cache.keys import Keys
-from rerank_batch.score_cache.segment import Segment
+from rerank_batch.score_cache.segment import ScoreSegment
 from rerank_batch.score_cache.writer import LIMIT, PAIR, Pairs, write_segment
 
 DEPTH = 50
@@ -44,7 +44,7 @@ def make_segment(file: Path, pairs: int, seed: int = 0, day: int = 20_000) -> No
 def thin(file: Path, target: Path, missing: float, seed: int = 0) -> None:
     """Write a segment again without a share of its pairs, drawn from all queries alike."""
     rng = np.random.default_rng(seed)
-    segment = Segment(file)
+    segment = ScoreSegment(file)
     parts = (segment.read(n, 0, segment.rows(n)) for n in range(segment.batches))
     write_segment(target, (pairs[rng.random(len(pairs)) >= missing] for pairs in parts))
 
@@ -63,7 +63,7 @@ def measure_lookups(
     process = psutil.Process()
     before = process.memory_info()
     began = time.perf_counter()
-    segment = Segment(file)
+    segment = ScoreSegment(file)
     opened = time.perf_counter() - began
     query_of = np.repeat(np.arange(window), DEPTH)
     rates = []

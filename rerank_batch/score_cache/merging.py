@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rerank_batch.score_cache.segment import Segment
+from rerank_batch.score_cache.segment import ScoreSegment
 from rerank_batch.score_cache.writer import LIMIT, Pairs, distinct, write_segment
 
 _AT_ONCE = 64
@@ -33,7 +33,7 @@ def merge(
                 parts.append(Path(folder) / f"{start}.arrow")
                 merge(files[start : start + _AT_ONCE], parts[-1], oldest_day, limit)
             return merge(parts, target, oldest_day, limit)
-    cursors = [_Cursor(Segment(file)) for file in files]
+    cursors = [_Cursor(ScoreSegment(file)) for file in files]
     slices = (distinct(pairs[pairs["day"] >= oldest_day]) for pairs in _slices(cursors, limit))
     return write_segment(target, slices, limit)
 
@@ -58,7 +58,7 @@ class _Cursor:
     ``last`` is the last query that was reached, None where that is the last of all.
     """
 
-    def __init__(self, segment: Segment) -> None:
+    def __init__(self, segment: ScoreSegment) -> None:
         self._segment = segment
         self._batch = self._row = self._stop = 0
         self.left = segment.pairs

@@ -21,7 +21,7 @@ from rerank_batch.score_cache.writer import DOCUMENT, PAIR, QUERY, SCHEMA, Pairs
 _Places = NDArray[np.int64]
 
 
-class Found(NamedTuple):
+class KnownScores(NamedTuple):
     """What is known of pairs: ``found`` bool, ``score`` float32, ``truncated`` bool, all [n].
 
     Where a pair was not found its score is NaN.
@@ -32,7 +32,7 @@ class Found(NamedTuple):
     truncated: NDArray[np.bool_]
 
     @classmethod
-    def nothing(cls, pairs: int) -> "Found":
+    def nothing(cls, pairs: int) -> "KnownScores":
         """So many pairs, none of them found."""
         return cls(
             np.zeros(pairs, dtype=bool),
@@ -41,7 +41,7 @@ class Found(NamedTuple):
         )
 
 
-class Segment:
+class ScoreSegment:
     """A file that `write_segment` wrote; ``pairs`` in ``batches`` record batches.
 
     Opening reads the file's footer, what describes the batches, and their first and last queries.
@@ -87,13 +87,13 @@ class Segment:
         self._at = self._places(batches)
         self._first = self._first_keys()
 
-    def find(self, queries: Keys, query_of: NDArray[np.int64], documents: Keys) -> Found:
+    def find(self, queries: Keys, query_of: NDArray[np.int64], documents: Keys) -> KnownScores:
         """Look up n pairs: ``queries`` [m, 2], ``query_of`` [n] rows of it, ``documents`` [n, 2].
 
         Raises:
             StorageError: the file turns out to be damaged.
         """
-        answer = Found.nothing(len(query_of))
+        answer = KnownScores.nothing(len(query_of))
         if not self.batches:
             return answer
         try:

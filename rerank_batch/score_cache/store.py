@@ -25,7 +25,7 @@ from pathlib import Path
 from rerank_batch import tally
 from rerank_batch.config import RUN_ID
 from rerank_batch.errors import ConfigError, IndexMismatch, StorageError
-from rerank_batch.score_cache.manifest import Dropped, Listed, Manifest
+from rerank_batch.score_cache.manifest import CacheManifest, DroppedSegment, ListedSegment
 from rerank_batch.score_cache.merging import merge
 from rerank_batch.score_cache.writer import today
 from rerank_batch.storage import NodeCache, Root, Wanted, sha256_file
@@ -97,7 +97,7 @@ class ScoreCache:
         if segment is None:
             return
 
-        def add(manifest: Manifest) -> Manifest | None:
+        def add(manifest: CacheManifest) -> CacheManifest | None:
             if run_id in manifest.added:
                 return None
             return replace(
@@ -149,27 +149,27 @@ class ScoreCache:
             self._root.drop_upload(upload)
         gone = {key for key, at in since.items() if at < before}
 
-        def forget(manifest: Manifest) -> Manifest | None:
+        def forget(manifest: CacheManifest) -> CacheManifest | None:
             dropped = tuple(each for each in manifest.dropped if each.key not in gone)
             return None if dropped == manifest.dropped else replace(manifest, dropped=dropped)
 
         self._change(forget)
         return old
 
-    def _manifest(self) -> tuple[Manifest, bytes | None]:
+    def _manifest(self) -> tuple[CacheManifest, bytes | None]:
         """The manifest of now, and the bytes it came as."""
         raw = self._root.read(self._key)
         if raw is None:
-            return Manifest(), None
+            return CacheManifest(), None
         try:
-            return Manifest.from_json(raw, self._segments), raw
+            return CacheManifest.from_json(raw, self._segments), raw
         except StorageError as error:
             raise StorageError(
                 f"{self._root.path(self._key)} is damaged: {error}. It is a cache: delete "
                 f"{self._root.path(self._folder)} as a whole, and no result is lost"
             ) from None
 
-    def _change(self, edit: Callable[[Manifest], Manifest | None]) -> None:
+    def _change(self, edit: Callable[[CacheManifest], CacheManifest | None]) -> None:
         """Replace the manifest by an edit of it, until that holds or has nothing left to do."""
         while True:
             manifest, raw = self._manifest()
@@ -177,18 +177,18 @@ class ScoreCache:
             if edited is None or self._root.swap(self._key, edited.to_json(), expected=raw):
                 return
 
-    def _rewrite(self, parts: Sequence[Listed], oldest_day: int = 0) -> None:
+    def _rewrite(self, parts: Sequence[ListedSegment], oldest_day: int = 0) -> None:
         """Merge neighbours in the manifest, without the scores from before ``oldest_day``."""
         with _workspace() as folder:
             files = [file for part in parts if (file := self._fetch(part, folder))]
             merged = self._publish("merged", files, folder, oldest_day)
         self._replace(parts, merged)
 
-    def _replace(self, parts: Sequence[Listed], merged: Listed | None) -> None:
+    def _replace(self, parts: Sequence[ListedSegment], merged: ListedSegment | None) -> None:
         """List one segment in the place of others, or nothing where others changed those."""
         keys = {part.key for part in parts}
 
-        def exchange(manifest: Manifest) -> Manifest | None:
+        def exchange(manifest: CacheManifest) -> CacheManifest | None:
             listed = [each.key for each in manifest.segments]
             if not keys <= set(listed):
                 return None
@@ -196,14 +196,14 @@ class ScoreCache:
             kept = [each for each in manifest.segments if each.key not in keys]
             kept[place:place] = [merged] if merged else []
             now = time.time()
-            dropped = (*manifest.dropped, *(Dropped(part.key, now) for part in parts))
+            dropped = (*manifest.dropped, *(DroppedSegment(part.key, now) for part in parts))
             return replace(manifest, segments=tuple(kept), dropped=dropped)
 
         self._change(exchange)
 
     def _publish(
         self, name: str, files: Sequence[Path], folder: Path, oldest_day: int = 0
-    ) -> Listed | None:
+    ) -> ListedSegment | None:
         """Merge local segments and upload the result; None where it holds nothing."""
         target = folder / "merged.arrow"
         days = merge(files, target, oldest_day)
@@ -211,9 +211,9 @@ class ScoreCache:
             return None
         key = f"{self._segments}{int(time.time())}-{name}-{uuid.uuid4().hex[:12]}.arrow"
         stored = self._root.publish(key, target)
-        return Listed(key, stored.bytes, stored.sha256, days)
+        return ListedSegment(key, stored.bytes, stored.sha256, days)
 
-    def _fetch(self, segment: Listed, folder: Path) -> Path | None:
+    def _fetch(self, segment: ListedSegment, folder: Path) -> Path | None:
         """A segment as a local file, its content checked; None where that is lost for good."""
         if self._root.size(segment.key) is not None:
             with suppress(IndexMismatch):
@@ -228,7 +228,7 @@ class ScoreCache:
         return None
 
 
-def _of_similar_size(segments: Sequence[Listed]) -> Sequence[Listed]:
+def _of_similar_size(segments: Sequence[ListedSegment]) -> Sequence[ListedSegment]:
     """The newest segments, from the first on that is no larger than all after it together."""
     newer = 0.0
     first = len(segments)
@@ -240,7 +240,7 @@ def _of_similar_size(segments: Sequence[Listed]) -> Sequence[Listed]:
     return segments[first:]
 
 
-def _oldest_that_fits(segments: Sequence[Listed], max_bytes: int | None) -> int:
+def _oldest_that_fits(segments: Sequence[ListedSegment], max_bytes: int | None) -> int:
     """The oldest day that can stay where no more than ``max_bytes`` may; 0 for all."""
     left = sum(segment.bytes for segment in segments)
     if max_bytes is None or left <= max_bytes:

@@ -10,7 +10,8 @@ from sentence_transformers import SentenceTransformer
 from rerank_batch.scoring.device import pick_device
 from rerank_batch.scoring.engine import TextEngine
 from rerank_batch.scoring.modes import Graphs, Mode
-from rerank_batch.scoring.network import Network, Read
+from rerank_batch.scoring.networks.body import Read
+from rerank_batch.scoring.networks.network import Network
 from rerank_batch.scoring.packing import TokenBudget
 from rerank_batch.scoring.runtimes.base import FloatArray
 from rerank_batch.scoring.runtimes.open import open_runtime

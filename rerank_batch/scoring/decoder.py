@@ -20,7 +20,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from rerank_batch.config import Format
 from rerank_batch.progress import pairs as progress
 from rerank_batch.scoring.packing import TokenBudget
-from rerank_batch.scoring.prompts import Prompt, PromptTokenizer
+from rerank_batch.scoring.prompts import PromptTokenizer, TokenPrompt
 from rerank_batch.scoring.runtimes.base import FloatArray
 from rerank_batch.scoring.tokens import TokenBatch
 from rerank_batch.scoring.weights import weights_of
@@ -49,7 +49,7 @@ class Decoder:
         """The beginning of a prompt, to be given to `score` any number of times."""
         kept = Cache(layer_class_to_replicate=DynamicLayer)
         self._transformer(input_ids=self._there(prefix[None]), past_key_values=kept, use_cache=True)
-        return Cache(layers=[_Shared(layer.keys, layer.values) for layer in kept.layers])
+        return Cache(layers=[_SharedPrefix(layer.keys, layer.values) for layer in kept.layers])
 
     @torch.inference_mode()
     def score(self, rows: Sequence[IntArray], prefix: Cache | None = None) -> Tensor:
@@ -81,7 +81,7 @@ class Decoder:
         return torch.from_numpy(array).to(self._device)
 
 
-class _Shared(DynamicLayer):
+class _SharedPrefix(DynamicLayer):
     """Keys and values of one prefix [1, heads, tokens, width] for every row of any batch.
 
     Keeps nothing of the rows: their keys and values live as long as the layer is computed.
@@ -148,7 +148,7 @@ class DecoderEngine:
         cut = _concatenate((prompt.truncated for prompt in prompts), np.bool_)
         return scores[order], cut[order]
 
-    def _tails(self, prompt: Prompt, prefix: IntArray | None = None) -> list[IntArray]:
+    def _tails(self, prompt: TokenPrompt, prefix: IntArray | None = None) -> list[IntArray]:
         """What follows on the prefix for each document; whole prompts where it is given."""
         first = [] if prefix is None else [prefix]
         return [np.concatenate([*first, body, self.tokenizer.after]) for body in prompt.bodies]

@@ -20,7 +20,7 @@ from rerank_batch.errors import ModelError
 from rerank_batch.progress import pairs as progress
 from rerank_batch.scoring.packing import TokenBudget
 from rerank_batch.scoring.runtimes.base import FloatArray, Runtime
-from rerank_batch.scoring.tokens import PairTokenizer, Rows, TextTokenizer, TokenBatch
+from rerank_batch.scoring.tokens import PairTokenizer, TextTokenizer, TokenBatch, TokenRows
 
 IntArray = NDArray[np.int64]
 
@@ -50,7 +50,7 @@ class Window:
     Row ``which[i]`` is pair i of those that were asked for.
     """
 
-    rows: Rows
+    rows: TokenRows
     which: IntArray
 
 
@@ -164,7 +164,7 @@ class TextEngine:
 
 
 def _run_all(
-    runtime: Runtime, budget: TokenBudget, rows: Rows, pairs: IntArray | None = None
+    runtime: Runtime, budget: TokenBudget, rows: TokenRows, pairs: IntArray | None = None
 ) -> Iterator[tuple[IntArray, FloatArray]]:
     """Which rows, and what came out, of every micro-batch; a GPU is waited for at the end.
 

@@ -38,7 +38,7 @@ class Template:
 
 
 @dataclass(frozen=True)
-class Prompt:
+class TokenPrompt:
     """The prompt of a query, for each of its distinct documents.
 
     ``prefix`` is what they share, ``bodies`` are the ids of each, without ``after``. ``truncated``
@@ -71,7 +71,9 @@ class PromptTokenizer:
         if not len(template.between):
             self._check_split()
 
-    def prompts(self, queries: Sequence[str], documents: Sequence[Sequence[str]]) -> list[Prompt]:
+    def prompts(
+        self, queries: Sequence[str], documents: Sequence[Sequence[str]]
+    ) -> list[TokenPrompt]:
         """One prompt for each query; every distinct text is encoded once."""
         template = self.template
         number = {
@@ -85,7 +87,9 @@ class PromptTokenizer:
             for query, listed in zip(asked, documents, strict=True)
         ]
 
-    def _prompt(self, query: IntArray, bodies: Sequence[IntArray], numbers: IntArray) -> Prompt:
+    def _prompt(
+        self, query: IntArray, bodies: Sequence[IntArray], numbers: IntArray
+    ) -> TokenPrompt:
         template = self.template
         kept = query[: template.query_room]
         prefix = np.concatenate([template.before, kept, template.between]).astype(np.int64)
@@ -93,7 +97,7 @@ class PromptTokenizer:
         distinct, which = np.unique(numbers, return_inverse=True)
         whole = [bodies[number] for number in distinct]
         lost = [len(kept) < len(query) or len(body) > room for body in whole]
-        return Prompt(prefix, [body[:room] for body in whole], np.array(lost, np.bool_), which)
+        return TokenPrompt(prefix, [body[:room] for body in whole], np.array(lost, np.bool_), which)
 
     def _encode(self, texts: Sequence[str]) -> list[IntArray]:
         found = self._text.encode_batch_fast(list(texts), add_special_tokens=False)

@@ -63,7 +63,7 @@ class _Special:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _TextPart:
     """A piece of a text in each row: ``kept`` ids from ``starts`` on, all of one type."""
 
     flat: IntArray
@@ -72,7 +72,7 @@ class _Part:
     type: int
 
 
-class Rows:
+class TokenRows:
     """What a model is to read, row by row: special tokens and parts of texts, in order.
 
     ``lengths`` int64 [n] are the tokens of each row, ``truncated`` bool [n] says which lost some.
@@ -80,7 +80,7 @@ class Rows:
 
     def __init__(
         self,
-        pieces: Sequence[_Special | _Part],
+        pieces: Sequence[_Special | _TextPart],
         truncated: NDArray[np.bool_],
         position_of_padding: int | None,
     ) -> None:
@@ -147,7 +147,7 @@ class PairTokenizer:
 
     def rows(
         self, queries: Tokens, documents: Tokens, query_of: IntArray, document_of: IntArray
-    ) -> Rows:
+    ) -> TokenRows:
         """Row i is query ``query_of[i]`` with document ``document_of[i]``."""
         return self._rows(
             queries, documents, query_of, document_of, self.max_length, self._truncation
@@ -161,7 +161,7 @@ class PairTokenizer:
         document_of: IntArray,
         limit: int | None,
         truncation: Truncation,
-    ) -> Rows:
+    ) -> TokenRows:
         query, document = queries.lengths[query_of], documents.lengths[document_of]
         kept_query, kept_document = query, document
         if limit is not None:
@@ -169,14 +169,14 @@ class PairTokenizer:
             special = sum(len(each.ids) for each in self._special)
             kept_query, kept_document = cut(query, document, max(limit - special, 0))
         prefix, middle, suffix = self._special
-        pieces: list[_Special | _Part] = [
+        pieces: list[_Special | _TextPart] = [
             prefix,
-            _Part(queries.ids, queries.starts[query_of], kept_query, self._types[0]),
+            _TextPart(queries.ids, queries.starts[query_of], kept_query, self._types[0]),
             middle,
-            _Part(documents.ids, documents.starts[document_of], kept_document, self._types[1]),
+            _TextPart(documents.ids, documents.starts[document_of], kept_document, self._types[1]),
             suffix,
         ]
-        return Rows(pieces, (kept_query < query) | (kept_document < document), self._padding)
+        return TokenRows(pieces, (kept_query < query) | (kept_document < document), self._padding)
 
     def _check(self) -> None:
         """The ids of a few pairs against the tokenizer's own, cut and uncut."""
@@ -205,17 +205,17 @@ class TextTokenizer:
             rows = self._rows(_tokenize(tokenizer, _SAMPLES), limit)
             _compare(rows, tokenizer, list(_SAMPLES), True, limit)
 
-    def rows(self, texts: Sequence[str]) -> Rows:
+    def rows(self, texts: Sequence[str]) -> TokenRows:
         """Row i is text i, its end cut off where it is too long."""
         return self._rows(_tokenize(self._tokenizer, texts), self.max_length)
 
-    def _rows(self, tokens: Tokens, limit: int | None) -> Rows:
+    def _rows(self, tokens: Tokens, limit: int | None) -> TokenRows:
         prefix, suffix = self._special
         kept = tokens.lengths
         if limit is not None:
             kept = np.minimum(kept, max(limit - len(prefix.ids) - len(suffix.ids), 0))
-        part = _Part(tokens.ids, tokens.starts[:-1], kept, self._types[0])
-        return Rows([prefix, part, suffix], kept < tokens.lengths, self._padding)
+        part = _TextPart(tokens.ids, tokens.starts[:-1], kept, self._types[0])
+        return TokenRows([prefix, part, suffix], kept < tokens.lengths, self._padding)
 
 
 def longest_first(query: IntArray, document: IntArray, room: int) -> tuple[IntArray, IntArray]:
@@ -297,7 +297,7 @@ def _probe(tokenizer: Any, texts: int) -> tuple[list[_Special], list[int]]:
 
 
 def _compare(
-    rows: Rows, tokenizer: Any, texts: list[Any], truncation: str | bool, limit: int | None
+    rows: TokenRows, tokenizer: Any, texts: list[Any], truncation: str | bool, limit: int | None
 ) -> None:
     """Refuse a tokenizer whose own ids are others than those of ``rows``."""
     theirs = tokenizer(

@@ -17,7 +17,7 @@ _Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True)
-class Place:
+class ServiceVariables:
     """Where the environment says how to reach a family, and where it is by default.
 
     At its default address a family needs a key; elsewhere only if ``needs_key``.
@@ -29,16 +29,18 @@ class Place:
     needs_key: bool = False
 
 
-PLACES: dict[str, Place] = {
-    "cohere": Place(
+SERVICES: dict[str, ServiceVariables] = {
+    "cohere": ServiceVariables(
         "COHERE_BASE_URL", ("CO_API_KEY", "COHERE_API_KEY"), "https://api.cohere.com", True
     ),
-    "voyage": Place("VOYAGE_BASE_URL", ("VOYAGE_API_KEY",), "https://api.voyageai.com", True),
-    "jina": Place("JINA_BASE_URL", ("JINA_API_KEY",), "https://api.jina.ai", True),
-    "tei": Place("TEI_BASE_URL", ("TEI_API_KEY",)),
-    "vllm": Place("VLLM_BASE_URL", ("VLLM_API_KEY",)),
-    "infinity": Place("INFINITY_BASE_URL", ("INFINITY_API_KEY",)),
-    "llm": Place("OPENAI_BASE_URL", ("OPENAI_API_KEY",), "https://api.openai.com/v1"),
+    "voyage": ServiceVariables(
+        "VOYAGE_BASE_URL", ("VOYAGE_API_KEY",), "https://api.voyageai.com", True
+    ),
+    "jina": ServiceVariables("JINA_BASE_URL", ("JINA_API_KEY",), "https://api.jina.ai", True),
+    "tei": ServiceVariables("TEI_BASE_URL", ("TEI_API_KEY",)),
+    "vllm": ServiceVariables("VLLM_BASE_URL", ("VLLM_API_KEY",)),
+    "infinity": ServiceVariables("INFINITY_BASE_URL", ("INFINITY_API_KEY",)),
+    "llm": ServiceVariables("OPENAI_BASE_URL", ("OPENAI_API_KEY",), "https://api.openai.com/v1"),
 }
 
 
@@ -50,7 +52,7 @@ class Unresolved(ServiceError):
 class Address:
     """A service: scheme, host, port and the path that all its paths begin with.
 
-    ``variable`` is what it was read from, where that is none of `PLACES`.
+    ``variable`` is what it was read from, where that is none of `SERVICES`.
     """
 
     family: str
@@ -99,7 +101,7 @@ class Address:
         if self.scheme == "http" and not meant.is_loopback:
             raise ServiceError(
                 f"{self.family}: {self.host} is {ip}; beyond this machine only https is spoken, "
-                f"set {self.variable or PLACES[self.family].url_variable} to an https:// URL"
+                f"set {self.variable or SERVICES[self.family].url_variable} to an https:// URL"
             )
 
 
@@ -109,20 +111,20 @@ def address_of(family: str) -> Address:
     Raises:
         ConfigError: a variable is missing or cannot be used; the message names it.
     """
-    place = PLACES[family]
-    given = os.environ.get(place.url_variable) or None
-    url = given or place.url
+    variables = SERVICES[family]
+    given = os.environ.get(variables.url_variable) or None
+    url = given or variables.url
     if url is None:
-        raise ConfigError(f"set {place.url_variable} to the URL of the {family} service")
-    key = next((os.environ[name] for name in place.key_variables if os.environ.get(name)), None)
-    if key is None and (place.needs_key or given is None):
-        raise ConfigError(f"set {' or '.join(place.key_variables)} to the key of {family}")
+        raise ConfigError(f"set {variables.url_variable} to the URL of the {family} service")
+    key = next((os.environ[name] for name in variables.key_variables if os.environ.get(name)), None)
+    if key is None and (variables.needs_key or given is None):
+        raise ConfigError(f"set {' or '.join(variables.key_variables)} to the key of {family}")
     if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
         raise ConfigError(
-            f"{' or '.join(place.key_variables)}: the key has spaces or characters that no header "
-            "can carry"
+            f"{' or '.join(variables.key_variables)}: the key has spaces or characters that no "
+            "header can carry"
         )
-    return _parsed(family, url, key, place.url_variable if given else family)
+    return _parsed(family, url, key, variables.url_variable if given else family)
 
 
 def hook_address(variable: str) -> Address:
@@ -158,7 +160,7 @@ def _parsed(family: str, url: str, key: str | None, source: str) -> Address:
     if "@" in url:
         raise ConfigError(
             f"{source}: credentials in a URL are refused; "
-            f"give the key as {PLACES[family].key_variables[0]}"
+            f"give the key as {SERVICES[family].key_variables[0]}"
         )
     if parts.scheme not in _STANDARD_PORTS or not parts.hostname:
         raise ConfigError(f"{source}: {url!r} is no https:// URL")

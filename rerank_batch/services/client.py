@@ -22,7 +22,7 @@ from rerank_batch.config import ServiceConfig
 from rerank_batch.errors import ServiceError
 from rerank_batch.services.address import Address, Unresolved
 from rerank_batch.services.pace import Pace
-from rerank_batch.services.refusal import said
+from rerank_batch.services.refusal import public_message
 from rerank_batch.services.spending import Budget
 from rerank_batch.services.usage import Usage
 
@@ -208,7 +208,7 @@ class Client:
     ) -> Exception:
         """What an answer other than a success means: to try again, or the end."""
         secrets = [*request.private, *([self._address.key] if self._address.key else [])]
-        message = said(raw, secrets)
+        message = public_message(raw, secrets)
         what = f"HTTP {status}{f': {message}' if message else ''}"
         if status != 429 and status < 500:
             redirect = ", a redirect, and none is followed" if 300 <= status < 400 else ""

@@ -12,7 +12,7 @@ _TELLING = 16
 """So many characters in a row of a text that was sent are a quotation of it."""
 
 
-def said(raw: bytes, private: Iterable[str]) -> str:
+def public_message(raw: bytes, private: Iterable[str]) -> str:
     """The message in the body of an error; empty if there is none or it quotes ``private``."""
     try:
         message = _message(json.loads(raw))

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rerank_batch.config import PriceConfig
-from rerank_batch.errors import SpendCapReached
+from rerank_batch.config import CostConfig, PriceConfig
+from rerank_batch.errors import ConfigError, SpendCapReached
 from rerank_batch.services.usage import Usage
 
 
@@ -61,7 +61,7 @@ class Budget:
         Raises:
             SpendCapReached: as a whole they could go beyond the cap.
         """
-        part = _Part(self, self._price, expected.cost(self._price))
+        part = _Share(self, self._price, expected.cost(self._price))
         try:
             yield part
         finally:
@@ -83,7 +83,7 @@ class Budget:
             self._spent += spent
 
 
-class _Part(Budget):
+class _Share(Budget):
     """See `Budget.part`; ``left`` is set aside and under way in the whole."""
 
     def __init__(self, whole: Budget, price: PriceConfig, left: float) -> None:
@@ -109,3 +109,22 @@ class _Part(Budget):
         """Hand back what is left."""
         self._whole._release(self._left, 0.0)
         self._left = 0.0
+
+
+def check_price(cost: CostConfig, model: str, section: str | None = None) -> None:
+    """A cap means nothing where the price of ``family:name`` is missing.
+
+    ``section`` of the configuration names the model, where that is worth a word.
+
+    Raises:
+        ConfigError: which price that is.
+    """
+    if cost.cap is None or cost.price(model) is not None:
+        return
+    family = model.partition(":")[0]
+    caller = f", which {section} calls" if section else ""
+    raise ConfigError(
+        f"cost.cap is set, but cost.prices has no price of {family} or {model}{caller}: nothing "
+        "that it bills would count. A server of your own costs nothing a call: write "
+        f"{family}: {{}}"
+    )

@@ -19,17 +19,17 @@ from rerank_batch.answers import (
     read_references,
 )
 from rerank_batch.config import AnswerCheckConfig, Config, PriceConfig
-from rerank_batch.config.node_cache import node_cache
 from rerank_batch.data.text_store import TextStore
 from rerank_batch.errors import ConfigError
 from rerank_batch.evaluation.judged import JudgedQuery
 from rerank_batch.evaluation.outcomes.study import AnswerCase
-from rerank_batch.index.index import Index, check_made_of, read_manifest, verify_files
+from rerank_batch.index.configured import open_generation
+from rerank_batch.index.fingerprint import check_made_of
+from rerank_batch.index.open import verify_files
 from rerank_batch.llm.checks import check_llm
 from rerank_batch.reporter import Reporter
 from rerank_batch.rerankers.paid import read_journal
 from rerank_batch.runs import Run
-from rerank_batch.storage import open_root
 
 MAX_CASES = 10
 
@@ -259,11 +259,10 @@ def _texts(config: Config, run: Run) -> TextStore:
     Systems that are compared may have an index each: all of them are of that one corpus.
     """
     computed = [each for each in config.evaluation.systems.values() if each.is_computed]
-    root = open_root((config.computing(computed[0]) if computed else config).index.path)
-    generation = run.spec.get("generations", {}).get(root.uri)
-    index = Index(root, read_manifest(root, generation), node_cache(config.storage))
-    made_of = run.spec["made_of"]["index"]
+    system = config.computing(computed[0]) if computed else config
+    index = open_generation(system, run.spec.generations)
+    made_of = run.spec.index_made_of
     ranked = made_of[0] if isinstance(made_of, list) else made_of
-    check_made_of(root, index.manifest, {"corpus": ranked["corpus"]})
+    check_made_of(index.root, index.manifest, {"corpus": ranked["corpus"]})
     verify_files(index)
     return index.texts()

@@ -13,27 +13,19 @@ import pyarrow as pa
 from rerank_batch.config import Config, digest
 from rerank_batch.config.node_cache import node_cache
 from rerank_batch.data.corpus import Corpus, corpus_fingerprint, read_corpus
+from rerank_batch.data.file_counts import file_counts
 from rerank_batch.data.text_store import digests_of, shard_bounds
 from rerank_batch.errors import IndexMismatch
 from rerank_batch.index.configured import ENCODER_FAMILIES
-from rerank_batch.index.index import (
-    BM25,
-    FORMAT,
-    MANIFEST,
-    Index,
-    IndexFile,
-    Manifest,
-    ShardEntry,
-    WordShard,
-    index_fingerprint,
-    new_build,
-    read_manifest,
-    verify_files,
-)
+from rerank_batch.index.fingerprint import BM25, index_fingerprint
+from rerank_batch.index.generations import MANIFEST, new_build, read_manifest
+from rerank_batch.index.manifest import FORMAT, IndexFile, Manifest, ShardEntry, WordShard
+from rerank_batch.index.open import Index, verify_files
 from rerank_batch.models.fingerprint import pin_model
 from rerank_batch.models.location import parse_model
-from rerank_batch.pipeline.stages import BuildShards, BuildTexts, read_vectors
+from rerank_batch.pipeline.index_stages import BuildShards, BuildTexts, read_vectors
 from rerank_batch.ray_backend.cluster import cluster
+from rerank_batch.remarks import remark_objects
 from rerank_batch.reporter import Reporter
 from rerank_batch.storage import open_root
 from rerank_batch.workflows.build_postings import build_postings
@@ -45,7 +37,6 @@ from rerank_batch.workflows.index_steps import (
     publish_rows,
     summary_of,
 )
-from rerank_batch.workflows.input_facts import as_objects, files_read
 from rerank_batch.workflows.peak_memory import PeakMemory
 from rerank_batch.workflows.update_index import plan_update, texts_of, update_index
 
@@ -109,7 +100,7 @@ def _build(job: IndexJob, corpus: Corpus, digests: pa.Table) -> dict[str, Any]:
     build = new_build(digest(made_of))
     texts = publish_rows(root, f"{build}/texts", corpus.documents, bounds)
     kept = publish_rows(root, f"{build}/digests", digests, bounds)
-    dropped, remarks = corpus.dropped, as_objects(corpus.remarks)
+    dropped, remarks = corpus.dropped, remark_objects(corpus.remarks)
     del corpus, digests
     opened = BuildTexts(root, job.cache, tuple(file.wanted for file in texts), tuple(bounds))
     with (
@@ -167,8 +158,8 @@ def _would_build(job: IndexJob, corpus: Corpus, shards: int, read_seconds: float
         "recall_at_100": None,
         "changes": None,
         "encoded": documents,
-        "files_read": files_read(job.config, "corpus"),
-        "remarks": as_objects(corpus.remarks),
+        "files_read": file_counts(job.config, "corpus"),
+        "remarks": remark_objects(corpus.remarks),
         "seconds": {"read": round(read_seconds, 2)},
     }
 
@@ -225,7 +216,8 @@ def _recall(
     config = job.config.index
     if config.kind == "Flat":
         return None, 0
-    from rerank_batch.retrieval.flat import SearchOptions, measure_recall, open_shard
+    from rerank_batch.retrieval.approximate import SearchOptions
+    from rerank_batch.retrieval.shards import measure_recall, open_shard
 
     options = SearchOptions(config.nprobe, config.ef_search)
     files = job.cache.fetch(job.root, [file.wanted for file in shards])

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from rerank_batch.config import Bm25Config
-from rerank_batch.index.index import IndexFile, WordShard
+from rerank_batch.index.manifest import IndexFile, WordShard
 from rerank_batch.pipeline.bm25_stages import BuildPostings, CountWords, forget_counts, sum_words
+from rerank_batch.pipeline.index_stages import BuildTexts
 from rerank_batch.pipeline.pools import LIGHT_CPUS, Pool
 from rerank_batch.pipeline.resources import Cluster
-from rerank_batch.pipeline.stages import BuildTexts, StageSpec
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.ray_backend.execution import build_shards
 
 SHARD_FIELDS = [("shard", pa.int64()), ("start", pa.int64()), ("stop", pa.int64())]

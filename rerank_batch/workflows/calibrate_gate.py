@@ -15,7 +15,7 @@ from rerank_batch.reporter import Reporter
 from rerank_batch.retrieval.gate import sureness_of_value
 from rerank_batch.runs import Run
 from rerank_batch.workflows.measured_run import evaluated_run
-from rerank_batch.workflows.rerank import Start
+from rerank_batch.workflows.start import Start
 
 _MAX_LOSS = 0.005
 
@@ -95,11 +95,11 @@ def _snippet(signal: str, threshold: float | None, max_loss: float) -> str | Non
 
 
 def _refuse_unfit(run: Run) -> None:
-    if run.spec.get("systems"):
+    if run.spec.systems:
         raise ConfigError(
             f"run {run.run_id} compares several systems: learn a gate from a run of one reranker"
         )
-    reranker = run.spec["config"]["reranker"]
+    reranker = run.spec.reranker
     if reranker is None or reranker["gate"] is not None:
         raise ConfigError(
             f"run {run.run_id} had {'no reranker' if reranker is None else 'a gate'}: what the "

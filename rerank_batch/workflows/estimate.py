@@ -8,9 +8,10 @@ import numpy as np
 from rerank_batch import schema
 from rerank_batch.config import Config
 from rerank_batch.data.plan import Plan
+from rerank_batch.pipeline.blocks import rows_per_block
 from rerank_batch.reporter import Reporter
 from rerank_batch.workflows.inputs import read_inputs
-from rerank_batch.workflows.rerank import rows_per_block, try_out
+from rerank_batch.workflows.rerank import try_out
 
 
 def estimate(config: Config, queries: int, reporter: Reporter) -> dict[str, Any]:
@@ -21,39 +22,39 @@ def estimate(config: Config, queries: int, reporter: Reporter) -> dict[str, Any]
     there are any, and none are added, so that trying again finds the same; of a service that means
     that the sample is paid for and its answers are not kept.
     """
-    inputs = read_inputs(config)
-    planned = inputs.plan.queries
+    work = read_inputs(config)
+    planned = work.plan.queries
     chosen = min(queries, planned.num_rows)
-    sample = _sampled(inputs.plan, chosen)
+    sample = _sampled(work.plan, chosen)
     # Blocks as large as the run's, as far as the sample goes: larger ones are scored faster.
     rows = min(chosen, rows_per_block(config, planned.num_rows))
     compute = config.compute.model_copy(update={"block_rows": rows})
     totals = try_out(
-        config.model_copy(update={"compute": compute}), replace(inputs, plan=sample), reporter
+        config.model_copy(update={"compute": compute}), replace(work, plan=sample), reporter
     )
-    seconds, actors = totals["seconds"], totals["actors"]
-    per_query = {name: seconds[name] / actors[name] / chosen for name in actors}
+    seconds, actors = totals.seconds, totals.actors
+    per_query = {name: seconds.stages[name] / actors[name] / chosen for name in actors}
     busiest = max(per_query, key=lambda name: per_query[name])
     sample_work = per_query[busiest] * chosen
-    fixed = max(seconds["total"] - sample_work, 0.0)
+    fixed = max(seconds.total - sample_work, 0.0)
     hours = (fixed + per_query[busiest] * planned.num_rows) / 3600
-    book, price = totals["cost"], config.cost.per_hour
-    billed = book["billed"] / chosen * planned.num_rows
+    book, price = totals.cost, config.cost.per_hour
+    billed = book.billed / chosen * planned.num_rows
     return {
         "sample_queries": chosen,
-        "sample_seconds": seconds["total"],
+        "sample_seconds": seconds.total,
         "queries": planned.num_rows,
-        "pairs": round(totals["pairs"] / chosen * planned.num_rows),
-        "hit_rate": totals["cache"]["hit_rate"] if totals["cache"] else 0.0,
+        "pairs": round(totals.pairs / chosen * planned.num_rows),
+        "hit_rate": totals.cache.hit_rate if totals.cache else 0.0,
         "busiest_stage": busiest,
         "actors": actors,
-        "mode": totals["mode"],
+        "mode": totals.mode,
         "start_seconds": round(fixed, 1),
         "hours": hours,
-        "services": book["services"],
-        "sample_billed": book["billed"],
+        "services": book.services,
+        "sample_billed": book.billed,
         "billed": billed,
-        "cost": None if price is None and not book["services"] else hours * (price or 0) + billed,
+        "cost": None if price is None and not book.services else hours * (price or 0) + billed,
         "currency": config.cost.currency,
     }
 

@@ -13,15 +13,19 @@ import pyarrow as pa
 
 from rerank_batch.config import Config
 from rerank_batch.data.corpus import corpus_remarks
+from rerank_batch.data.file_counts import file_counts
 from rerank_batch.data.text_store import write_texts
 from rerank_batch.errors import RunConflict, StorageError
-from rerank_batch.index.index import IndexFile, Manifest, publish_manifest
+from rerank_batch.index.generations import publish_manifest
+from rerank_batch.index.manifest import IndexFile, Manifest
 from rerank_batch.models.fingerprint import ModelPin
 from rerank_batch.models.location import ModelName
+from rerank_batch.pipeline.index_stages import BuildTexts, EncodeDocuments
 from rerank_batch.pipeline.pools import LIGHT_CPUS, Pool, plan_encoding
 from rerank_batch.pipeline.resources import Cluster
-from rerank_batch.pipeline.stages import BuildTexts, EncodeDocuments, StageSpec
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.ray_backend.execution import build_shards, encode_documents
+from rerank_batch.remarks import remark_objects
 from rerank_batch.reporter import Reporter
 from rerank_batch.retrieval.options import EncoderOptions
 from rerank_batch.runs import Run, block_bounds, list_runs
@@ -29,7 +33,6 @@ from rerank_batch.scoring.graphs import graphs
 from rerank_batch.scoring.modes import Choice
 from rerank_batch.storage import NodeCache, Root, open_root
 from rerank_batch.workflows.build_postings import FILE_FIELDS, SHARD_FIELDS
-from rerank_batch.workflows.input_facts import as_objects, files_read
 from rerank_batch.workflows.modes import encoder_mode
 from rerank_batch.workflows.peak_memory import PeakMemory
 
@@ -145,7 +148,7 @@ def generations_of_runs(job: IndexJob) -> Callable[[], set[str] | None]:
                 with suppress(RunConflict):  # of another version, which names none
                     run = Run.open(runs, run_id)
                     if run.final() is None:
-                        found.add(run.spec.get("generations", {}).get(job.root.uri, ""))
+                        found.add(run.spec.generations.get(job.root.uri, ""))
         except StorageError as error:
             job.reporter.note(f"old files of the index stay, since runs may need them: {error}")
             return None
@@ -191,8 +194,8 @@ def summary_of(
         "dropped": manifest.dropped,
         "recall_at_100": manifest.recall_at_100,
         "changes": None,
-        "files_read": files_read(job.config, "corpus"),
-        "remarks": as_objects(corpus_remarks(job.config.corpus)),
+        "files_read": file_counts(job.config, "corpus"),
+        "remarks": remark_objects(corpus_remarks(job.config.corpus)),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         **facts,
     }

@@ -3,40 +3,39 @@
 import datetime
 import importlib.metadata
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any
+from dataclasses import replace
 
+from rerank_batch.comparison.plan import computed_systems, plan_comparison
 from rerank_batch.config import (
     Config,
     QueriesConfig,
+    results_settings,
 )
+from rerank_batch.data.id_matches import unmatched_queries
 from rerank_batch.data.parquet import fingerprint_files
-from rerank_batch.data.plan import Plan, make_plan
-from rerank_batch.data.qrels import Qrels
+from rerank_batch.data.plan import make_plan
 from rerank_batch.data.query_log import SUFFIXES as QUERY_SUFFIXES
 from rerank_batch.errors import ConfigError, InputError
-from rerank_batch.evaluation.ground_truth import Labels, label_files, read_labels
+from rerank_batch.evaluation.ground_truth import Labels, label_files, label_remarks, read_labels
 from rerank_batch.evaluation.measures import parse_measures
 from rerank_batch.index.configured import ENCODER_FAMILIES, open_index
-from rerank_batch.index.index import (
-    Index,
+from rerank_batch.models.location import (
+    parse_model,
 )
-from rerank_batch.models.fingerprint import ModelPin
-from rerank_batch.models.location import parse_model
+from rerank_batch.pipeline.graph import RerankWork
+from rerank_batch.pipeline.work import Work
 from rerank_batch.remarks import Remark
 from rerank_batch.rerankers.configured import (
-    ScorerInput,
     check_gate,
     check_prices,
     prompts_of,
     scorer_input,
     scorer_names,
 )
-from rerank_batch.retrieval.given import Excluded, Given, read_excluded, read_given
+from rerank_batch.retrieval.excluded import read_excluded
+from rerank_batch.retrieval.given import read_given
 from rerank_batch.runs import Run, is_begun, read_latest
 from rerank_batch.storage import open_root
-from rerank_batch.workflows.input_facts import of_labels, of_queries
 
 _VERSIONED = (
     "rerank-batch",
@@ -50,60 +49,9 @@ _VERSIONED = (
 )
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What a run works on, what it is made of (the fingerprint's ingredients), what looks wrong.
-
-    ``generations`` are those of the indexes that it reads, by where the index lies.
-    """
-
-    plan: Plan
-    qrels: Qrels | None
-    index: Index
-    encoder: ModelPin
-    scorers: tuple[ScorerInput, ...]
-    made_of: dict[str, Any]
-    given: Given | None = None
-    excluded: Excluded = field(default_factory=Excluded)
-    generations: Mapping[str, str] = field(default_factory=dict)
-    remarks: tuple[Remark, ...] = ()
-
-    @cached_property
-    def planned_ids(self) -> set[str]:
-        """Every id that a planned query stands for."""
-        return {a for ids in self.plan.queries.column("query_ids").to_pylist() for a in ids}
-
-    @cached_property
-    def rejected_ids(self) -> set[str]:
-        """Ids that the plan rejected and that no planned query stands for."""
-        return set(self.plan.rejects.column("query_id").to_pylist()) - self.planned_ids
-
-    @property
-    def planned_qrels(self) -> Qrels:
-        """The judgements of planned queries."""
-        return {q: grades for q, grades in (self.qrels or {}).items() if q in self.planned_ids}
-
-    @property
-    def judged_queries(self) -> int:
-        """Planned queries with at least one judgement."""
-        qrels = self.qrels or {}
-        listed = self.plan.queries.column("query_ids").to_pylist()
-        return sum(any(alias in qrels for alias in ids) for ids in listed)
-
-    @property
-    def judged_rejects(self) -> int:
-        """Judged queries that the plan rejected: they score 0 in every mean."""
-        return len(self.rejected_ids & set(self.qrels or {}))
-
-    @property
-    def judged_elsewhere(self) -> int:
-        """Judged queries that the log does not hold: not asked, so not counted in any mean."""
-        return len(set(self.qrels or {}) - self.planned_ids - self.rejected_ids)
-
-
 def read_inputs(
     config: Config, judged_only: bool = False, generations: Mapping[str, str] | None = None
-) -> Inputs:
+) -> Work:
     """Read and check queries, judgements, index and model names.
 
     A run that is gone on with reads the ``generations`` of indexes that it began on.
@@ -131,7 +79,7 @@ def read_inputs(
     check_prices(config, scorers)
 
     made_of = {
-        "settings": config.model_copy(update={"queries": queries}).results_settings(),
+        "settings": results_settings(config.model_copy(update={"queries": queries})),
         "queries": fingerprint_files(queries.path, QUERY_SUFFIXES, "queries"),
         "qrels": label_files(config),
         "plan": plan.fingerprint(),
@@ -148,7 +96,7 @@ def read_inputs(
         if not any(each in given.lists for ids in planned for each in ids):
             raise InputError("retrieval.given: its lists are of none of the log's queries")
         made_of["given"] = given.fingerprint
-    inputs = Inputs(
+    work = RerankWork(
         plan,
         qrels,
         opened.index,
@@ -159,18 +107,32 @@ def read_inputs(
         excluded,
         opened.index.generations(),
     )
-    return replace(inputs, remarks=_remarks(inputs, labels, queries.judged_only))
+    return replace(work, remarks=_remarks(work, labels, queries.judged_only))
 
 
-def _remarks(inputs: Inputs, labels: Labels | None, judged_only: bool) -> tuple[Remark, ...]:
+def read_comparison(
+    config: Config, judged_only: bool = True, generations: Mapping[str, str] | None = None
+) -> Work:
+    """Read and check everything that the computed systems of a configuration need; ``generations``
+    as `read_inputs` has them.
+
+    Raises:
+        RerankBatchError: the first thing that is wrong, in the words of whoever found it.
+    """
+    first = next(iter(computed_systems(config).values()))
+    base = read_inputs(first.model_copy(update={"reranker": None}), judged_only, generations)
+    return plan_comparison(config, base, generations)
+
+
+def _remarks(work: Work, labels: Labels | None, judged_only: bool) -> tuple[Remark, ...]:
     """What looks wrong about all that was read."""
-    asked = inputs.planned_ids | set(inputs.plan.rejects.column("query_id").to_pylist())
-    found = of_labels(labels, inputs.plan, asked, inputs.index.texts())
-    if inputs.given is not None and not judged_only and not inputs.plan.left_out.queries:
-        found += of_queries(
-            "retrieval.given", "queries of its lists", inputs.given.lists, asked, "the log"
+    asked = work.planned_ids | set(work.plan.rejects.column("query_id").to_pylist())
+    found = label_remarks(labels, work.plan, asked, work.index.texts())
+    if work.given is not None and not judged_only and not work.plan.left_out.queries:
+        found += unmatched_queries(
+            "retrieval.given", "queries of its lists", work.given.lists, asked, "the log"
         )
-    return (*inputs.plan.remarks, *inputs.excluded.remarks, *found)
+    return (*work.plan.remarks, *work.excluded.remarks, *found)
 
 
 def day_of(config: Config, run: str) -> datetime.date | None:
@@ -181,7 +143,7 @@ def day_of(config: Config, run: str) -> datetime.date | None:
         run = latest["run_id"] if latest else ""
     if not run or not is_begun(root, run):
         return None
-    day = (Run.open(root, run).spec["config"].get("queries") or {}).get("date")
+    day = (Run.open(root, run).spec.config.get("queries") or {}).get("date")
     return datetime.date.fromisoformat(day) if day else None
 
 

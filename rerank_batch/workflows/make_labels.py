@@ -1,15 +1,12 @@
 """Make labels: mine a finished run for training rows, split them, check for leaks, write them."""
 
-from collections.abc import Mapping
-from contextlib import closing
-from datetime import UTC, datetime
-from functools import partial
-from time import perf_counter
+from collections.abc import Generator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rerank_batch import schema
-from rerank_batch.config import Config, digest
-from rerank_batch.errors import ConfigError, LabelsLeak, RunConflict
+from rerank_batch.config import Config
+from rerank_batch.errors import ConfigError, LabelsLeak
 from rerank_batch.labels.dataset import check_target, write_dataset
 from rerank_batch.labels.mining.stage import MineLabels
 from rerank_batch.labels.rows import (
@@ -22,37 +19,27 @@ from rerank_batch.labels.rows import (
     sums_of,
 )
 from rerank_batch.labels.splits import LeakCheck, Written, check_leaks
+from rerank_batch.pipeline.blocks import rows_per_block
 from rerank_batch.pipeline.pools import plan_pools
 from rerank_batch.pipeline.resources import Cluster
-from rerank_batch.pipeline.stages import StageSpec
-from rerank_batch.ray_backend.cluster import cluster, lost_since
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.ray_backend.execution import run_queries
-from rerank_batch.ray_backend.run_progress import RunProgress
+from rerank_batch.remarks import remark_objects
 from rerank_batch.reporter import Reporter
 from rerank_batch.runs import (
-    ABORTED,
     COMPLETE,
-    Lease,
     Run,
-    block_bounds,
     is_begun,
-    refuse_if_taken_over,
+    publish_run,
     total,
 )
+from rerank_batch.runs.commit import BlockDone
 from rerank_batch.storage import open_root
-from rerank_batch.workflows.input_facts import as_objects
-from rerank_batch.workflows.inputs import versions
+from rerank_batch.workflows.execute import Execution, execute
 from rerank_batch.workflows.label_inputs import LabelInputs, plan_label_run, read_label_inputs
 from rerank_batch.workflows.peak_memory import PeakMemory
-from rerank_batch.workflows.rerank import (
-    Start,
-    forgotten_if_unusable,
-    how_to_go_on,
-    new_run_id,
-    owned,
-    rerank,
-    rows_per_block,
-)
+from rerank_batch.workflows.rerank import rerank
+from rerank_batch.workflows.start import NewRun, Start, begin, driving, new_run_id
 
 COMMAND = "make-labels"
 JOB_SUFFIX = "-labels"
@@ -104,7 +91,7 @@ def make_labels(
             reporter.note(f"run {run.run_id} is complete: nothing is left to mine")
         else:
             mine(run, config, inputs, reporter, take_over=start.take_over)
-        run.publish()
+        publish_run(run)
         reporter.note(f"writing the dataset to {out}")
         card = write_dataset(run, target, labels.formats, labels.tuple_negatives, labels.license)
     final = run.finished()
@@ -116,7 +103,7 @@ def make_labels(
         "peak_memory_gb": round(memory.bytes / 2**30, 2),
         "root": config.root,
         "out": out,
-        "remarks": as_objects(inputs.remarks),
+        "remarks": remark_objects(inputs.remarks),
     }
 
 
@@ -160,20 +147,12 @@ def mine(
         LabelsLeak: see `make_labels`.
     """
     run.write_plan(inputs.plan.queries, schema.REJECTS.empty_table())
-    lease_seconds = config.storage.lease_seconds
-    run.claim(take_over, lease_seconds, reporter.note)
-    with (
-        forgotten_if_unusable(run),
-        owned(run, lease_seconds) as lease,
-        how_to_go_on(run, lease, reporter),
-    ):
-        measured = _execute(run, lease, config, inputs, reporter)
-        finish(run, config, inputs, measured)
+    with driving(run, config, reporter, take_over) as lease:
+        task = _Mining(run, config, inputs)
+        finish(run, config, inputs, execute(run, lease, config.compute, task, reporter))
 
 
-def finish(
-    run: Run, config: Config, inputs: LabelInputs, measured: Mapping[str, Any]
-) -> dict[str, Any]:
+def finish(run: Run, config: Config, inputs: LabelInputs, execution: Execution) -> dict[str, Any]:
     """Check what was written for leaks and create final.json with everything the card tells.
 
     Raises:
@@ -192,83 +171,42 @@ def finish(
             f"the labels of run {run.run_id} leak ({counts}):\n{listed}\nNo dataset is written. "
             "Change labels.split (similarity, shared, held_out) and make the labels again"
         )
-    return run.finish(_totals(run, config, inputs, leaks, measured))
+    return run.finish(_totals(run, config, inputs, leaks, execution))
 
 
 def _begin(config: Config, inputs: LabelInputs, start: Start) -> Run:
     """A new label run, or the one to go on with, which must be made of the same."""
-    root = open_root(config.root)
-    if start.resume is not None:
-        run = Run.open(root, start.resume)
-        run.check_made_of(inputs.made_of)
-        if run.state() == ABORTED:
-            raise RunConflict(f"run {run.run_id} was aborted; begin a new one")
-        return run
     planned = inputs.plan.queries.num_rows
-    block_rows = rows_per_block(config, planned)
-    job = label_job(config)
-    return Run.create(
-        root,
-        start.run_id or new_run_id(job),
-        {
-            "job": job,
-            "command": COMMAND,
-            "created": datetime.now(UTC).isoformat(),
-            "fingerprint": digest(inputs.made_of),
-            "made_of": inputs.made_of,
-            "config": config.model_dump(mode="json"),
-            "versions": versions(),
-            "planned": planned,
-            "block_rows": block_rows,
-            "blocks": len(block_bounds(planned, block_rows)),
-        },
-    )
+    rows, job = rows_per_block(config, planned), label_job(config)
+    new = NewRun(job, inputs.made_of, planned, rows, {"command": COMMAND})
+    return begin(open_root(config.root), config, replace(start, or_resume=False), new)
 
 
-def _execute(
-    run: Run, lease: Lease, config: Config, inputs: LabelInputs, reporter: Reporter
-) -> dict[str, Any]:
-    """Label what is left to do; what this driver measured of itself."""
-    began = perf_counter()
-    planned = inputs.plan.queries.num_rows
-    done = run.done()
-    done_before = len(done)
-    to_do = run.blocks_to_do(done)
-    kept = f", {done_before:,} of them done before" if run.epoch > 1 else ""
-    reporter.note(f"run {run.run_id}: {planned:,} queries in {len(run.blocks())} blocks{kept}")
-    start_seconds, dashboard = 0.0, None
-    if to_do:
-        with cluster(config.compute, reporter.verbose, reporter.note) as resources:
-            start_seconds = perf_counter() - began
-            if (dashboard := resources.dashboard) is not None:
-                reporter.note(f"Ray dashboard: {dashboard}")
-            stage = _mining_stage(config, inputs, resources, len(to_do))
-            blocks = run_queries(to_do, [stage], run.writer(), False, plan=PLAN, sums=sums_of)
-            progress = RunProgress(run, to_do, [stage])
-            lost = partial(lost_since, resources)
-            with reporter.run_progress(progress.look, lost), closing(blocks):
-                for block in blocks:
-                    progress.commit(block)
-                    if lease.lost:
-                        refuse_if_taken_over(run.root, run.run_id, run.epoch)
-    return {
-        "start": start_seconds,
-        "execute": perf_counter() - began - start_seconds,
-        "done_before": done_before,
-        "dashboard": dashboard,
-    }
+class _Mining:
+    """The task of a label run: one actor for each CPU, as mining is plain Python."""
 
+    def __init__(self, run: Run, config: Config, inputs: LabelInputs) -> None:
+        self._run, self._config, self._inputs = run, config, inputs
 
-def _mining_stage(
-    config: Config, inputs: LabelInputs, resources: Cluster, blocks: int
-) -> StageSpec:
-    """One actor for each CPU, as mining is plain Python, which has one thread."""
-    wanted = config.compute.scorers
-    size = max(1, int(resources.cpus)) if wanted == "auto" else wanted
-    compute = config.compute.model_copy(update={"scorers": min(size, blocks)})
-    pool = plan_pools(compute, resources.cpus, 0).scorers
-    arguments = {"index": inputs.index, "mining": inputs.mining}
-    return StageSpec("mine", MineLabels, arguments, pool, LABELLED.append(schema.REJECT_FIELD))
+    def prepare(self, resources: Cluster, to_do: Sequence[int]) -> Sequence[StageSpec]:
+        """See `execute.Task`."""
+        wanted = self._config.compute.scorers
+        size = max(1, int(resources.cpus)) if wanted == "auto" else wanted
+        size = min(size, len(to_do))
+        compute = self._config.compute.model_copy(update={"scorers": size})
+        pool = plan_pools(compute, resources.cpus, 0).scorers
+        arguments = {"index": self._inputs.index, "mining": self._inputs.mining}
+        output = LABELLED.append(schema.REJECT_FIELD)
+        return [StageSpec("mine", MineLabels, arguments, pool, output)]
+
+    def blocks(
+        self, to_do: Sequence[int], stages: Sequence[StageSpec]
+    ) -> Generator[BlockDone, None, None]:
+        """See `execute.Task`."""
+        return run_queries(to_do, stages, self._run.writer(), False, plan=PLAN, sums=sums_of)
+
+    def committed(self, block: BlockDone) -> None:
+        """See `execute.Task`: a label run has no limit to watch."""
 
 
 def _totals(
@@ -276,28 +214,28 @@ def _totals(
     config: Config,
     inputs: LabelInputs,
     leaks: LeakCheck,
-    measured: Mapping[str, Any],
+    execution: Execution,
 ) -> dict[str, Any]:
     commits = run.commits()
     sums = {name: int(value) for name, value in total(commits, "sums").items()}
     rows = sum(value for name, value in sums.items() if name.startswith("rows."))
-    share = 1 - measured["done_before"] / max(run.spec["planned"], 1)
+    share = 1 - execution.done_before / max(run.spec.planned, 1)
     labels = config.labels
     rules = {**labels.filters.model_dump(), "is_logit": inputs.mining.rules.is_logit}
     return {
-        "fingerprint": run.spec["fingerprint"],
+        "fingerprint": run.spec.fingerprint,
         "queries": sums["queries"],
         "rejects": {k: int(v) for k, v in total(commits, "reject_reasons").items()},
         "pairs": rows,
         "metrics": {},
         "seconds": {
             **{k: round(v, 2) for k, v in total(commits, "seconds").items()},
-            "start": round(measured["start"], 2),
-            "execute": round(measured["execute"], 2),
+            "start": round(execution.start_seconds, 2),
+            "execute": round(execution.execute_seconds, 2),
         },
-        "rows_per_second": round(rows * share / max(measured["execute"], 1e-9), 1),
+        "rows_per_second": round(rows * share / max(execution.execute_seconds, 1e-9), 1),
         "events": {name: int(count) for name, count in total(commits, "events").items()},
-        "dashboard": measured.get("dashboard"),
+        "dashboard": execution.dashboard,
         "labels": {
             "source": inputs.told,
             "groups": inputs.plan.groups,

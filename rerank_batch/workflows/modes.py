@@ -12,36 +12,37 @@ from rerank_batch.config import Config, digest
 from rerank_batch.models.fingerprint import ModelPin
 from rerank_batch.pipeline.pools import Pool, plan_pools
 from rerank_batch.pipeline.resources import Cluster
-from rerank_batch.pipeline.stages import choose_encoder_mode
+from rerank_batch.pipeline.work import Work
 from rerank_batch.ray_backend.nodes import on_worker
 from rerank_batch.reporter import Reporter
 from rerank_batch.rerankers.configured import ScorerInput, scorer_options
 from rerank_batch.rerankers.stages import choose_scorer_mode
 from rerank_batch.retrieval.options import EncoderOptions
+from rerank_batch.retrieval.stages import choose_encoder_mode
 from rerank_batch.runs import Run, from_json, to_json
+from rerank_batch.runs.decisions import keep_decision, read_decision
 from rerank_batch.scoring.modes import Choice, Mode, modes_for
 from rerank_batch.storage import Root, new_nonce
-from rerank_batch.workflows.inputs import Inputs
 
 
 def scorer_modes(
-    run: Run, config: Config, inputs: Inputs, resources: Cluster, reporter: Reporter
+    run: Run, config: Config, work: Work, resources: Cluster, reporter: Reporter
 ) -> list[Choice | None]:
     """The modes of the run's cascade, model by model; None for a service."""
     pool = plan_pools(config.compute, resources.cpus, resources.gpus).scorers
-    for scorer in inputs.scorers:
+    for scorer in work.scorers:
         if not scorer.is_service and _decided(run, scorer) is None:
             _decide(run, config, scorer, pool, reporter)
-    return modes_of(run, inputs)
+    return modes_of(run, work)
 
 
-def modes_of(run: Run, inputs: Inputs) -> list[Choice | None]:
+def modes_of(run: Run, work: Work) -> list[Choice | None]:
     """What a run has decided, model by model; None where there was nothing to decide yet."""
-    return [_decided(run, scorer) for scorer in inputs.scorers]
+    return [_decided(run, scorer) for scorer in work.scorers]
 
 
 def _decided(run: Run, scorer: ScorerInput) -> Choice | None:
-    decided = run.decided("mode", scorer.number, Choice.KEYS)
+    decided = read_decision(run, "mode", scorer.number, Choice.KEYS)
     return None if decided is None else Choice.from_dict(decided)
 
 
@@ -53,7 +54,9 @@ def _decide(run: Run, config: Config, scorer: ScorerInput, pool: Pool, reporter:
 
     modes = modes_for(options.precision, options.allow, options.runtime, "cpu")
     model = (scorer.model.family, scorer.made_of)
-    run.decide("mode", scorer.number, _kept(run.root, model, modes, measure, reporter).to_dict())
+    keep_decision(
+        run, "mode", scorer.number, _kept(run.root, model, modes, measure, reporter).to_dict()
+    )
 
 
 def encoder_mode(

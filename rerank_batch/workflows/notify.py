@@ -13,16 +13,16 @@ from rerank_batch.errors import EXIT_CODES, GuardsFailed, RerankBatchError
 from rerank_batch.reporter import Reporter
 from rerank_batch.services.webhook import post
 
-_SAID = 200
+_OUTPUT_CHARS = 200
 
 
 @contextmanager
-def told_of(
+def notifying(
     config: Config, reporter: Reporter, run_id: str | None
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Tell of the end of what happens inside; what is given its summary there has ended well.
+    """Notify of the end of a run; a run whose summary is given to the yielded function ended well.
 
-    ``run_id`` is what is known of it before the run is begun.
+    ``run_id`` is the id as far as it is known before the run is begun.
     """
     summaries: list[Mapping[str, Any]] = []
     try:
@@ -31,26 +31,28 @@ def told_of(
         code = error.exit_code if isinstance(error, RerankBatchError) else 1
         code = 130 if isinstance(error, KeyboardInterrupt) else code
         # What is no error of ours may quote anything; ours never quote a query.
-        message = str(error) if isinstance(error, RerankBatchError) else type(error).__name__
-        _tell(config, reporter, run_id, {"event": "error", "exit_code": code, "message": message})
+        text = str(error) if isinstance(error, RerankBatchError) else type(error).__name__
+        _notify(config, reporter, run_id, {"event": "error", "exit_code": code, "message": text})
         raise
     for summary in summaries:
         published = summary.get("published", True)
-        told = {
+        message = {
             "event": "success" if published else "guard",
             "exit_code": 0 if published else GuardsFailed.exit_code,
             "message": EXIT_CODES[0 if published else GuardsFailed.exit_code],
             "summary": dict(summary),
         }
-        _tell(config, reporter, run_id, told)
+        _notify(config, reporter, run_id, message)
 
 
-def _tell(config: Config, reporter: Reporter, run_id: str | None, told: dict[str, Any]) -> None:
+def _notify(
+    config: Config, reporter: Reporter, run_id: str | None, message: dict[str, Any]
+) -> None:
     notify = config.notify
-    if told["event"] not in notify.on:
+    if message["event"] not in notify.on:
         return
     about = {"job": config.job, "root": config.root, "run_id": reporter.run_id or run_id}
-    body = json.loads(json.dumps({**told, **about}, default=str))
+    body = json.loads(json.dumps({**message, **about}, default=str))
     for what, given, send in (
         ("command", notify.command, _run_command),
         ("webhook", notify.webhook, _post),
@@ -77,7 +79,7 @@ def _run_command(notify: NotifyConfig, body: Mapping[str, Any]) -> None:
         start_new_session=True,
     )
     try:
-        said, _ = process.communicate(json.dumps(body).encode(), notify.timeout_seconds)
+        output, _ = process.communicate(json.dumps(body).encode(), notify.timeout_seconds)
     except subprocess.TimeoutExpired:
         raise subprocess.SubprocessError(
             f"{notify.command[0]} is stopped after {notify.timeout_seconds:g} s"
@@ -87,7 +89,7 @@ def _run_command(notify: NotifyConfig, body: Mapping[str, Any]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     if process.returncode:
-        text = said.decode("utf-8", "replace").strip()[-_SAID:]
+        text = output.decode("utf-8", "replace").strip()[-_OUTPUT_CHARS:]
         raise subprocess.SubprocessError(
             f"{notify.command[0]} left with exit code {process.returncode}: {text or 'no output'}"
         )

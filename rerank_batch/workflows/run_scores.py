@@ -13,15 +13,18 @@ from typing import Any
 from rerank_batch.config import Config
 from rerank_batch.config.node_cache import node_cache
 from rerank_batch.errors import RerankBatchError, StorageError
+from rerank_batch.pipeline.work import Work
 from rerank_batch.reporter import Reporter
 from rerank_batch.rerankers import is_listwise
 from rerank_batch.rerankers.cached import KNOWN, SCORED, SECONDS, CacheUse
 from rerank_batch.rerankers.configured import ScorerInput
 from rerank_batch.runs import Commit, Run, total
+from rerank_batch.runs.coverage import check_coverage
+from rerank_batch.runs.decisions import keep_decision, read_decision
+from rerank_batch.runs.summary import CacheFacts
 from rerank_batch.score_cache import ScoreCache, Snapshot, scope
 from rerank_batch.scoring.modes import Choice, Mode
 from rerank_batch.storage import NodeCache, Wanted
-from rerank_batch.workflows.inputs import Inputs
 
 _GRACE_SECONDS = 14 * 24 * 3600
 """Longer than any job: what a merge has replaced may be in use by one that began before."""
@@ -54,27 +57,30 @@ class RunScores:
             is_listwise(self.scorer.model, self.scorer.config.method),
         )
 
-    def facts(self, commits: Sequence[Commit], reporter: Reporter, keep: bool) -> dict[str, Any]:
-        """What the summary says of the cache, to which the run's new scores are added first."""
-        sums = total(commits, "sums")
+    def facts(self, sums: Mapping[str, float]) -> CacheFacts:
+        """What the cache gave the run, from the sums of its commits."""
+        known, scored, rate = self._counts(sums)
+        return CacheFacts(
+            known_pairs=int(known),
+            scored_pairs=int(scored),
+            hit_rate=round(known / max(known + scored, 1), 4),
+            saved_seconds=round(known * rate, 1),
+        )
+
+    def keep(self, commits: Sequence[Commit]) -> None:
+        """Add the run's new scores to the cache, delete the run's copies, hold the limits.
+
+        Raises:
+            RerankBatchError: the store fails.
+        """
+        self._add(commits, self._counts(total(commits, "sums"))[2])
+
+    def _counts(self, sums: Mapping[str, float]) -> tuple[float, float, float]:
+        """Pairs that were known, pairs that were scored, seconds for each of these."""
         known, scored, seconds = (
             sums.get(f"{name}.{self.scorer.number}", 0.0) for name in (KNOWN, SCORED, SECONDS)
         )
-        rate = seconds / scored if scored else self.snapshot.seconds_per_pair
-        facts: dict[str, Any] = {
-            "known_pairs": int(known),
-            "scored_pairs": int(scored),
-            "hit_rate": round(known / max(known + scored, 1), 4),
-            "saved_seconds": round(known * rate, 1),
-        }
-        try:
-            if keep:
-                self._add(commits, rate)
-            held = self.cache.snapshot()
-        except RerankBatchError as error:
-            reporter.note(f"new scores are not cached: {error}")
-            return facts
-        return {**facts, "cached_pairs": held.pairs, "cached_bytes": held.bytes}
+        return known, scored, seconds / scored if scored else self.snapshot.seconds_per_pair
 
     def _add(self, commits: Sequence[Commit], seconds_per_pair: float) -> None:
         mine = f"scores/{self.scorer.number}/"
@@ -92,12 +98,12 @@ class RunScores:
 
 
 def run_scores(
-    run: Run, config: Config, inputs: Inputs, modes: Sequence[Choice | None], reporter: Reporter
+    run: Run, config: Config, work: Work, modes: Sequence[Choice | None], reporter: Reporter
 ) -> list[RunScores | None]:
     """The score caches for a run, model by model; None where there is none to use."""
     return [
         _run_scores(run, config, scorer, choice.mode if choice else None, reporter)
-        for scorer, choice in zip(inputs.scorers, modes, strict=True)
+        for scorer, choice in zip(work.scorers, modes, strict=True)
     ]
 
 
@@ -117,41 +123,72 @@ def _run_scores(
     }
     cache = ScoreCache(run.root, scope(settings))
     try:
-        decided = run.decided("cache", scorer.number, _KEYS)
+        decided = read_decision(run, "cache", scorer.number, _KEYS)
         if decided is None:
-            run.decide("cache", scorer.number, asdict(cache.snapshot()))
-            decided = run.decided("cache", scorer.number, _KEYS) or {}
+            keep_decision(run, "cache", scorer.number, asdict(cache.snapshot()))
+            decided = read_decision(run, "cache", scorer.number, _KEYS) or {}
         return RunScores(run, scorer, cache, _snapshot(decided), config)
     except StorageError as error:
         reporter.note(f"going on without cached scores: {error}")
         return None
 
 
-def together(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The facts of all models of a cascade as one; None where there are none."""
-    if not facts:
+def keep_scores(
+    run: Run, caches: Sequence[RunScores], reporter: Reporter, add: bool = True
+) -> list[Snapshot | None]:
+    """Keep the new scores of a run whose queries are all covered; what each cache holds since.
+
+    None where a cache cannot be written: no run needs it, so that is only noted. Without ``add``
+    nothing is kept.
+
+    Raises:
+        RunConflict: a query is missing, or there twice.
+    """
+    commits = run.commits()
+    bounds = [(commit.name.start, commit.name.stop) for commit in commits]
+    check_coverage(bounds, run.spec.planned, run.run_id)
+    held: list[Snapshot | None] = []
+    for cache in caches:
+        try:
+            if add:
+                cache.keep(commits)
+            held.append(cache.cache.snapshot())
+        except RerankBatchError as error:
+            reporter.note(f"new scores are not cached: {error}")
+            held.append(None)
+    return held
+
+
+def cache_facts(
+    run: Run, caches: Sequence[RunScores], held: Sequence[Snapshot | None]
+) -> CacheFacts | None:
+    """What all caches of a cascade gave a run, and hold now; None where there are none."""
+    if not caches:
         return None
-    summed: dict[str, Any] = {}
-    for each in facts:
-        for name, value in each.items():
-            summed[name] = summed.get(name, 0) + value
-    asked = summed["known_pairs"] + summed["scored_pairs"]
-    summed["hit_rate"] = round(summed["known_pairs"] / max(asked, 1), 4)
-    summed["saved_seconds"] = round(summed["saved_seconds"], 1)
-    return summed
-
-
-def scores_line(facts: Mapping[str, Any]) -> str:
-    """A line of the summary."""
-    return (
-        f"{facts['known_pairs']:,} of {facts['known_pairs'] + facts['scored_pairs']:,} pairs known "
-        f"({facts['hit_rate']:.1%}), about {facts['saved_seconds']:,} s saved"
-        + (
-            f"; {facts['cached_pairs']:,} scores kept, {facts['cached_bytes'] / 1e6:,.1f} MB"
-            if "cached_pairs" in facts
-            else ""
-        )
+    sums = total(run.commits(), "sums")
+    each = [cache.facts(sums) for cache in caches]
+    known, scored = sum(f.known_pairs for f in each), sum(f.scored_pairs for f in each)
+    there = [snapshot for snapshot in held if snapshot is not None]
+    return CacheFacts(
+        known_pairs=known,
+        scored_pairs=scored,
+        hit_rate=round(known / max(known + scored, 1), 4),
+        saved_seconds=round(sum(f.saved_seconds for f in each), 1),
+        cached_pairs=sum(snapshot.pairs for snapshot in there) if there else None,
+        cached_bytes=sum(snapshot.bytes for snapshot in there) if there else None,
     )
+
+
+def scores_line(facts: CacheFacts) -> str:
+    """A line of the summary."""
+    asked = facts.known_pairs + facts.scored_pairs
+    line = (
+        f"{facts.known_pairs:,} of {asked:,} pairs known ({facts.hit_rate:.1%}), "
+        f"about {facts.saved_seconds:,} s saved"
+    )
+    if facts.cached_pairs is None or facts.cached_bytes is None:
+        return line
+    return f"{line}; {facts.cached_pairs:,} scores kept, {facts.cached_bytes / 1e6:,.1f} MB"
 
 
 _KEYS = ("segments", "pairs", "bytes", "seconds_per_pair")

@@ -15,9 +15,11 @@ from rerank_batch.runs import (
     Run,
     find_garbage,
     guards,
+    is_latest,
     remove_garbage,
     verify_run,
 )
+from rerank_batch.runs.decisions import override, read_override
 from rerank_batch.runs.export.exports import Format, export_run
 from rerank_batch.runs.export.serving import ServingFormat, export_serving
 from rerank_batch.storage import open_root
@@ -71,7 +73,7 @@ def verify(root_uri: str, run_id: str, console: Console) -> None:
 
     with console.progress("files", files, lambda: read):
         found = verify_run(run, progress)
-    summary = {**asdict(found), "planned": run.spec["planned"]}
+    summary = {**asdict(found), "planned": run.spec.planned}
     if found.faults:
         console.result(summary)
         listed = "\n".join(f"  - {fault}" for fault in found.faults[:_NAMED_FAULTS])
@@ -84,7 +86,7 @@ def verify(root_uri: str, run_id: str, console: Console) -> None:
     facts = {
         "files": f"{found.files:,} with {found.bytes:,} bytes: sha256 and rows as listed",
         "queries": f"{found.queries:,} written + {found.rejected:,} rejected = "
-        f"{run.spec['planned']:,} planned, each exactly once",
+        f"{run.spec.planned:,} planned, each exactly once",
     }
     console.result(summary, facts_table(f"Run {run_id} is whole", facts))
 
@@ -98,22 +100,23 @@ def publish(root_uri: str, run_id: str, force: bool, console: Console) -> None:
     """
     run = Run.open(open_root(root_uri), run_id)
     run.finished()
-    failing = not (guards.decide(run) or {"passed": True})["passed"]
+    verdict = guards.decide(run)
+    failing = verdict is not None and not verdict.passed
     if failing and force:
-        run.override(
-            f"{_user()} at {run.owner.host}", datetime.now(UTC).isoformat(timespec="seconds")
+        override(
+            run, f"{_user()} at {run.owner.host}", datetime.now(UTC).isoformat(timespec="seconds")
         )
-    outcome = guards.publish(run)
+    outcome = guards.publish_unless_held_back(run)
     summary = {"root": root_uri, "run_id": run_id, **outcome}
     if not outcome["published"]:
         console.result(summary)
-        guards.judge(summary)
-    newer = "" if run.is_latest() else f"; {outcome['latest']} is newer and stays the latest"
-    override = run.overridden()
-    by = f", published by {override['who']} whatever its guards found" if override else ""
+        guards.refuse_if_held_back(summary)
+    newer = "" if is_latest(run) else f"; {outcome['latest']} is newer and stays the latest"
+    published = read_override(run)
+    by = f", published by {published.who} whatever its guards found" if published else ""
     console.result(
-        {**summary, "override": override},
-        f"run {run_id} is {'older' if newer else 'the latest'} of {run.spec['job']}{by}{newer}",
+        {**summary, "override": asdict(published) if published else None},
+        f"run {run_id} is {'older' if newer else 'the latest'} of {run.spec.job}{by}{newer}",
     )
 
 

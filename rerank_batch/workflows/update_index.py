@@ -26,20 +26,15 @@ from rerank_batch.index.changes import (
     plan_layout,
     vector_sources,
 )
-from rerank_batch.index.index import (
-    BM25,
-    UPDATED,
-    Index,
-    Manifest,
-    Numbering,
-    ShardEntry,
-    WordShard,
-    new_build,
-)
+from rerank_batch.index.fingerprint import BM25
+from rerank_batch.index.generations import new_build
+from rerank_batch.index.manifest import UPDATED, Manifest, Numbering, ShardEntry, WordShard
+from rerank_batch.index.open import Index
+from rerank_batch.pipeline.index_stages import BuildTexts
 from rerank_batch.pipeline.resources import Cluster
-from rerank_batch.pipeline.stages import BuildTexts
 from rerank_batch.pipeline.update_stages import AssembleShards
 from rerank_batch.ray_backend.cluster import cluster
+from rerank_batch.remarks import remark_objects
 from rerank_batch.scoring.modes import Choice
 from rerank_batch.workflows.build_postings import build_postings
 from rerank_batch.workflows.index_steps import (
@@ -51,7 +46,6 @@ from rerank_batch.workflows.index_steps import (
     publish_rows,
     summary_of,
 )
-from rerank_batch.workflows.input_facts import as_objects
 from rerank_batch.workflows.peak_memory import PeakMemory
 
 
@@ -75,7 +69,7 @@ class Update:
                 "unchanged": changes.unchanged,
             },
             "encoded": len(changes.to_encode),
-            "remarks": as_objects(self.corpus.remarks),
+            "remarks": remark_objects(self.corpus.remarks),
             "shards_reused": len(self.layout.kept),
             "shards_written": len(self.layout.written),
         }
@@ -83,7 +77,7 @@ class Update:
 
 def plan_update(job: IndexJob, current: Index, corpus: Corpus, digests: pa.Table) -> Update | str:
     """How the index that is there becomes one of the corpus; in words why a full build is due."""
-    from rerank_batch.retrieval.flat import keeps_vectors
+    from rerank_batch.retrieval.shards import keeps_vectors
 
     there = current.digests()
     if there is None:

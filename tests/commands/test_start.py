@@ -8,7 +8,7 @@ from jobs.command import start_from_options
 from rerank_batch.errors import ConfigError
 from rerank_batch.runs import Run
 from rerank_batch.storage import open_root
-from rerank_batch.workflows.rerank import Start
+from rerank_batch.workflows.start import Start
 from tests.support.helpers import spec
 
 

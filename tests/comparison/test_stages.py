@@ -19,7 +19,7 @@ from rerank_batch.comparison.stages import (
 )
 from rerank_batch.data.text_store import TextStore, shard_bounds, write_texts
 from rerank_batch.models.location import ModelName
-from rerank_batch.pipeline.stages import AssembleResults
+from rerank_batch.pipeline.assemble import AssembleResults
 from rerank_batch.rerankers.base import PairScores, ScorerOptions
 from rerank_batch.rerankers.cascade import pairs_of
 from rerank_batch.rerankers.stages import Rerank, ScorerUse
@@ -69,7 +69,7 @@ def use(number: int, depth: int | None = None) -> ScorerUse:
 
 def opened(monkeypatch: pytest.MonkeyPatch, models: dict[int, Model]) -> None:
     monkeypatch.setattr(
-        "rerank_batch.rerankers.load_scorer", lambda name, *_: models[int(name.location)]
+        "rerank_batch.rerankers.registry.load_scorer", lambda name, *_: models[int(name.location)]
     )
 
 

@@ -8,7 +8,14 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from rerank_batch.config import OF_COLLECTION, Config, digest, load_config, parse_config
+from rerank_batch.config import (
+    OF_COLLECTION,
+    Config,
+    digest,
+    load_config,
+    parse_config,
+    results_settings,
+)
 from rerank_batch.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -337,7 +344,7 @@ def test_a_wrong_pool_size_is_told_once_by_the_key_that_one_can_type(value: Any)
 
 
 def identity(raw: dict[str, Any]) -> str:
-    return digest(parse_config(raw).results_settings())
+    return digest(results_settings(parse_config(raw)))
 
 
 @pytest.mark.parametrize(
@@ -428,7 +435,7 @@ def test_one_model_is_a_cascade_of_one_with_the_same_settings() -> None:
     alone = parse_config(with_value("reranker.depth", 30))
     staged = with_value("reranker", {"stages": [{**BASE["reranker"], "depth": 30}]})
     assert parse_config(staged).reranker is not None
-    assert parse_config(staged).results_settings() == alone.results_settings()
+    assert results_settings(parse_config(staged)) == results_settings(alone)
 
 
 @pytest.mark.parametrize(
@@ -487,13 +494,13 @@ def test_stop_words_are_a_list_or_those_of_a_known_language() -> None:
 
 def test_what_is_not_retrieved_from_changes_no_fingerprint() -> None:
     raw = with_value("index.bm25", {})
-    dense = parse_config(raw).results_settings()
+    dense = results_settings(parse_config(raw))
     assert dense["retrieval"] == {"depth": 50}
-    assert dense == parse_config(with_value("retrieval.depth", 50)).results_settings()
+    assert dense == results_settings(parse_config(with_value("retrieval.depth", 50)))
     raw["retrieval"] = {"depth": 50, "sources": ["dense", "bm25"]}
-    rrf = parse_config(raw).results_settings()
+    rrf = results_settings(parse_config(raw))
     raw["retrieval"]["fusion"] = {"k": 10}
-    assert dense != rrf != parse_config(raw).results_settings()
+    assert dense != rrf != results_settings(parse_config(raw))
 
 
 def test_a_segment_is_named_once() -> None:
@@ -511,7 +518,7 @@ def test_the_price_of_a_model_goes_before_that_of_its_family() -> None:
 def test_a_quoted_date_is_the_same_setting_as_a_bare_one(tmp_path: Path) -> None:
     bare = load(tmp_path, 'queries.filter=[[date, ">=", 2026-01-02]]')
     quoted = load(tmp_path, 'queries.filter=[[date, ">=", "2026-01-02"]]')
-    assert digest(bare.results_settings()) == digest(quoted.results_settings())
+    assert digest(results_settings(bare)) == digest(results_settings(quoted))
 
 
 def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from jobs.__main__ import app
 from rerank_batch import config as configuration
-from rerank_batch.config import Config, digest, parse_config
+from rerank_batch.config import Config, digest, parse_config, results_settings
 from rerank_batch.config.node_cache import node_cache
 from rerank_batch.config.paths import expanded, expanded_model
 from rerank_batch.errors import ConfigError, StorageError
@@ -175,7 +175,7 @@ def test_no_path_of_the_configuration_is_forgotten() -> None:
 
 def test_a_run_keeps_its_identity_however_its_paths_are_written(home: str) -> None:
     def identity(config: Config) -> str:
-        return digest(config.results_settings())
+        return digest(results_settings(config))
 
     plain = parse_config(_raw("root", f"{home}/runs"))
     assert identity(plain) == identity(parse_config(_raw("root", "~/runs")))

@@ -11,7 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rerank_batch.config import ClicksConfig, PropensityConfig, QueriesConfig, parse_config
+from rerank_batch.config import (
+    ClicksConfig,
+    PropensityConfig,
+    QueriesConfig,
+    parse_config,
+    results_settings,
+)
 from rerank_batch.data.clicks import LIMITS, ClickLabels, read_clicks
 from rerank_batch.data.clicks.grades import estimate, lower_bound
 from rerank_batch.data.clicks.log import read_click_log
@@ -332,7 +338,7 @@ def test_clicks_and_judgements_are_never_mixed(tmp_path: Path) -> None:
 
 def test_clicks_belong_to_the_identity_of_a_run_only_where_they_are_labels(tmp_path: Path) -> None:
     def identity(**more: Any) -> Any:
-        return parse_config({**project(tmp_path), **more}).results_settings()
+        return results_settings(parse_config({**project(tmp_path), **more}))
 
     other = {"path": "x", "min_impressions": 3}
     assert identity() == identity(clicks=other) == identity(clicks=None)

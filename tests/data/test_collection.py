@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from rerank_batch.config import Config, digest, parse_config
+from rerank_batch.config import Config, digest, parse_config, results_settings
 from rerank_batch.data.collection import located
 from rerank_batch.data.corpus import corpus_fingerprint, read_corpus
 from rerank_batch.data.parquet import fingerprint_files
 from rerank_batch.data.plan import make_plan
 from rerank_batch.data.qrels import read_qrels
+from rerank_batch.data.query_log import SUFFIXES as QUERY_SUFFIXES
 from rerank_batch.errors import ConfigError, InputError
-from rerank_batch.workflows.inputs import QUERY_SUFFIXES
 from tests.conftest import BUCKET
 from tests.support.helpers import write_parquet
 
@@ -167,7 +167,7 @@ def test_a_run_is_what_its_files_are_and_not_how_they_were_named(tmp_path: Path)
     prints = {
         digest(
             [
-                config.results_settings(),
+                results_settings(config),
                 corpus_fingerprint(config.corpus),
                 fingerprint_files(config.queries.path, QUERY_SUFFIXES, "queries"),
             ]

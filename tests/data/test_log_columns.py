@@ -10,7 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rerank_batch.config import CorpusConfig, QueriesConfig, digest, load_config, parse_config
+from rerank_batch.config import (
+    CorpusConfig,
+    QueriesConfig,
+    digest,
+    load_config,
+    parse_config,
+    results_settings,
+)
 from rerank_batch.data.corpus import Corpus, corpus_fingerprint, read_corpus
 from rerank_batch.data.plan import Plan, make_plan
 from rerank_batch.errors import ConfigError, InputError
@@ -298,22 +305,22 @@ def test_null_and_nothing_stay_apart_through_copies_and_json(
     usual = parse_config(RAW)
     off = parse_config({**RAW, section: {"path": "c", key: None}})
     named = parse_config({**RAW, section: {"path": "c", key: "x"}})
-    prints = {digest(config.results_settings()) for config in (usual, off, named)}
+    prints = {digest(results_settings(config)) for config in (usual, off, named)}
     assert len(prints) == 3
     for config in (usual, off, named):
         again = parse_config(json.loads(json.dumps(config.model_dump(mode="json"))))
         assert getattr(again, section) == getattr(config, section)
         again = config.model_copy(update={"root": "elsewhere"})
-        assert digest(again.results_settings()) == digest(config.results_settings())
+        assert digest(results_settings(again)) == digest(results_settings(config))
     file = tmp_path / "config.yaml"
     file.write_text(json.dumps(RAW))
     by_override = load_config(file, [f"{section}.{key}=null"])
-    assert digest(by_override.results_settings()) == digest(off.results_settings())
+    assert digest(results_settings(by_override)) == digest(results_settings(off))
 
 
 def test_a_unit_changes_the_run_and_is_one_of_four() -> None:
     def identity(**more: Any) -> str:
-        return digest(parse_config({**RAW, "queries": {"path": "q", **more}}).results_settings())
+        return digest(results_settings(parse_config({**RAW, "queries": {"path": "q", **more}})))
 
     assert len({identity(), identity(time_unit="s"), identity(time_unit="ms")}) == 3
     assert identity(time_unit=None) == identity()
@@ -331,4 +338,4 @@ def test_a_unit_changes_the_run_and_is_one_of_four() -> None:
 def test_a_run_that_uses_none_of_it_is_the_one_it_was_before(name: str, expected: str) -> None:
     """So that a run begun by an earlier version can be resumed."""
     config = load_config(Path(f"configs/{name}.yaml"))
-    assert digest(config.results_settings()) == expected
+    assert digest(results_settings(config)) == expected

@@ -20,7 +20,8 @@ import yaml
 
 from jobs.console import Console
 from jobs.tables.runs import show_list
-from rerank_batch.runs import Run
+from rerank_batch.runs import Run, publish_run
+from rerank_batch.runs.decisions import keep_decision
 from rerank_batch.score_cache import ScoreCache
 from rerank_batch.storage import Root, open_root, s3
 from rerank_batch.workflows.open_results import open_results
@@ -106,14 +107,14 @@ def play_job(prefix: str, tmp_path: Path) -> None:
     root = open_root(f"{prefix}/rerank")
     root.check_writes()
     run = Run.create(root, "nightly-2", spec(planned=4))
-    run.write_plan(plan_table(run.spec["planned"]), reject_table())
-    run.decide("mode", 1, {"mode": "fp32"})
-    run.decide("cache", 1, {"segments": []})
+    run.write_plan(plan_table(run.spec.planned), reject_table())
+    keep_decision(run, "mode", 1, {"mode": "fp32"})
+    keep_decision(run, "cache", 1, {"segments": []})
     run.claim()
     with run.lease(20):
         write_all(run, rejected=[3])
         run.finish({"queries": 3, "rejects": {"bad_score": 1}})
-    run.publish()
+    publish_run(run)
     large = tmp_path / "large"
     large.write_bytes(b"x" * (6 << 20))
     root.publish("scores/scope/segments/1-nightly-1-old.arrow", large)

@@ -12,7 +12,7 @@ import pytest
 from rerank_batch.config import ComputeConfig
 from rerank_batch.errors import ComputeError
 from rerank_batch.pipeline.pools import Pool
-from rerank_batch.pipeline.stages import StageSpec
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.ray_backend.actors import StageActor
 from rerank_batch.ray_backend.carried import unpacked
 from rerank_batch.ray_backend.cluster import cluster

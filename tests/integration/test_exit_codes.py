@@ -88,7 +88,7 @@ def success(place, _):
 
 
 def defect(place, _):
-    broken = "import rerank_batch.runs\nrerank_batch.run.list_runs = lambda *_: 1 / 0\n"
+    broken = "import rerank_batch.runs\nrerank_batch.runs.list_runs = lambda *_: 1 / 0\n"
     return place.run("runs list", place.root, config=False, **sabotaged(place, broken))
 
 

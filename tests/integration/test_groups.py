@@ -10,15 +10,18 @@ import yaml
 from rerank_batch import schema
 from rerank_batch.config import ComputeConfig, FusionConfig, Source, load_config
 from rerank_batch.errors import ConfigError
-from rerank_batch.index.index import Index, read_manifest
+from rerank_batch.index.generations import read_manifest
+from rerank_batch.index.open import Index
+from rerank_batch.pipeline.assemble import AssembleResults
 from rerank_batch.pipeline.placement import Search, group_stages
 from rerank_batch.pipeline.pools import of_group, plan_pools
-from rerank_batch.pipeline.stages import AssembleResults, SearchShards, StageSpec
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.ray_backend.cluster import cluster
 from rerank_batch.ray_backend.execution import run_queries
 from rerank_batch.retrieval.fusion import Fusion
 from rerank_batch.retrieval.shard_groups import Group
 from rerank_batch.retrieval.sources import SourceUse
+from rerank_batch.retrieval.stages import SearchShards
 from rerank_batch.runs import Run
 from rerank_batch.storage import NodeCache, open_root
 from tests.conftest import run_command, run_json

@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from rerank_batch.comparison.plan import read_comparison
 from rerank_batch.config import load_config
 from rerank_batch.errors import ConfigError
 from rerank_batch.runs import Run
 from rerank_batch.storage import open_root
+from rerank_batch.workflows.inputs import read_comparison
 from tests.conftest import run_command, run_json
 
 MEASURES = ["nDCG@10", "RR@10", "R@20"]

@@ -9,6 +9,7 @@ from rerank_batch.pipeline.pools import Pool
 from rerank_batch.pipeline.resources import Cluster
 from rerank_batch.runs import read_block
 from rerank_batch.runs.commit import BlockDone, commit_block
+from rerank_batch.workflows import execute
 from rerank_batch.workflows import make_labels as job
 from tests.services.conftest import environment, serve
 
@@ -54,6 +55,6 @@ def plain_loop(monkeypatch):
             done.append(number)
             yield BlockDone(row["queries"], row["rejected_rows"])
 
-    monkeypatch.setattr(job, "cluster", Local)
+    monkeypatch.setattr(execute, "cluster", Local)
     monkeypatch.setattr(job, "run_queries", run_queries)
     return done

@@ -28,7 +28,7 @@ from rerank_batch.runs import Run, verify_run
 from rerank_batch.runs.export.exports import export_run
 from rerank_batch.storage import open_root
 from rerank_batch.workflows import make_labels as job
-from rerank_batch.workflows.rerank import Start
+from rerank_batch.workflows.start import Start
 from tests.support.helpers import overwrite
 
 QUERIES = 60

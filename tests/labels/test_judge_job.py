@@ -22,7 +22,7 @@ from rerank_batch.llm.journal import Journal
 from rerank_batch.runs import Run
 from rerank_batch.storage import open_root
 from rerank_batch.workflows import make_labels as job
-from rerank_batch.workflows.rerank import Start
+from rerank_batch.workflows.start import Start
 from tests.labels.pretend_judge import PretendJudge, by_hash
 
 QUERIES, DEPTH = 24, 2

@@ -14,10 +14,11 @@ from rerank_batch.models.fingerprint import (
     pinned_model,
 )
 from rerank_batch.models.location import ModelName
-from rerank_batch.pipeline.stages import EncodeDocuments, EncodeQueries, choose_encoder_mode
+from rerank_batch.pipeline.index_stages import EncodeDocuments
 from rerank_batch.rerankers import choose_mode, load_scorer
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.retrieval.options import EncoderOptions
+from rerank_batch.retrieval.stages import EncodeQueries, choose_encoder_mode
 from rerank_batch.scoring.modes import Mode
 from tests.support.model_files import FILES, NO_TENSORS, make_model
 

@@ -10,7 +10,7 @@ from rerank_batch import schema
 from rerank_batch.config import ComputeConfig
 from rerank_batch.pipeline.actors import by_actor, share_actors
 from rerank_batch.pipeline.pools import Pool, plan_pools
-from rerank_batch.pipeline.stages import StageSpec
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.ray_backend.actors import StageActor
 from rerank_batch.ray_backend.execution import map_stages
 from rerank_batch.tally import drain

@@ -14,10 +14,11 @@ from rerank_batch import schema, tally
 from rerank_batch.data.text_store import TextStore, shard_bounds, write_texts
 from rerank_batch.errors import ComputeError, ModelError, RerankBatchError, StorageError
 from rerank_batch.models.location import ModelName
-from rerank_batch.pipeline import stages
+from rerank_batch.pipeline.assemble import AssembleResults
 from rerank_batch.pipeline.isolation import run_isolated
 from rerank_batch.rerankers.base import PairScores, ScorerOptions
 from rerank_batch.rerankers.stages import Rerank, ScorerUse
+from rerank_batch.retrieval.stages import EncodeQueries
 
 POISON = "poison"
 SECRET = "my diagnosis"
@@ -219,20 +220,20 @@ def test_the_real_reranking_stage_can_be_isolated(
     index: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rejected rows and the others must fit together, down to which columns may be null."""
-    monkeypatch.setattr("rerank_batch.rerankers.load_scorer", lambda *_: Fixed())
+    monkeypatch.setattr("rerank_batch.rerankers.registry.load_scorer", lambda *_: Fixed())
     use = ScorerUse(1, ModelName("cross-encoder", "x"), None, ScorerOptions())
     stage = Rerank((use,), index)
     table = retrieved(["a", POISON, "b"])
     out = isolated(stage, table)
     assert out.column("reject").to_pylist() == [None, "rerank_failed:ValueError", None]
     assert out.column("rerank_scores").to_pylist() == [[[0, 1]], [], [[0, 1]]]
-    assembled = stages.AssembleResults(index, 5, ("RR@10",), {"q1": {"d1": 1}})(out)
+    assembled = AssembleResults(index, 5, ("RR@10",), {"q1": {"d1": 1}})(out)
     assert [len(hits) for hits in assembled.column("results").to_pylist()] == [2, 0, 2]
     assert assembled.column("metrics")[1].as_py()["reranked"]["RR@10"] == 0.0
 
 
 def test_the_real_last_stage_can_be_isolated(index: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = stages.AssembleResults(index, 5, ("RR@10",), None)
+    whole = AssembleResults(index, 5, ("RR@10",), None)
     table = Scoring()(retrieved(["a", POISON, "b"]))
     output = schema.results(("RR@10",)).append(schema.REJECT_FIELD)
 
@@ -257,7 +258,7 @@ def test_the_encoding_stage_can_be_isolated() -> None:
                 raise ValueError(texts)
             return np.ones((len(texts), 4), np.float32)
 
-    stage = stages.EncodeQueries.__new__(stages.EncodeQueries)
+    stage = EncodeQueries.__new__(EncodeQueries)
     stage._encoder = Encoder()
     out = run_isolated(stage, plan, "encode", schema.ENCODED)
     assert out.column("reject").to_pylist() == [None, "encode_failed:ValueError", None]

@@ -13,17 +13,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import rerank_batch.comparison.plan
-import rerank_batch.workflows.rerank
 from rerank_batch import schema
-from rerank_batch.comparison.plan import ComparisonInputs, Retrieval
+from rerank_batch.comparison import graph as comparison_graph
+from rerank_batch.comparison.graph import ComparisonWork, Retrieval
 from rerank_batch.comparison.stages import Fused, SearchAlso, System
 from rerank_batch.config import ComputeConfig, FusionConfig, parse_config
 from rerank_batch.data.text_store import shard_bounds
 from rerank_batch.errors import ConfigError
 from rerank_batch.index.configured import OpenedIndex
-from rerank_batch.index.index import Index, IndexFile, Manifest, ShardEntry, verify_files
+from rerank_batch.index.manifest import IndexFile, Manifest, ShardEntry
+from rerank_batch.index.open import Index, verify_files
 from rerank_batch.models.fingerprint import ModelPin
+from rerank_batch.pipeline import graph
+from rerank_batch.pipeline.graph import RerankWork
 from rerank_batch.pipeline.isolation import run_isolated
 from rerank_batch.pipeline.placement import (
     Search,
@@ -36,16 +38,18 @@ from rerank_batch.pipeline.placement import (
 )
 from rerank_batch.pipeline.pools import plan_pools
 from rerank_batch.pipeline.resources import Cluster
-from rerank_batch.pipeline.stages import EncodeQueries, SearchGroup, SearchShards
+from rerank_batch.pipeline.work import StagePlan
 from rerank_batch.ray_backend.actors import StageActor
 from rerank_batch.retrieval import ivf
-from rerank_batch.retrieval.flat import build_shard, open_shard, search_all
-from rerank_batch.retrieval.fusion import Found, Fusion
+from rerank_batch.retrieval.excluded import Excluded
+from rerank_batch.retrieval.fusion import Fusion
 from rerank_batch.retrieval.gate import Gate
-from rerank_batch.retrieval.given import Excluded
+from rerank_batch.retrieval.hits import RankedList
 from rerank_batch.retrieval.running_lists import merged
 from rerank_batch.retrieval.shard_groups import Group
+from rerank_batch.retrieval.shards import build_shard, open_shard, search_all
 from rerank_batch.retrieval.sources import SourceUse, _lists
+from rerank_batch.retrieval.stages import EncodeQueries, SearchGroup, SearchShards
 from rerank_batch.schema import FEW_CANDIDATES
 from rerank_batch.storage import NodeCache
 from tests.retrieval.test_hybrid_stages import encoded, index, planned
@@ -114,7 +118,7 @@ def test_ties_across_groups_are_broken_as_in_one_search(tmp_path_factory, shards
     asked = np.vstack([distinct, rng.normal(size=(2, 8)).astype(np.float32)])
     whole = _lists(search_all(opened, asked, 20))
     edges = [0, *(n for n in range(1, shards) if cuts >> (n - 1) & 1), shards]
-    running = [Found(np.empty(0, np.int64), np.empty(0, np.float32))] * len(asked)
+    running = [RankedList(np.empty(0, np.int64), np.empty(0, np.float32))] * len(asked)
     for a, b in pairwise(edges):
         found = _lists(search_all(opened[a:b], asked, 20))
         running = [merged(x, y, 20) for x, y in zip(running, found, strict=True)]
@@ -400,7 +404,7 @@ def in_parts(parts: Any) -> tuple[Group, ...]:
 @pytest.fixture
 def hybrid(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A configuration of dense and BM25 retrieval without a reranker."""
-    for module in (rerank_batch.workflows.rerank, rerank_batch.comparison.plan):
+    for module in (graph, comparison_graph):
         monkeypatch.setattr(module, "query_encoder_options", lambda *_: None)
     return parse_config(
         {
@@ -413,16 +417,15 @@ def hybrid(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_stages_of_the_job_make_the_same_rows_in_groups(index, hybrid):
-    inputs = SimpleNamespace(
-        index=index, encoder=ModelPin("y", "0"), given=None, planned_qrels={}, scorers=(),
+    work = RerankWork(
+        plan=None, qrels=None, index=index, encoder=ModelPin("y", "0"), scorers=(), made_of={},
         excluded=Excluded((3, 17)),
     )  # fmt: skip
+    work.__dict__["planned_ids"] = set()
     made = {}
     for parts in ([(0, 3)], *SPLITS):
         groups = {"retrieve": in_parts(parts)}
-        specs = rerank_batch.workflows.rerank.build_stages(
-            hybrid, inputs, Cluster(2, 0), 4, [], groups
-        )
+        specs = work.stages(hybrid, StagePlan(Cluster(2, 0), 4, [], groups))
         made[len(parts)] = run_through(specs, encoded(rejected=3))
         assert made[len(parts)].equals(made[1])
         listed = {c["doc_id"] for each in made[len(parts)]["candidates"].to_pylist() for c in each}
@@ -430,28 +433,24 @@ def test_the_stages_of_the_job_make_the_same_rows_in_groups(index, hybrid):
     assert [spec.name for spec in specs] == [
         "encode", "retrieve-1of3", "retrieve-2of3", "retrieve-3of3", "assemble"
     ]  # fmt: skip
-    assert rerank_batch.workflows.rerank.searches_of(hybrid, inputs) == {
-        "retrieve": Search(index, ("dense", "bm25"))
-    }
+    assert work.searches(hybrid) == {"retrieve": Search(index, ("dense", "bm25"))}
 
 
 def test_the_stages_of_a_comparison_make_the_same_rows_in_groups(index, hybrid):
     opened = OpenedIndex(index, hybrid.index, ModelPin("y", "0"), {})
     fusion = Fusion.of(FusionConfig(), ("dense", "bm25"))
-    inputs = ComparisonInputs(
+    work = ComparisonWork(
         plan=None, qrels=None, index=index, encoder=opened.encoder, scorers=(), made_of={},
-        systems=(System("words", 1, 12), System("both", 2, 12)),
+        computed=(System("words", 1, 12), System("both", 2, 12)),
         retrievals=(Retrieval(opened, DENSE, {}), Retrieval(opened, WORDS, {})),
         fused=(Fused((0, 1), (12, 15), fusion, 12),),
     )  # fmt: skip
-    inputs.__dict__["planned_ids"] = set()
-    assert list(inputs.searches()) == ["retrieve", "retrieve-2"]
+    work.__dict__["planned_ids"] = set()
+    assert list(work.searches(hybrid)) == ["retrieve", "retrieve-2"]
     made = []
     for first, second in (([(0, 3)], [(0, 3)]), (SPLITS[0], SPLITS[2]), ([(0, 3)], SPLITS[1])):
         groups = {"retrieve": in_parts(first), "retrieve-2": in_parts(second)}
-        specs = rerank_batch.comparison.plan.comparison_stages(
-            hybrid, inputs, Cluster(2, 0), 4, [], groups
-        )
+        specs = work.stages(hybrid, StagePlan(Cluster(2, 0), 4, [], groups))
         made.append(run_through(specs, encoded(rejected=3)))
         assert made[-1].equals(made[0])
         assert len({spec.name for spec in specs}) == len(specs)

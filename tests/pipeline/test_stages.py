@@ -11,11 +11,10 @@ import pytest
 from rerank_batch import schema, tally
 from rerank_batch.data.text_store import TextStore, shard_bounds, write_texts
 from rerank_batch.models.location import ModelName
-from rerank_batch.pipeline.stages import AssembleResults, read_vectors, write_vectors
+from rerank_batch.pipeline.assemble import AssembleResults
 from rerank_batch.rerankers.base import PairScores, ScorerOptions
 from rerank_batch.rerankers.cascade import pairs_of, skipped_of
 from rerank_batch.rerankers.stages import Rerank, ScorerUse
-from rerank_batch.storage import open_root
 
 
 @pytest.fixture
@@ -117,7 +116,7 @@ class Lengths:
 def cascade(index: Any, monkeypatch: pytest.MonkeyPatch, *scorers: Any) -> Rerank:
     """The stage with those scorers; each is given with its depth."""
     waiting = [scorer for scorer, _ in scorers]
-    monkeypatch.setattr("rerank_batch.rerankers.load_scorer", lambda *_: waiting.pop(0))
+    monkeypatch.setattr("rerank_batch.rerankers.registry.load_scorer", lambda *_: waiting.pop(0))
     name = ModelName("cross-encoder", "x")
     return Rerank(
         tuple(
@@ -202,12 +201,3 @@ def test_a_query_judged_under_several_ids_is_measured_on_all_of_them(index, monk
     out = rerank_with(index, monkeypatch, [[0.1, 0.9]])(table)
     metrics = AssembleResults(index, 1, ("RR@10",), {"alias": {"d8": 1}})(out).column("metrics")
     assert metrics[0].as_py() == {"retrieval": {"RR@10": 1.0}, "reranked": {"RR@10": 0.5}}
-
-
-def test_vectors_are_read_back_across_the_borders_of_their_blocks(tmp_path):
-    root = open_root(str(tmp_path))
-    vectors = np.arange(40, dtype=np.float32).reshape(10, 4)
-    for start, stop in ((0, 3), (3, 7), (7, 10)):
-        flat = pa.array(vectors[start:stop].tolist(), pa.list_(pa.float32()))
-        write_vectors(root, "build", pa.table({"document": range(start, stop), "vector": flat}))
-    np.testing.assert_array_equal(read_vectors(root, "build", 2, 9), vectors[2:9])

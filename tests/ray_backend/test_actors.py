@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from rerank_batch.pipeline.pools import Pool
-from rerank_batch.pipeline.stages import StageSpec
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.ray_backend.actors import StageActor
 from rerank_batch.ray_backend.carried import Carried
 from rerank_batch.tally import count, drain

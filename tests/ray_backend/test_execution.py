@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from rerank_batch.pipeline.pools import Pool
-from rerank_batch.pipeline.stages import StageSpec
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.ray_backend.execution import map_stages
 
 

@@ -11,7 +11,7 @@ from rerank_batch.errors import StorageError
 from rerank_batch.progress import pairs
 from rerank_batch.rerankers.base import PairScores
 from rerank_batch.rerankers.cached import KNOWN, SCORED, CachedScorer, CacheUse
-from rerank_batch.score_cache import ScoreCache, Segment, text_keys
+from rerank_batch.score_cache import ScoreCache, ScoreSegment, text_keys
 from rerank_batch.storage import NodeCache, Root, open_root
 
 QUERIES = ["river", "stone", "", "river"]
@@ -96,7 +96,7 @@ def test_progress_tells_what_needs_no_scoring(root, tmp_path):
     night(root, tmp_path, "one", QUERIES, LISTS)
     with pairs.reading(1, 7):
         night(root, tmp_path, "two", QUERIES, lists)
-    assert pairs.counted() == {1: pairs.Pairs(asked=7, known=5, scored=2)}
+    assert pairs.counted() == {1: pairs.Pairs(requested=7, known=5, scored=2)}
 
 
 def test_scores_of_a_listwise_model_count_for_the_same_list_only(root, tmp_path):
@@ -169,5 +169,5 @@ def test_where_new_scores_cannot_be_written_the_run_goes_on_and_says_so(
 def test_new_scores_are_named_with_what_the_commit_needs_to_know(root, tmp_path):
     _, _, _, noted = night(root, tmp_path, "one", QUERIES, LISTS)
     for file in noted.scores:
-        segment = Segment(Path(root.path(f"runs/one/{file['key']}")), file["bytes"])
+        segment = ScoreSegment(Path(root.path(f"runs/one/{file['key']}")), file["bytes"])
         assert segment.pairs <= file["rows"], "a pair that comes twice is kept once"

@@ -25,7 +25,7 @@ from rerank_batch.rerankers import FAMILIES, is_listwise, load_scorer, open_serv
 from rerank_batch.rerankers.base import PairScorer, ScorerOptions
 from rerank_batch.rerankers.paid import PaidScorer, PaidUse
 from rerank_batch.scoring.modes import Mode
-from rerank_batch.services.address import PLACES
+from rerank_batch.services.address import SERVICES
 from rerank_batch.storage import open_root
 from tests.conftest import sentences
 from tests.services.server import KEY, Canned, ServiceServer
@@ -56,8 +56,8 @@ def server(model) -> Iterator[ServiceServer | None]:
         environment = stack.enter_context(pytest.MonkeyPatch.context())
         server = stack.enter_context(ServiceServer(family))
         prefix = "/v1" if family == "llm" else ""
-        environment.setenv(PLACES[family].url_variable, server.url + prefix)
-        environment.setenv(PLACES[family].key_variables[0], KEY)
+        environment.setenv(SERVICES[family].url_variable, server.url + prefix)
+        environment.setenv(SERVICES[family].key_variables[0], KEY)
         yield server
 
 

@@ -11,7 +11,7 @@ from rerank_batch.retrieval import encoder as encoder_module
 from rerank_batch.retrieval.encoder import Encoder
 from rerank_batch.retrieval.options import EncoderOptions
 from rerank_batch.scoring.modes import Choice, Mode
-from rerank_batch.scoring.network import UnknownShape
+from rerank_batch.scoring.networks.body import UnknownShape
 from tests.conftest import sentences
 
 MODES = [Mode("torch", "fp32"), Mode("openvino", "fp32")]

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from rerank_batch.runs import Run, find_garbage, latest_run, list_runs, remove_garbage, verify_run
+from rerank_batch.runs import (
+    Run,
+    find_garbage,
+    latest_run,
+    list_runs,
+    publish_run,
+    remove_garbage,
+    verify_run,
+)
 from rerank_batch.runs import garbage as garbage_module
 from rerank_batch.storage import Root
 from rerank_batch.storage.s3 import client, split_uri
@@ -34,7 +42,7 @@ def completed(root: Root, number: int, publish: bool = True, **what: Any) -> Run
     for folder in ("data", "rejects", "scores"):
         root.create_once(f"runs/run-{number}/{folder}/stray.parquet", b"12345")
     if publish:
-        run.publish()
+        publish_run(run)
     return run
 
 
@@ -69,7 +77,7 @@ def test_commits_of_parts_and_of_dead_epochs_go_with_their_files(root: Root) -> 
     run.claim(take_over=True)
     write_all(run)
     finish(run)
-    assert run.publish()
+    assert publish_run(run)
     completed(root, 2)
     assert unlisted.results is not None
     expected = [unlisted.name.key, unlisted.results.key]
@@ -159,7 +167,7 @@ def test_a_lease_leaves_nothing_behind_where_its_run_is_removed(root: Root) -> N
     with run.lease(20):
         write_all(run)
         finish(run)
-    run.publish()
+    publish_run(run)
     completed(root, 2)
     remove_garbage(root, find_garbage(root, keep=1))
     assert root.sizes("runs/run-1/") == {}

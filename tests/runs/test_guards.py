@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 
 from rerank_batch.config import parse_config
 from rerank_batch.errors import ConfigError, GuardsFailed, RunConflict
-from rerank_batch.runs import Run, guards, latest_run, read_latest
+from rerank_batch.runs import Run, guards, latest_run, publish_run, read_latest
+from rerank_batch.runs.decisions import read_override
+from rerank_batch.runs.guards import publish_unless_held_back
 from rerank_batch.storage import Root, open_root
 from tests.support.helpers import overwrite, reject_table, result_row, result_table, spec
 
@@ -34,7 +37,7 @@ def night(
 ) -> Run:
     """A run that is complete and not published: query n has the documents ``lists[n]``."""
     what = spec(created=f"2026-01-{day:02d}", planned=len(lists), block_rows=2)
-    what["config"]["guards"] = asked or {}
+    what = replace(what, config={**what.config, "guards": asked or {}})
     run = Run.create(root, f"night-{day}", what)
     run.claim()
     for start, stop in run.blocks():
@@ -78,15 +81,15 @@ def test_a_run_that_fails_a_guard_is_complete_and_readers_keep_the_one_before(
     tmp_path: Path, asked: dict[str, Any], made: dict[str, Any], words: str
 ) -> None:
     root = open_root(str(tmp_path))
-    assert guards.publish(night(root, 1, asked=asked and {}))["published"]
+    assert publish_unless_held_back(night(root, 1, asked=asked and {}))["published"]
     run = night(root, 2, asked=asked, **made)
-    outcome = guards.publish(run)
+    outcome = publish_unless_held_back(run)
     assert run.state() == "complete"
     assert latest_run(root, "nightly").run_id == "night-1" == outcome["latest"]
     (failed,) = outcome["guards"]
     assert not failed["passed"] and words in failed["words"]
     with pytest.raises(GuardsFailed, match=f"guards.{failed['name']}") as told:
-        guards.judge({**outcome, "root": root.uri, "run_id": run.run_id})
+        guards.refuse_if_held_back({**outcome, "root": root.uri, "run_id": run.run_id})
     assert f"runs publish {root.uri} night-2 --force" in str(told.value)
 
 
@@ -99,10 +102,10 @@ def test_a_run_that_holds_every_guard_is_published(tmp_path: Path) -> None:
         "measure": {"nDCG@10": 0.5},
         "min_overlap_at_10": 0.6,
     }
-    first = guards.publish(night(root, 1, asked=asked))
+    first = publish_unless_held_back(night(root, 1, asked=asked))
     assert first["published"]
     assert "no run was published before" in first["guards"][-1]["words"]
-    second = guards.publish(night(root, 2, [moved("x")] * 4, asked))
+    second = publish_unless_held_back(night(root, 2, [moved("x")] * 4, asked))
     assert second["published"] and len(second["guards"]) == 5
     assert latest_run(root, "nightly").run_id == "night-2"
 
@@ -119,24 +122,24 @@ def test_a_run_that_holds_every_guard_is_published(tmp_path: Path) -> None:
 def test_a_verdict_is_given_once(tmp_path: Path, later: dict[str, Any]) -> None:
     root = open_root(str(tmp_path))
     run = night(root, 2, asked={"min_queries": 5})
-    first = guards.publish(run)
+    first = publish_unless_held_back(run)
     if "asked" in later:
-        changed = {**run.spec, "config": {**run.spec["config"], "guards": later["asked"]}}
-        overwrite(root, "runs/night-2/spec.json", json.dumps(changed).encode())
+        changed = replace(run.spec, config={**run.spec.config, "guards": later["asked"]})
+        overwrite(root, "runs/night-2/spec.json", json.dumps(changed.as_json()).encode())
     else:
-        guards.publish(night(root, 3))
-    again = guards.publish(Run.open(root, "night-2"))
+        publish_unless_held_back(night(root, 3))
+    again = publish_unless_held_back(Run.open(root, "night-2"))
     assert not again["published"]
     assert again["guards"] == first["guards"]
     with pytest.raises(GuardsFailed):  # nor by any other way to publish
-        Run.open(root, "night-2").publish()
+        publish_run(Run.open(root, "night-2"))
 
 
 def test_a_driver_that_dies_before_the_verdict_leaves_it_to_the_next(tmp_path: Path) -> None:
     """The guards are those that the run began with."""
     root = open_root(str(tmp_path))
     night(root, 2, asked={"min_queries": 5})
-    assert not guards.publish(Run.open(root, "night-2"))["published"]
+    assert not publish_unless_held_back(Run.open(root, "night-2"))["published"]
     assert read_latest(root, "nightly") is None
 
 
@@ -144,15 +147,15 @@ def test_a_last_run_that_cannot_be_read_or_asked_other_queries_holds_the_next_ba
     tmp_path: Path,
 ) -> None:
     root = open_root(str(tmp_path))
-    guards.publish(night(root, 1))
+    publish_unless_held_back(night(root, 1))
     root.delete(["runs/night-1/spec.json"])
-    (gone,) = guards.publish(night(root, 2, asked={"min_overlap_at_10": 0.0}))["guards"]
+    (gone,) = publish_unless_held_back(night(root, 2, asked={"min_overlap_at_10": 0.0}))["guards"]
     assert not gone["passed"] and "no run night-1" in gone["words"]
 
     other = open_root(str(tmp_path / "other"))
-    guards.publish(night(other, 1))
+    publish_unless_held_back(night(other, 1))
     asked = {"min_overlap_at_10": 0.0}
-    (none,) = guards.publish(night(other, 2, asked=asked, asks="another"))["guards"]
+    (none,) = publish_unless_held_back(night(other, 2, asked=asked, asks="another"))["guards"]
     assert not none["passed"] and none["words"] == "no query in common with night-1"
 
 
@@ -200,10 +203,10 @@ def test_no_command_publishes_a_run_that_failed_but_the_one_that_says_force(nigh
     assert forced.exit_code == 0, forced.output
     run = latest_run(root, "test")
     assert run.run_id == "second"
-    override = run.overridden()
-    assert override is not None and override["who"] in forced.output
+    override = read_override(run)
+    assert override is not None and override.who in forced.output
     assert nights("rerank", "--resume", "second").exit_code == 0
-    assert override["who"] in " ".join(nights("runs", "show", root.uri, "second").output.split())
+    assert override.who in " ".join(nights("runs", "show", root.uri, "second").output.split())
 
 
 def test_an_unfinished_run_is_not_published_even_by_force(nights: Any, tmp_path: Path) -> None:

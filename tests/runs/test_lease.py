@@ -14,6 +14,7 @@ import pytest
 
 from rerank_batch.errors import RunConflict, StorageError
 from rerank_batch.runs import Owner, Run
+from rerank_batch.runs.epochs import read_epoch
 from rerank_batch.runs.lease import living_owner
 from rerank_batch.storage import Root
 from tests.support.helpers import overwrite, spec
@@ -33,8 +34,8 @@ def driven(root: Root, owner: Owner | None = None) -> Run:
 def watch(run: Run, seconds: float, note: Callable[[str], None] = lambda text: None) -> Any:
     """Who another driver sees, and how long it had to look."""
     began = time.monotonic()
-    named = json.loads(run.root.read(f"runs/run-1/epochs/{run.epoch:06d}.json") or b"")["owner"]
-    return living_owner(run.root, KEY, run.epoch, named, seconds, note), time.monotonic() - began
+    owner = read_epoch(run.root, "run-1", run.epoch).owner
+    return living_owner(run.root, KEY, run.epoch, owner, seconds, note), time.monotonic() - began
 
 
 _DRIVER = """

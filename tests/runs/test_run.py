@@ -22,13 +22,16 @@ from rerank_batch.errors import (
 from rerank_batch.runs import (
     CommitName,
     Run,
+    is_latest,
     latest_run,
     list_runs,
     publish_parquet,
+    publish_run,
     read_block,
     refuse_if_taken_over,
     total,
 )
+from rerank_batch.runs.decisions import keep_decision
 from rerank_batch.runs.objects import Commit
 from rerank_batch.storage import DataFile, Published, Root, new_nonce, sha256_file
 from tests.support.helpers import (
@@ -96,8 +99,7 @@ def test_an_id_that_is_taken_is_refused_with_the_difference_and_nothing_is_writt
 ) -> None:
     Run.create(root, "run-1", spec(reranker="abc", index={"kind": "Flat", "shards": 4}))
     before = everything_under(root)
-    other = spec(reranker="abc", index={"kind": "HNSW", "shards": 4})
-    other["made_of"]["depth"] = 20
+    other = spec(reranker="abc", index={"kind": "HNSW", "shards": 4}, depth=20)
     with pytest.raises(InputsChanged) as error:
         Run.create(root, "run-1", other)
     message = str(error.value)
@@ -478,7 +480,7 @@ def test_a_complete_run_cannot_be_aborted(root: Root) -> None:
 def test_a_run_that_holds_nothing_is_forgotten_and_its_id_is_free(root: Root) -> None:
     run = started(root, planned=4)
     run.write_plan(plan_table(4), reject_table([reject_row(None)]))
-    run.decide("mode", 1, {"runtime": "torch"})
+    keep_decision(run, "mode", 1, {"runtime": "torch"})
     with run.lease(60):
         assert run.holds_nothing()
     run.forget()
@@ -568,14 +570,14 @@ def test_latest_only_moves_forward(root: Root) -> None:
         complete_run(root, "new", created="2026-01-02T00:00:00"),
         complete_run(root, "other", job="weekly", created="2026-01-03T00:00:00"),
     )
-    assert old.publish()
+    assert publish_run(old)
     assert latest_run(root, "nightly").run_id == "old"
-    assert new.publish()
-    assert not old.publish()
-    assert not new.publish()
-    assert other.publish()
+    assert publish_run(new)
+    assert not publish_run(old)
+    assert not publish_run(new)
+    assert publish_run(other)
     assert latest_run(root, "nightly").run_id == "new"
-    assert (old.is_latest(), new.is_latest(), other.is_latest()) == (False, True, True)
+    assert (is_latest(old), is_latest(new), is_latest(other)) == (False, True, True)
 
 
 def test_runs_with_equal_rows_have_equal_content(root: Root) -> None:
@@ -684,7 +686,8 @@ def test_a_final_that_lacks_something_is_damaged(root: Root, key: str) -> None:
 def test_a_damaged_latest_is_an_error_and_is_not_overwritten(root: Root, body: bytes) -> None:
     run = complete_run(root, publish=True)
     overwrite(root, "jobs/nightly/latest.json", body)
-    for act in (lambda: latest_run(root, "nightly"), run.publish, run.is_latest):
+    reads = (lambda: latest_run(root, "nightly"), lambda: publish_run(run), lambda: is_latest(run))
+    for act in reads:
         with pytest.raises(StorageError, match=damaged(r"latest\.json")):
             act()
     assert root.read("jobs/nightly/latest.json") == body

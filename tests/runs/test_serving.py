@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 from jobs.__main__ import app
 from rerank_batch.data.query_text import match_key
 from rerank_batch.errors import ConfigError, InputError, RunConflict
-from rerank_batch.runs import Run
+from rerank_batch.runs import Run, publish_run
 from rerank_batch.runs.export.serving import export_serving, look_up, look_up_run
 from tests.support.helpers import finished_run, result_row
 
@@ -149,7 +150,7 @@ def test_what_is_refused_leaves_no_file(tmp_path: Path) -> None:
     other = Run.create(run.root, "run-2", run.spec)
     with pytest.raises(RunConflict, match="not finished"):
         export_serving(other, "serving", tmp_path / "out.parquet")
-    compared = Run(run.root, run.run_id, {**run.spec, "systems": ["a", "b"]})
+    compared = Run(run.root, run.run_id, replace(run.spec, systems=["a", "b"]))
     with pytest.raises(ConfigError, match="compares systems"):
         export_serving(compared, "serving", tmp_path / "out.parquet")
     assert not [path for path in tmp_path.iterdir() if path.name != "root"]
@@ -159,7 +160,7 @@ def test_what_is_refused_leaves_no_file(tmp_path: Path) -> None:
 
 def test_the_commands(tmp_path: Path) -> None:
     run = run_of(tmp_path / "root", random.Random(0).sample([f"query {n}" for n in range(9)], 9))
-    run.publish()
+    publish_run(run)
     root, out = str(tmp_path / "root"), str(tmp_path / "serving.parquet")
 
     def command(*words: str) -> Any:

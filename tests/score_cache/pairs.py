@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from rerank_batch.score_cache import Found, Keys, write_block
+from rerank_batch.score_cache import Keys, KnownScores, write_block
 from rerank_batch.storage import Root
 
 Key = tuple[int, int]
@@ -91,7 +91,7 @@ def model(blocks: Iterable[Block], oldest_day: int = 0) -> Model:
 
 
 class Finder(Protocol):
-    def find(self, queries: Keys, query_of: Any, documents: Keys) -> Found: ...
+    def find(self, queries: Keys, query_of: Any, documents: Keys) -> KnownScores: ...
 
 
 def ask(finder: Finder, keys: Sequence[Key] = KEYS) -> Model:

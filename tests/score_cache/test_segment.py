@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_batch.errors import RerankBatchError, StorageError
-from rerank_batch.score_cache import CachedScores, Segment, merge, scope, text_keys
+from rerank_batch.score_cache import CachedScores, ScoreSegment, merge, scope, text_keys
 from rerank_batch.score_cache.measure import make_segment, measure_lookups
 from rerank_batch.score_cache.writer import SCHEMA
 from tests.score_cache.pairs import (
@@ -49,7 +49,7 @@ def random_block(seed: int, queries: int, documents: int) -> Block:
     return Block(rows, 1)
 
 
-def ask_for(finder: Segment | CachedScores, rows: list[Row]) -> list[tuple[bool, bytes, bool]]:
+def ask_for(finder: ScoreSegment | CachedScores, rows: list[Row]) -> list[tuple[bool, bytes, bool]]:
     answer = finder.find(
         keys_of(row.query for row in rows),
         np.arange(len(rows)),
@@ -94,7 +94,7 @@ def test_a_scope_is_the_settings_whatever_their_order() -> None:
 @given(st.lists(block, max_size=4))
 def test_a_look_up_is_that_of_a_dictionary_and_the_first_file_counts(blocks: list[Block]) -> None:
     with TemporaryDirectory() as folder:
-        segments = [Segment(file) for file in write_all(Path(folder), blocks)]
+        segments = [ScoreSegment(file) for file in write_all(Path(folder), blocks)]
         for each, segment in zip(blocks, segments, strict=True):
             assert ask(segment) == model([each])
             assert segment.pairs == len(model([each]))
@@ -115,7 +115,7 @@ def test_a_merge_holds_what_its_parts_hold_however_it_is_sliced_and_nested(
         whole = folder / "whole.arrow"
         days = merge(files, whole, oldest_day)
         expected = model(blocks, oldest_day)
-        assert ask(Segment(whole)) == expected
+        assert ask(ScoreSegment(whole)) == expected
         rows = content(whole)
         kept = [pair["day"] for row in rows for pair in row["pairs"]]
         assert days == {day: kept.count(day) for day in kept}
@@ -128,7 +128,7 @@ def test_a_merge_holds_what_its_parts_hold_however_it_is_sliced_and_nested(
         sliced, part, nested = (folder / f"{each}.arrow" for each in ("sliced", "part", "nested"))
         merge(files, sliced, oldest_day, limit)
         assert content(sliced) == rows
-        assert ask(Segment(sliced)) == expected
+        assert ask(ScoreSegment(sliced)) == expected
         # Neighbours first, as the store does, and two at a time, as for many files.
         patch.setattr("rerank_batch.score_cache.merging._AT_ONCE", 2)
         merge(files[start:stop], part, oldest_day, limit)
@@ -142,7 +142,7 @@ def test_batches_end_anywhere(tmp_path: Path) -> None:
     one, two = random_block(1, 300, 9), random_block(2, 50, 30)
     target = tmp_path / "merged.arrow"
     merge([write(tmp_path / "1", one), write(tmp_path / "2", two)], target, limit=40)
-    segment = Segment(target)
+    segment = ScoreSegment(target)
     assert segment.batches > 30
     assert ask_for(segment, [*one.rows, *two.rows]) == truth([*one.rows, *two.rows])
     strangers = random_block(3, 300, 9).rows
@@ -171,10 +171,10 @@ def test_a_truncated_segment_is_named(tmp_path: Path) -> None:
     for size in [0, 1, 8, 100, len(whole) // 2, *range(len(whole) - 40, len(whole))]:
         file.write_bytes(whole[:size])
         with pytest.raises(StorageError, match=r"segment\.arrow is no whole file of scores"):
-            Segment(file)
+            ScoreSegment(file)
     file.unlink()
     with pytest.raises(StorageError, match=r"segment\.arrow is no whole file of scores: .*No such"):
-        Segment(file)
+        ScoreSegment(file)
 
 
 def test_wrong_bytes_are_an_error_or_a_miss_never_another_pairs_score(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_wrong_bytes_are_an_error_or_a_miss_never_another_pairs_score(tmp_path: 
         file = tmp_path / f"{number}"
         file.write_bytes(damaged)
         try:
-            segment = Segment(file)
+            segment = ScoreSegment(file)
             ask_for(segment, rows)
             assert not any(found for found, _, _ in ask_for(segment, strangers))
             outcomes["answer"] += 1
@@ -221,7 +221,7 @@ def test_a_file_of_another_shape_is_refused(tmp_path: Path, kind: str) -> None:
             listed = each.combine_chunks().to_batches()
             writer.write_batch(listed[0] if listed else pa.RecordBatch.from_pylist([], SCHEMA))
     with pytest.raises(StorageError, match=r"other\.arrow is no whole file of scores"):
-        Segment(Path(other))
+        ScoreSegment(Path(other))
 
 
 def test_a_target_that_cannot_be_written_is_named_and_a_failed_merge_leaves_none(
@@ -244,7 +244,7 @@ def test_a_segment_is_mapped_and_not_loaded(tmp_path: Path) -> None:
     make_segment(file, pairs)
     process = psutil.Process()
     before = process.memory_info()
-    segment = Segment(file)
+    segment = ScoreSegment(file)
     after = process.memory_info()
     assert file.stat().st_size > 70e6
     assert after.rss - before.rss < 10e6

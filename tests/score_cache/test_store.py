@@ -18,7 +18,14 @@ from hypothesis import strategies as st
 
 from rerank_batch import tally
 from rerank_batch.errors import ConfigError, StorageError
-from rerank_batch.score_cache import CachedScores, ScoreCache, Segment, open_segments, store, today
+from rerank_batch.score_cache import (
+    CachedScores,
+    ScoreCache,
+    ScoreSegment,
+    open_segments,
+    store,
+    today,
+)
 from rerank_batch.storage import NodeCache, Published, Root, open_root, sha256_file
 from tests.score_cache.pairs import (
     KEYS,
@@ -537,7 +544,7 @@ def test_a_merge_gives_up_a_broken_segment_and_keeps_the_others(
 def test_a_segment_that_turns_out_to_be_damaged_is_asked_no_more(tmp_path: Path) -> None:
     bad = bad_offset(write(tmp_path / "bad", Block(TWENTY, 1)))
     good = write(tmp_path / "good", Block(rows(20, 20), 1))
-    scores = CachedScores([Segment(bad), Segment(good)])
+    scores = CachedScores([ScoreSegment(bad), ScoreSegment(good)])
     for _ in range(3):
         assert ask(scores) == model([Block(rows(20, 20), 1)])
     assert list(tally.drain().counts.values()) == [1]

@@ -12,7 +12,7 @@ import numpy as np
 from transformers import AutoModelForSequenceClassification
 
 from rerank_batch.scoring.modes import Graphs
-from rerank_batch.scoring.network import Network, pair_network
+from rerank_batch.scoring.networks.network import Network, pair_network
 from rerank_batch.scoring.runtimes.openvino import OpenVinoRuntime
 from rerank_batch.scoring.tokens import TokenBatch
 

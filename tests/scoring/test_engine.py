@@ -14,12 +14,12 @@ from rerank_batch.progress import pairs
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.rerankers.cross_encoder import CrossEncoderScorer
 from rerank_batch.scoring import engine as engine_module
-from rerank_batch.scoring import network as network_module
 from rerank_batch.scoring.engine import PairEngine
 from rerank_batch.scoring.library import Library
 from rerank_batch.scoring.measure_modes import choose
 from rerank_batch.scoring.modes import Graphs, Mode, modes_for
-from rerank_batch.scoring.network import pair_network
+from rerank_batch.scoring.networks.layout import Even
+from rerank_batch.scoring.networks.network import pair_network
 from rerank_batch.scoring.packing import TokenBudget
 from rerank_batch.scoring.runtimes.base import Unavailable
 from rerank_batch.scoring.runtimes.openvino import OpenVinoRuntime
@@ -233,9 +233,7 @@ def test_a_model_of_an_unknown_shape_is_scored_by_sentence_transformers(
 
 
 def test_an_engine_that_gives_other_logits_is_not_used(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(
-        network_module.Even, "first", lambda self, hidden: hidden[:, 1:2], raising=True
-    )
+    monkeypatch.setattr(Even, "first", lambda self, hidden: hidden[:, 1:2], raising=True)
     with caplog.at_level(logging.WARNING):
         ours = scorer(write_model(tmp_path, "bert"))
     assert isinstance(ours.runtime, Library)

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import stamina
 
-from rerank_batch.services.address import PLACES
+from rerank_batch.services.address import SERVICES
 from tests.services.server import KEY, ServiceServer
 
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Without any address or key of a service."""
-    for place in PLACES.values():
+    for place in SERVICES.values():
         for name in (place.url_variable, *place.key_variables):
             monkeypatch.delenv(name, raising=False)
     return monkeypatch
@@ -28,8 +28,8 @@ def serve(environment: pytest.MonkeyPatch) -> Iterator[Callable[..., ServiceServ
         def start(family: str, **settings: Any) -> ServiceServer:
             server = servers.enter_context(ServiceServer(family, **settings))
             prefix = "/v1" if family == "llm" else ""  # as such base URLs are given
-            environment.setenv(PLACES[family].url_variable, server.url + prefix)
-            environment.setenv(PLACES[family].key_variables[0], KEY)
+            environment.setenv(SERVICES[family].url_variable, server.url + prefix)
+            environment.setenv(SERVICES[family].key_variables[0], KEY)
             return server
 
         yield start

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from rerank_batch.errors import ConfigError, ServiceError
-from rerank_batch.services.address import PLACES, Unresolved, address_of
+from rerank_batch.services.address import SERVICES, Unresolved, address_of
 
 pytestmark = pytest.mark.usefixtures("environment")
 
@@ -23,7 +23,7 @@ def resolving(monkeypatch: pytest.MonkeyPatch, *ips: str) -> None:
 
 @pytest.mark.parametrize("family", ["cohere", "voyage", "jina", "llm"])
 def test_public_services_have_an_address_and_need_a_key(family, environment):
-    variables = PLACES[family].key_variables
+    variables = SERVICES[family].key_variables
     with pytest.raises(ConfigError, match=" or ".join(variables)):
         address_of(family)
     environment.setenv(variables[-1], SECRET)
@@ -35,9 +35,9 @@ def test_public_services_have_an_address_and_need_a_key(family, environment):
 
 @pytest.mark.parametrize("family", ["tei", "vllm", "infinity"])
 def test_own_services_need_an_address_and_may_have_a_key(family, environment):
-    with pytest.raises(ConfigError, match=PLACES[family].url_variable):
+    with pytest.raises(ConfigError, match=SERVICES[family].url_variable):
         address_of(family)
-    environment.setenv(PLACES[family].url_variable, "https://gpu.internal:8443/models/")
+    environment.setenv(SERVICES[family].url_variable, "https://gpu.internal:8443/models/")
     address = address_of(family)
     assert address.key is None
     assert address.origin == "gpu.internal:8443"

@@ -22,9 +22,11 @@ import rerank_batch.workflows.update_index
 from jobs.console import Console
 from rerank_batch import schema
 from rerank_batch.config import Config, parse_config
-from rerank_batch.index.index import Index, read_manifest
+from rerank_batch.index.generations import read_manifest
+from rerank_batch.index.open import Index
+from rerank_batch.pipeline.index_stages import BuildTexts, write_vectors
 from rerank_batch.pipeline.resources import Cluster
-from rerank_batch.pipeline.stages import BuildTexts, StageSpec, write_vectors
+from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.retrieval.sources import SourceUse, open_source
 from rerank_batch.scoring.modes import Choice, Mode
 from rerank_batch.storage import NodeCache, Root, open_root

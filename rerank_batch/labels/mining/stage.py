@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from rerank_batch import schema
-from rerank_batch.index.index import Index
+from rerank_batch.index.open import Index
 from rerank_batch.labels.mining.draws import order_key
 from rerank_batch.labels.mining.pools import (
     ORIGIN_RANDOM,

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rerank_batch import schema
-from rerank_batch.errors import ConfigError, InputError, RunConflict
+from rerank_batch.data.trec import run_lines
+from rerank_batch.errors import ConfigError, RunConflict
 from rerank_batch.runs import Run
 from rerank_batch.storage import open_file
 
@@ -48,10 +49,10 @@ def export_run(run: Run, format: Format, system: str, out: Path) -> int:
     paths = run.results_paths()
     if "labels" in run.finished():
         raise RunConflict(f"run {run.run_id} holds labels, no rankings; see make-labels --out")
-    there = run.spec.get("systems") or schema.SYSTEMS
+    there = run.spec.systems or schema.SYSTEMS
     if system not in there:
         raise ConfigError(f"run {run.run_id} holds no system {system!r}; it has {', '.join(there)}")
-    rows = _placed_rows(paths, system) if run.spec.get("systems") else _rows(paths, system)
+    rows = _placed_rows(paths, system) if run.spec.systems else _rows(paths, system)
     out.parent.mkdir(parents=True, exist_ok=True)
     staged = out.with_name(f".{out.name}.part")
     try:
@@ -111,15 +112,9 @@ def _placed_rows(paths: list[str], system: str) -> Iterator[dict[str, Any]]:
 
 def _trec_lines(rows: Iterator[dict[str, Any]], tag: str) -> Iterator[str]:
     for row in rows:
+        ranking = [(hit["doc_id"], hit["rank"]) for hit in row["ranking"]]
         for query_id in row["query_ids"]:
-            for hit in row["ranking"]:
-                for name in (query_id, hit["doc_id"]):
-                    if not name or name.split() != [name]:
-                        raise InputError(
-                            f"the id {name!r} has white space, which a TREC file cannot hold; "
-                            "use --format jsonl or pairs"
-                        )
-                yield f"{query_id} Q0 {hit['doc_id']} {hit['rank']} {-hit['rank']} {tag}"
+            yield from run_lines(query_id, ranking, tag)
 
 
 def _json_lines(rows: Iterator[dict[str, Any]]) -> Iterator[str]:

@@ -81,11 +81,11 @@ def export_serving(
         ConfigError: it is a comparison of systems: which of them would be served?
     """
     final = run.finished()
-    if run.spec.get("systems"):
+    if run.spec.systems:
         raise ConfigError(f"run {run.run_id} compares systems; export a run of `rerank`")
     out.parent.mkdir(parents=True, exist_ok=True)
     staged = out.with_name(f".{out.name}.part")
-    about = {"run_id": run.run_id, "job": run.spec["job"], "created": final["created"]}
+    about = {"run_id": run.run_id, "job": run.spec.job, "created": final["created"]}
     try:
         with tempfile.TemporaryDirectory(prefix="serving-", dir=out.parent) as folder:
             parts = _Parts(run, Path(folder), rows_in_memory)
@@ -138,7 +138,7 @@ def look_up_run(run: Run, query: str) -> dict[str, Any] | None:
             if place >= 0:
                 table = file.read(columns=_READ).slice(place, 1)
                 (row,) = _serving_rows(table).to_pylist()
-                about = {"run_id": run.run_id, "job": run.spec["job"], "created": final["created"]}
+                about = {"run_id": run.run_id, "job": run.spec.job, "created": final["created"]}
                 return {**{name: row[name] for name in SCHEMA.names}, **about}
     return None
 

@@ -1,7 +1,7 @@
 """Opening the runtime of a mode."""
 
 from rerank_batch.scoring.modes import Graphs, Mode
-from rerank_batch.scoring.network import Network
+from rerank_batch.scoring.networks.network import Network
 from rerank_batch.scoring.runtimes.base import Runtime, Unavailable
 
 

@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from rerank_batch.config import Format, digest
 from rerank_batch.scoring.modes import Graphs
-from rerank_batch.scoring.network import Network
+from rerank_batch.scoring.networks.network import Network
 from rerank_batch.scoring.runtimes.base import FloatArray, Unavailable
 from rerank_batch.scoring.tokens import TokenBatch
 

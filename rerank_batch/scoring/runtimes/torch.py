@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rerank_batch.config import Format
-from rerank_batch.scoring.network import Network
+from rerank_batch.scoring.networks.network import Network
 from rerank_batch.scoring.runtimes.base import FloatArray, Unavailable
 from rerank_batch.scoring.tokens import TokenBatch
 

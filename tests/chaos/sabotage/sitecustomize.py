@@ -43,8 +43,10 @@ def _overwrite(_what) -> None:
 
 def _any_epoch(_what) -> None:
     def patch(module) -> None:
-        module.refuse_if_taken_over = lambda *_: None
         module.Run.counting = lambda self: sorted(self._listed_commits())
+
+    def epochs(module) -> None:
+        module.refuse_if_taken_over = lambda *_: None
 
     def lease(module) -> None:
         def never_lost(self) -> None:
@@ -55,16 +57,22 @@ def _any_epoch(_what) -> None:
         module.Lease._renew_on = never_lost
 
     _when_imported("rerank_batch.runs.run", patch)
+    _when_imported("rerank_batch.runs.epochs", epochs)
     _when_imported("rerank_batch.runs.lease", lease)
 
 
 def _die_before(moment) -> None:
-    name = {"final": "finish", "latest": "publish"}[moment]
+    def die(*_) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
-    def patch(module) -> None:
-        setattr(module.Run, name, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    def finish(module) -> None:
+        module.Run.finish = die
 
-    _when_imported("rerank_batch.runs.run", patch)
+    def publish(module) -> None:
+        module.publish_run = die
+
+    module, patch = {"final": ("run", finish), "latest": ("latest", publish)}[moment]
+    _when_imported(f"rerank_batch.runs.{module}", patch)
 
 
 def _swap(folders) -> None:

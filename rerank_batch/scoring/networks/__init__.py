@@ -1,0 +1,1 @@
+"""The forward pass of a transformer, with one file for each architecture."""
