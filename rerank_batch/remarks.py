@@ -76,9 +76,16 @@ def unmatched(
     return Remark(section, IDS_MATCH_NOTHING, len(missing), text)
 
 
-def lines(remarks: Iterable[Mapping[str, Any]]) -> str:
-    """Remarks of a summary, one a line."""
-    return "\n".join(str(Remark(**remark)) for remark in remarks)
+def remark_objects(remarks: Iterable[Remark]) -> list[dict[str, Any]]:
+    """Remarks as the objects of a summary; each once."""
+    return [remark.as_json() for remark in dict.fromkeys(remarks)]
+
+
+def joined_remarks(
+    before: Iterable[Mapping[str, Any]], remarks: Iterable[Remark]
+) -> tuple[dict[str, Any], ...]:
+    """The remarks of a summary and further ones; each once."""
+    return tuple(remark_objects((*(Remark(**remark) for remark in before), *remarks)))
 
 
 def counts_in_words(counts: Mapping[str, int]) -> str:

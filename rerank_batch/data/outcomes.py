@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rerank_batch.config import OutcomesConfig
+from rerank_batch.data.id_matches import unmatched_queries
 from rerank_batch.data.parquet import ParquetTable
 from rerank_batch.data.values import as_ids, as_strings
 from rerank_batch.errors import InputError
@@ -86,6 +87,15 @@ def refuse_taken(outcomes: Outcomes, name: str, whose: str) -> None:
     """
     if name in pc.unique(outcomes.table.column("outcome")).to_pylist():
         raise InputError(f"outcomes: {name!r} is what {whose} calls its own; call yours otherwise")
+
+
+def outcome_remarks(outcomes: Outcomes | None, judged: set[str]) -> list[Remark]:
+    """What looks wrong about outcomes; ``judged`` are the ids of the judged queries of a run."""
+    if outcomes is None:
+        return []
+    ids = outcomes.table.column("query_id").unique().to_pylist()
+    where = "the judged queries of the run"
+    return [*outcomes.remarks, *unmatched_queries("outcomes", "queries", ids, judged, where)]
 
 
 def _valid(batch: pa.RecordBatch, config: OutcomesConfig, dropped: dict[str, int]) -> pa.Table:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.progress import Place, Progress, Whole
 from rerank_batch.progress.pairs import Pairs
-from rerank_batch.ray_backend.progress import told_by_actors
+from rerank_batch.ray_backend.progress import actor_messages
 from rerank_batch.rerankers.cached import KNOWN
 from rerank_batch.rerankers.cascade import pairs_of
 from rerank_batch.runs import Run
@@ -17,7 +17,7 @@ class RunProgress:
 
     def __init__(self, run: Run, to_do: Sequence[int], stages: Sequence[StageSpec]) -> None:
         self._places = places_of(stages)
-        self._sums = Progress(self._places, run.blocks(), to_do, told_by_actors)
+        self._sums = Progress(self._places, run.blocks(), to_do, actor_messages)
 
     def commit(self, block: BlockDone) -> None:
         """Count a committed block."""

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rerank_batch.config import GuardsConfig
+from rerank_batch.data.reject_limit import are_too_many
 from rerank_batch.errors import GuardsFailed, RunConflict
 from rerank_batch.runs import Run, is_latest, publish_run, read_latest
 from rerank_batch.runs.decisions import Guard, Verdict, is_held_back, keep_verdict, read_verdict
-from rerank_batch.runs.rejects import are_too_many
 from rerank_batch.runs.summary import Publication
 from rerank_batch.score_cache import text_keys
 from rerank_batch.storage import open_file

@@ -8,7 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from rerank_batch.config import OutcomesConfig
-from rerank_batch.data.outcomes import OUTCOMES, Outcomes, add_outcomes, read_outcomes, refuse_taken
+from rerank_batch.data.outcomes import (
+    OUTCOMES,
+    Outcomes,
+    add_outcomes,
+    outcome_remarks,
+    read_outcomes,
+    refuse_taken,
+)
 from rerank_batch.errors import InputError
 from tests.support.helpers import broken_strings, write_parquet
 
@@ -93,3 +100,12 @@ def test_outcomes_of_our_own_come_to_those_from_outside(tmp_path):
     refuse_taken(outside, "answer_grade", "answer_check")
     with pytest.raises(InputError, match="'thumb' is what answer_check calls its own"):
         refuse_taken(outside, "thumb", "answer_check")
+
+
+def test_outcomes_of_other_queries_are_told() -> None:
+    rows = [["q1", "Q2", "Q3"], ["s"] * 3, ["o"] * 3, [1.0] * 3]
+    table = pa.table([pa.array(column) for column in rows], schema=OUTCOMES)
+    (remark,) = outcome_remarks(Outcomes(3, table, {}), {"q1", "q2", "q3"})
+    assert (remark.section, remark.count) == ("outcomes", 2)
+    assert "'Q2' is 'q2'" in remark.text
+    assert outcome_remarks(None, set()) == []

@@ -11,8 +11,8 @@ from jobs import live
 from jobs.console import Console
 from jobs.live import as_table, as_text
 from rerank_batch.progress import Line, Part, Whole
+from rerank_batch.progress.messages import write
 from rerank_batch.progress.pairs import Pairs
-from rerank_batch.progress.told import write
 from rerank_batch.ray_backend import run_progress
 from rerank_batch.ray_backend.run_progress import RunProgress, places_of
 
@@ -65,9 +65,9 @@ def test_each_reranker_of_a_cascade_has_a_line():
 
 def test_a_log_in_json_tells_the_stages_inside_a_block(monkeypatch, capsys):
     """A run of one large block, of which nothing is committed yet."""
-    half = Part(0, 100, False, 10.0, {1: Pairs(asked=5_000, known=0, scored=2_500)})
+    half = Part(0, 100, False, 10.0, {1: Pairs(requested=5_000, known=0, scored=2_500)})
     monkeypatch.setattr(
-        run_progress, "told_by_actors", lambda: {("rerank", "actor"): write([half])}
+        run_progress, "actor_messages", lambda: {("rerank", "actor"): write([half])}
     )
     monkeypatch.setattr(live, "_DRAW_SECONDS", 0.01)
     monkeypatch.setattr(live, "SAY_EVERY_SECONDS", 0)

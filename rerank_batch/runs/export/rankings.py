@@ -12,7 +12,8 @@ from typing import Any, Literal
 import pyarrow.parquet as pq
 
 from rerank_batch import schema
-from rerank_batch.errors import ConfigError, InputError, RunConflict
+from rerank_batch.data.trec import run_lines
+from rerank_batch.errors import ConfigError, RunConflict
 from rerank_batch.runs import Run
 from rerank_batch.runs.export.pairs import write_pairs
 from rerank_batch.storage import open_file
@@ -99,15 +100,9 @@ def _placed_rows(paths: list[str], system: str) -> Iterator[dict[str, Any]]:
 
 def _trec_lines(rows: Iterator[dict[str, Any]], tag: str) -> Iterator[str]:
     for row in rows:
+        ranking = [(hit["doc_id"], hit["rank"]) for hit in row["ranking"]]
         for query_id in row["query_ids"]:
-            for hit in row["ranking"]:
-                for name in (query_id, hit["doc_id"]):
-                    if not name or name.split() != [name]:
-                        raise InputError(
-                            f"the id {name!r} has white space, which a TREC file cannot hold; "
-                            "use --format jsonl or pairs"
-                        )
-                yield f"{query_id} Q0 {hit['doc_id']} {hit['rank']} {-hit['rank']} {tag}"
+            yield from run_lines(query_id, ranking, tag)
 
 
 def _json_lines(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
