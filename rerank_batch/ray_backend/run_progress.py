@@ -43,6 +43,6 @@ def places_of(stages: Sequence[StageSpec]) -> list[Place]:
 
 
 def _pairs(sums: Mapping[str, float], number: int) -> Pairs:
-    asked = int(sums.get(pairs_of(number), 0))
+    pairs = int(sums.get(pairs_of(number), 0))
     known = int(sums.get(f"{KNOWN}.{number}", 0))
-    return Pairs(asked, known, asked - known)
+    return Pairs(pairs, known, pairs - known)

@@ -151,16 +151,16 @@ def _same_as_before(run: Run, floor: float, before: str | None) -> Guard:
     if before is None:
         return Guard(name, floor, None, True, "no run was published before: nothing to compare")
     try:
-        found = overlap_at_10(run, Run.open(run.root, before))
+        overlap = overlap_at_10(run, Run.open(run.root, before))
     except RunConflict as error:
         return Guard(name, floor, None, False, f"the last run cannot be compared with: {error}")
-    if found.mean is None:
+    if overlap.mean is None:
         return Guard(name, floor, None, False, f"no query in common with {before}")
     words = (
-        f"{found.mean:.4f} with {before} over {found.queries:,} queries of both, "
+        f"{overlap.mean:.4f} with {before} over {overlap.queries:,} queries of both, "
         f"at least {floor} is asked for"
     )
-    return Guard(name, floor, found.mean, found.mean >= floor, words)
+    return Guard(name, floor, overlap.mean, overlap.mean >= floor, words)
 
 
 def _tops(run: Run) -> Iterator[pl.DataFrame]:

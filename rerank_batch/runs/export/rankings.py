@@ -37,9 +37,11 @@ def export_run(run: Run, format: Format, system: str, out: Path) -> int:
     paths = run.results_paths()
     if "labels" in run.finished():
         raise RunConflict(f"run {run.run_id} holds labels, no rankings; see make-labels --out")
-    there = run.spec.systems or schema.SYSTEMS
-    if system not in there:
-        raise ConfigError(f"run {run.run_id} holds no system {system!r}; it has {', '.join(there)}")
+    systems = run.spec.systems or schema.SYSTEMS
+    if system not in systems:
+        raise ConfigError(
+            f"run {run.run_id} holds no system {system!r}; it has {', '.join(systems)}"
+        )
     rows = _placed_rows(paths, system) if run.spec.systems else _rows(paths, system)
     out.parent.mkdir(parents=True, exist_ok=True)
     staged = out.with_name(f".{out.name}.part")

@@ -156,8 +156,12 @@ def _write_parquet(
 def _groups(file: pq.ParquetFile, key: str) -> Iterator[int]:
     """Row groups that may hold a key: one, by their statistics; keys of 4 KiB have none."""
     for group in range(file.metadata.num_row_groups):
-        found = file.metadata.row_group(group).column(0).statistics
-        if found is None or not found.has_min_max or found.min <= key <= found.max:
+        statistics = file.metadata.row_group(group).column(0).statistics
+        if (
+            statistics is None
+            or not statistics.has_min_max
+            or statistics.min <= key <= statistics.max
+        ):
             yield group
 
 
