@@ -79,7 +79,7 @@ def add_outcomes(outcomes: Outcomes | None, table: pa.Table) -> Outcomes:
     return Outcomes(rows, together, outcomes.dropped, outcomes.remarks)
 
 
-def refuse_taken(outcomes: Outcomes, name: str, whose: str) -> None:
+def refuse_repeated_outcome(outcomes: Outcomes, name: str, whose: str) -> None:
     """Refuse outcomes from outside under a name that somebody here gives to others.
 
     Raises:

@@ -13,7 +13,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from rerank_batch.config import FilterTerm
-from rerank_batch.data.table_schemas import Part, of_kinds, part_of, plain, united, zero_padded
+from rerank_batch.data.table_schemas import TablePart, of_kinds, part_of, plain, united, zero_padded
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.remarks import IN_SOME_FILES, Remark
 from rerank_batch.storage import InputFile, input_files, open_dataset, reading_failed
@@ -130,7 +130,7 @@ class ParquetTable:
         """
         if column in self._kinds:
             return self._kinds[column]
-        firsts: dict[pa.DataType, Part] = {}
+        firsts: dict[pa.DataType, TablePart] = {}
         for part in self._parts:
             if column in part.kinds:
                 firsts.setdefault(part.kinds[column], part)

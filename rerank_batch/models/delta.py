@@ -1,4 +1,4 @@
-"""A fine-tuned model as what it changed: few numbers or few bits over the weights of a base model.
+"""Deltas: a fine-tuned model as its change of a base model, in few numbers or few bits.
 
     delta.json          the base and its sha256, what becomes of every tensor, sha256 of the result
     delta.safetensors   of a changed matrix one of
@@ -55,7 +55,7 @@ Tensor = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Kept:
+class DeltaFormat:
     """What is kept of a changed matrix: so many singular values, or so many bits of each number."""
 
     rank: int | None = None
@@ -66,7 +66,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Written:
+class DeltaReport:
     """What a delta came to: its bytes, and by matrix the share of the change that is not kept (of
     the Frobenius norm)."""
 
@@ -84,7 +84,9 @@ def is_delta(folder: Path) -> bool:
     return (folder / DELTA).is_file()
 
 
-def write_delta(trained: Path, base: Path, base_location: str, kept: Kept, out: Path) -> Written:
+def write_delta(
+    trained: Path, base: Path, base_location: str, kept: DeltaFormat, out: Path
+) -> DeltaReport:
     """Write what ``trained`` changed of ``base`` to ``out``, a new folder.
 
     Tensors are matched by name, with or without the prefix of the encoder in the model. Vectors
@@ -138,7 +140,7 @@ def write_delta(trained: Path, base: Path, base_location: str, kept: Kept, out: 
     made = _merge(old, tensors, kinds, trained)
     text = json.dumps({**manifest, "sha256": _digest(made)}, indent=1)
     (out / DELTA).write_text(text + "\n", encoding="utf-8")
-    return Written(sum(f.stat().st_size for f in out.rglob("*") if f.is_file()), errors)
+    return DeltaReport(sum(f.stat().st_size for f in out.rglob("*") if f.is_file()), errors)
 
 
 def base_of(delta: Path) -> str:
@@ -198,7 +200,7 @@ def _write_merged(delta: Path, manifest: Mapping[str, Any], base: Path, folder: 
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _compressed(change: NDArray[np.float64], kept: Kept) -> tuple[str, dict[str, Tensor]]:
+def _compressed(change: NDArray[np.float64], kept: DeltaFormat) -> tuple[str, dict[str, Tensor]]:
     if kept.rank is None:
         steps, step = _steps(change, kept.bits)
         return _STEPS, {"steps": steps, "step": step}

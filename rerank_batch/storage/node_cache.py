@@ -70,8 +70,8 @@ class NodeCache:
         sizes = {item.sha256: item.bytes for item in wanted if root.local(item.key) is None}
         if sum(sizes.values()) > self.max_bytes:
             raise ConfigError(
-                f"{root.uri} needs {sum(sizes.values()) / 1e9:.2f} GB of node cache, which may hold "
-                f"{self.max_bytes / 1e9:.2f} GB; raise storage.cache_gb"
+                f"{root.uri} needs {sum(sizes.values()) / 1e9:.2f} GB of node cache, which may "
+                f"hold {self.max_bytes / 1e9:.2f} GB; raise storage.cache_gb"
             )
 
     def room(self) -> int:
