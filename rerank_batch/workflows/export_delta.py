@@ -39,7 +39,7 @@ def export_delta(
 
 def _lost(labels: Labels, whole: Path, delta: Path) -> dict[str, Any]:
     from rerank_batch.training.dev import Judged
-    from rerank_batch.training.result import measure_models
+    from rerank_batch.training.measure import measure_models
 
     judged = Judged(labels.splits["dev"], labels.texts, _MEASURE, _MOST_QUERIES)
     made = model_folder(str(delta))

@@ -20,7 +20,7 @@ from rerank_batch.runs import (
     verify_run,
 )
 from rerank_batch.runs.decisions import override, read_override
-from rerank_batch.runs.export.exports import Format, export_run
+from rerank_batch.runs.export.rankings import Format, export_run
 from rerank_batch.runs.export.serving import ServingFormat, export_serving
 from rerank_batch.storage import open_root
 
@@ -107,11 +107,11 @@ def publish(root_uri: str, run_id: str, force: bool, console: Console) -> None:
             run, f"{_user()} at {run.owner.host}", datetime.now(UTC).isoformat(timespec="seconds")
         )
     outcome = guards.publish_unless_held_back(run)
-    summary = {"root": root_uri, "run_id": run_id, **outcome}
-    if not outcome["published"]:
+    summary = {"root": root_uri, "run_id": run_id, **asdict(outcome)}
+    if not outcome.published:
         console.result(summary)
         guards.refuse_if_held_back(summary)
-    newer = "" if is_latest(run) else f"; {outcome['latest']} is newer and stays the latest"
+    newer = "" if is_latest(run) else f"; {outcome.latest} is newer and stays the latest"
     published = read_override(run)
     by = f", published by {published.who} whatever its guards found" if published else ""
     console.result(
