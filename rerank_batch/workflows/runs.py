@@ -20,7 +20,7 @@ from rerank_batch.runs.decisions import (
     read_override,
     read_verdict,
 )
-from rerank_batch.runs.export import exports, serving
+from rerank_batch.runs.export import rankings, serving
 from rerank_batch.runs.spec import RunSpec
 from rerank_batch.runs.summary import Publication
 from rerank_batch.storage import open_root
@@ -123,7 +123,7 @@ class ExportedRun:
 def export_run(
     root_uri: str,
     run_id: str,
-    format: exports.Format | serving.ServingFormat,
+    format: rankings.Format | serving.ServingFormat,
     system: str,
     out: Path,
 ) -> ExportedRun:
@@ -134,7 +134,7 @@ def export_run(
     """
     run = Run.open(open_root(root_uri), run_id)
     if format == "trec" or format == "jsonl" or format == "pairs":
-        rows = exports.export_run(run, format, system, out)
+        rows = rankings.export_run(run, format, system, out)
         return ExportedRun(run_id, format, system, str(out), rows)
     if system != "reranked":
         raise ConfigError(f"--format {format} serves reranked lists, not --system {system}")
