@@ -211,7 +211,7 @@ def publish_run(root_uri: str, run_id: str, force: bool) -> PublishedRun:
         override(
             run, f"{_user()} at {run.owner.host}", datetime.now(UTC).isoformat(timespec="seconds")
         )
-    publication = Publication(**guards.publish_unless_held_back(run))
+    publication = guards.publish_unless_held_back(run)
     newer, by = not is_latest(run), read_override(run)
     return PublishedRun(root_uri, run_id, run.spec.job, publication, newer, by)
 
