@@ -9,18 +9,17 @@ from rerank_batch.pipeline.placement import (
     groups_line,
 )
 from rerank_batch.remarks import counts_in_words
-from rerank_batch.retrieval.given import excluded_line
+from rerank_batch.retrieval.excluded import excluded_line
 from rerank_batch.runs import (
     guards,
 )
 from rerank_batch.runs.cost import cost_lines
 from rerank_batch.runs.differences import changes_line
 from rerank_batch.runs.summary import RunSummary, RunTotals
-from rerank_batch.workflows.input_facts import files_line, remark_lines
 from rerank_batch.workflows.run_scores import scores_line
 
 from ..console import Console
-from .facts import facts_table
+from .facts import facts_table, files_line, remark_lines
 
 
 def show(summary: RunSummary, console: Console) -> None:

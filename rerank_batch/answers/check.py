@@ -22,7 +22,14 @@ from rerank_batch.answers.prompts import (
 )
 from rerank_batch.config import AnswerCheckConfig, PriceConfig
 from rerank_batch.data.outcomes import OUTCOMES
-from rerank_batch.llm.asker import Asked, Asker, Asking, Endpoint, Model, told_at_the_cap
+from rerank_batch.llm.client import (
+    Completions,
+    Endpoint,
+    LlmClient,
+    LlmModel,
+    LlmRequest,
+    progress_at_cap,
+)
 from rerank_batch.llm.grades import read_grade
 from rerank_batch.llm.journal import Journal
 from rerank_batch.llm.replies import NotInForm
@@ -135,30 +142,30 @@ def check_answers(
     model, judge = (
         _model_name(name) for name in (settings.model, settings.judge or settings.model)
     )
-    writer = Model(
+    writer = LlmModel(
         model,
         version("answer"),
         settings.max_tokens,
         settings.temperature,
         use.price or PriceConfig(),
     )
-    grader = Model(
+    grader = LlmModel(
         judge, version("judge"), _GRADE_TOKENS, 0.0, use.judge_price or PriceConfig(), whole=True
     )
 
     most = settings.max_chars
-    written = _ask(
-        Asker(endpoint, writer, journal, _budget(use, writer.price, journal), _read_answer),
-        [_answer_prompt(task, most) for task in tasks],
+    written = _complete(
+        LlmClient(endpoint, writer, journal, _budget(use, writer.price, journal), _read_answer),
+        [_answer_request(task, most) for task in tasks],
         "answers",
         watch,
         use,
     )
     # The same budget goes on: what the answers cost is in the journal by now.
-    graded = _ask(
-        Asker(endpoint, grader, journal, _budget(use, grader.price, journal), read_grade),
+    graded = _complete(
+        LlmClient(endpoint, grader, journal, _budget(use, grader.price, journal), read_grade),
         [
-            None if answer is None else _judge_prompt(task, answer, most)
+            None if answer is None else _judge_request(task, answer, most)
             for task, answer in zip(tasks, written.replies, strict=True)
         ],
         "grades",
@@ -194,36 +201,49 @@ def _read_answer(text: str) -> str:
     return text.strip()[:MOST_CHARS]
 
 
-def _answer_prompt(task: AnswerTask, most: int) -> Asked:
+def _answer_request(task: AnswerTask, most: int) -> LlmRequest:
     question, documents = task.query[:most], [text[:most] for text in task.documents]
-    return _asked("answer", answer_words(question, documents), [question, *documents])
+    return _request("answer", answer_words(question, documents), [question, *documents])
 
 
-def _judge_prompt(task: AnswerTask, answer: str, most: int) -> Asked:
+def _judge_request(task: AnswerTask, answer: str, most: int) -> LlmRequest:
     question, references = task.query[:most], [text[:MOST_CHARS] for text in task.references]
     words = judge_words(question, references, answer)
-    return _asked("judge", words, [question, *references, answer])
+    return _request("judge", words, [question, *references, answer])
 
 
-def _asked(name: Name, words: dict[str, str], private: Sequence[str]) -> Asked:
+def _request(name: Name, words: dict[str, str], private: Sequence[str]) -> LlmRequest:
     prompt = load(name)
-    return Asked(prompt.messages(words, again=False), prompt.messages(words, again=True), private)
+    return LlmRequest(
+        prompt.messages(words, again=False), prompt.messages(words, again=True), private
+    )
 
 
-def _ask(
-    asker: Asker[T], prompts: Sequence[Asked | None], what: str, watch: Progress, use: AnswerUse
-) -> Asking[T]:
+def _complete(
+    client: LlmClient[T],
+    prompts: Sequence[LlmRequest | None],
+    what: str,
+    watch: Progress,
+    use: AnswerUse,
+) -> Completions[T]:
     how = f"evaluate CONFIG --run {use.run_id}"
-    with told_at_the_cap(lambda: (asker.done, asker.total), what, how):
-        return asker.ask(prompts, partial(watch, what))
+    with progress_at_cap(lambda: (client.done, client.total), what, how):
+        return client.complete(prompts, partial(watch, what))
 
 
 def _budget(use: AnswerUse, price: PriceConfig, journal: Journal) -> Budget:
     return Budget(price, use.cap, use.spent + journal.spent)
 
 
-def _called(name: str, model: Model, asking: Asking[T]) -> Called:
-    return Called(name, model.version, asking.distinct, asking.known, asking.used, asking.cost)
+def _called(name: str, model: LlmModel, completions: Completions[T]) -> Called:
+    return Called(
+        name,
+        model.version,
+        completions.distinct,
+        completions.known,
+        completions.used,
+        completions.cost,
+    )
 
 
 def _model_name(name: str) -> str:

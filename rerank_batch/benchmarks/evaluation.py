@@ -26,7 +26,7 @@ from rerank_batch import schema
 from rerank_batch.config import Config, parse_config
 from rerank_batch.data.qrels import read_qrels
 from rerank_batch.evaluation.findings import Questions
-from rerank_batch.runs import Run, block_bounds
+from rerank_batch.runs import Run, RunSpec, block_bounds
 from rerank_batch.storage import open_root
 from rerank_batch.workflows.evaluate import evaluate
 from rerank_batch.workflows.measured_run import measure_run
@@ -141,18 +141,18 @@ def _make(folder: Path, queries: int, candidates: int) -> None:
         "depth": None,
         "method": "yes-no",
     }
-    spec = {
-        "job": "synthetic",
-        "created": "2026-01-01T00:00:00+00:00",
-        "fingerprint": "synthetic",
-        "made_of": {},
-        "config": {**config.model_dump(mode="json"), "reranker": {**model, "method": "yes-no"}},
-        "systems": [],
-        "versions": {},
-        "planned": queries,
-        "block_rows": _BLOCK,
-        "blocks": len(block_bounds(queries, _BLOCK)),
-    }
+    spec = RunSpec(
+        job="synthetic",
+        created="2026-01-01T00:00:00+00:00",
+        fingerprint="synthetic",
+        made_of={},
+        config={**config.model_dump(mode="json"), "reranker": {**model, "method": "yes-no"}},
+        systems=[],
+        versions={},
+        planned=queries,
+        block_rows=_BLOCK,
+        blocks=len(block_bounds(queries, _BLOCK)),
+    )
     run = Run.create(open_root(config.root), _RUN, spec)
     run.claim()
     writer = run.writer()

@@ -16,14 +16,8 @@ import faiss as _typed_faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_batch.retrieval.flat import (
-    SearchOptions,
-    Shard,
-    build_shard,
-    open_shard,
-    search_all,
-    set_threads,
-)
+from rerank_batch.retrieval.approximate import SearchOptions
+from rerank_batch.retrieval.shards import Shard, build_shard, open_shard, search_all, set_threads
 
 faiss: Any = _typed_faiss  # its stubs lag behind its library
 

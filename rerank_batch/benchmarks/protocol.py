@@ -20,7 +20,7 @@ from rerank_batch.benchmarks.timing import timed
 from rerank_batch.config import ComputeConfig
 from rerank_batch.ray_backend.cluster import cluster
 from rerank_batch.ray_backend.peers import commit_tables, write_tables
-from rerank_batch.runs import CommitName, Done, Run, block_bounds, publish_run
+from rerank_batch.runs import CommitName, Done, Run, RunSpec, block_bounds, publish_run
 from rerank_batch.storage import Root, open_root
 
 _MEASURES = ("nDCG@10",)
@@ -153,15 +153,15 @@ def _row(qidx: int, rng: np.random.Generator, depth: int) -> dict[str, Any]:
 
 def _write_run(root: Root, blocks: list[str], rows: int, block_rows: int) -> None:
     """What a run does apart from retrieving and scoring: claim, commit every block, finish."""
-    spec = {
-        "job": "benchmark",
-        "created": datetime.now(UTC).isoformat(),
-        "made_of": {},
-        "planned": rows,
-        "block_rows": block_rows,
-        "fingerprint": "",
-        "blocks": len(blocks),
-    }
+    spec = RunSpec(
+        job="benchmark",
+        created=datetime.now(UTC).isoformat(),
+        made_of={},
+        planned=rows,
+        block_rows=block_rows,
+        fingerprint="",
+        blocks=len(blocks),
+    )
     run = Run.create(root, f"benchmark-{secrets.token_hex(4)}", spec)
     run.claim()
     with run.lease(seconds=20):

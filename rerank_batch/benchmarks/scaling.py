@@ -69,7 +69,7 @@ def scaling(config_file: Path, overrides: list[str], asked: Asked, console: Cons
     summary = {
         "config": str(config_file),
         "pairs": final["pairs"],
-        "blocks": run.spec["blocks"],
+        "blocks": run.spec.blocks,
         "mode": final["mode"],
         "threads": threads,
         "nodes": asked.nodes,

@@ -18,7 +18,7 @@ from rerank_batch.config import Config, parse_config
 from rerank_batch.data.text_store import shard_bounds, write_texts
 from rerank_batch.index.generations import publish_manifest
 from rerank_batch.index.manifest import FORMAT, IndexFile, Manifest, ShardEntry
-from rerank_batch.runs import Run, block_bounds, publish_run
+from rerank_batch.runs import Run, RunSpec, block_bounds, publish_run
 from rerank_batch.storage import open_root, sha256_file
 
 MEASURES = ("nDCG@10",)
@@ -153,17 +153,17 @@ def _write_results(
     run = Run.create(
         open_root(config.root),
         "made-up",
-        {
-            "job": config.job,
-            "created": "2026-01-01T00:00:00",
-            "fingerprint": "made-up",
-            "made_of": {"index": made_of, "reranker": ["made-up"]},
-            "config": config.model_dump(mode="json"),
-            "versions": {},
-            "planned": queries,
-            "block_rows": block_rows,
-            "blocks": len(block_bounds(queries, block_rows)),
-        },
+        RunSpec(
+            job=config.job,
+            created="2026-01-01T00:00:00",
+            fingerprint="made-up",
+            made_of={"index": made_of, "reranker": ["made-up"]},
+            config=config.model_dump(mode="json"),
+            versions={},
+            planned=queries,
+            block_rows=block_rows,
+            blocks=len(block_bounds(queries, block_rows)),
+        ),
     )
     run.claim()
     for start, stop in run.blocks():

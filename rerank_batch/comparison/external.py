@@ -31,7 +31,7 @@ def _lists_of_run(
 ) -> dict[str, RankedList]:
     run = Run.open(open_root(config.root), system.run or "")
     run.finished()
-    there = run.spec.get("systems") or [RETRIEVAL, RERANKED]
+    there = run.spec.systems or [RETRIEVAL, RERANKED]
     wanted = system.system or RERANKED
     if wanted not in there:
         raise ConfigError(

@@ -27,15 +27,10 @@ from rerank_batch.rerankers.configured import (
     scorer_input,
     scorer_names,
 )
+from rerank_batch.retrieval.configured import fusion_of, source_use
+from rerank_batch.retrieval.excluded import Excluded, read_excluded
 from rerank_batch.retrieval.gate import Gate
-from rerank_batch.retrieval.given import (
-    Excluded,
-    Given,
-    fusion_of,
-    read_excluded,
-    read_given,
-    source_use,
-)
+from rerank_batch.retrieval.given import Given, read_given
 
 
 def computed_systems(config: Config) -> dict[str, Config]:

@@ -59,8 +59,7 @@ class Source:
         files = run.results_paths()
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             firsts = list(pool.map(_first_id, files))
-        reranker = run.spec["config"].get("reranker") or {}
-        return cls(tuple(files), tuple(firsts), has_stages=len(reranker.get("stages") or ()) > 1)
+        return cls(tuple(files), tuple(firsts), has_stages=len(run.spec.cascade) > 1)
 
     def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Columns of all files, one file at a time."""

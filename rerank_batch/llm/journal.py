@@ -43,7 +43,7 @@ _SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredReply:
     """A reply: its text, None where it had none, and whether it was cut where it got too long."""
 
     text: str | None
@@ -51,11 +51,11 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class _Waiting:
+class _UnwrittenReply:
     """A reply that waits to be written."""
 
     key: str
-    reply: Kept
+    reply: StoredReply
     used: Usage
     cost: float
 
@@ -72,8 +72,8 @@ class Journal:
 
     def __init__(self, root: Root, run_id: str) -> None:
         self._root, self._run_id = root, run_id
-        self._known: dict[str, Kept] = {}
-        self._waiting: list[_Waiting] = []
+        self._known: dict[str, StoredReply] = {}
+        self._waiting: list[_UnwrittenReply] = []
         self._since = time.monotonic()
         self.spent = 0.0
         self.used = Usage()
@@ -87,14 +87,14 @@ class Journal:
     def __contains__(self, key: str) -> bool:
         return key in self._known
 
-    def __getitem__(self, key: str) -> Kept:
+    def __getitem__(self, key: str) -> StoredReply:
         return self._known[key]
 
-    def add(self, key: str, reply: Kept, used: Usage, cost: float) -> None:
+    def add(self, key: str, reply: StoredReply, used: Usage, cost: float) -> None:
         """Take a reply; it is kept with the next `keep` or `flush`."""
         if not self._waiting:
             self._since = time.monotonic()
-        self._waiting.append(_Waiting(key, reply, used, cost))
+        self._waiting.append(_UnwrittenReply(key, reply, used, cost))
         self._known[key] = reply
         self.spent += cost
         self.used += used
@@ -136,10 +136,10 @@ class Journal:
         return run_id, table, json.loads(table.schema.metadata[_NOTE])
 
 
-def _replies(table: pa.Table) -> Iterator[tuple[str, Kept]]:
+def _replies(table: pa.Table) -> Iterator[tuple[str, StoredReply]]:
     """The replies of an entry; the first entries ever written did not say whether one was cut."""
     for row in table.to_pylist():
-        yield row["key"], Kept(row["text"], bool(row.get("cut")))
+        yield row["key"], StoredReply(row["text"], bool(row.get("cut")))
 
 
 def key_of(version: str, body: Mapping[str, Any]) -> str:

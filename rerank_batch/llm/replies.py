@@ -19,7 +19,7 @@ class NotInForm(Exception):
 
 
 @dataclass(frozen=True)
-class Place:
+class WrittenToken:
     """A token that was written, and what could have stood there with its log-probability."""
 
     token: str
@@ -37,7 +37,7 @@ class Reply:
     """A model's text, and its tokens where the service gives their log-probabilities."""
 
     text: str
-    places: list[Place]
+    tokens: list[WrittenToken]
 
 
 def read_completion(response: Any, expected: Usage) -> tuple[Any, Usage]:
@@ -66,13 +66,13 @@ def read_reply(choice: Any) -> Reply:
     try:
         text = choice["message"]["content"]
         listed = (choice.get("logprobs") or {}).get("content") or []
-        places = [Place(str(at["token"]), _top(at)) for at in listed]
+        tokens = [WrittenToken(str(at["token"]), _top(at)) for at in listed]
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         raise NotInForm from None
-    listed_all = (logprob for place in places for _, logprob in place.top)
+    listed_all = (logprob for token in tokens for _, logprob in token.top)
     if not isinstance(text, str) or not all(map(math.isfinite, listed_all)):
         raise NotInForm
-    return Reply(text, places)
+    return Reply(text, tokens)
 
 
 def _top(at: Any) -> list[tuple[str, float]]:
@@ -88,9 +88,9 @@ def yes_over_no(reply: Reply) -> float:
     Raises:
         NotInForm: neither is listed.
     """
-    if not reply.places:
+    if not reply.tokens:
         raise NotInForm
-    first = reply.places[0]
+    first = reply.tokens[0]
     yes, no = first.logprob("yes"), first.logprob("no")
     if max(yes, no) == -math.inf:
         raise NotInForm
@@ -110,9 +110,9 @@ def grade(reply: Reply) -> float:
     written = _DIGIT.match(reply.text)
     if not written:
         raise NotInForm
-    for place in reply.places:
-        if place.token.strip() == written[1]:
-            logprobs = [place.logprob(str(digit)) for digit in range(4)]
+    for token in reply.tokens:
+        if token.token.strip() == written[1]:
+            logprobs = [token.logprob(str(digit)) for digit in range(4)]
             highest = max(logprobs)
             if highest > -math.inf:
                 weights = [math.exp(logprob - highest) for logprob in logprobs]

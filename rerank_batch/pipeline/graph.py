@@ -15,9 +15,8 @@ from rerank_batch.pipeline.pools import Pools, of_group, plan_pools, shared
 from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.pipeline.work import StagePlan, Work
 from rerank_batch.rerankers.stages import Rerank
-from rerank_batch.retrieval.configured import query_encoder_options
+from rerank_batch.retrieval.configured import fusion_of, query_encoder_options, source_use
 from rerank_batch.retrieval.gate import Gate
-from rerank_batch.retrieval.given import fusion_of, source_use
 from rerank_batch.retrieval.stages import EncodeQueries, SearchShards
 
 

@@ -75,14 +75,14 @@ class BuildShards:
     """The index job's last stage: one row per shard, its vectors read back, its file published."""
 
     def __init__(self, root: Root, build: str, kind: str, threads: int = 1) -> None:
-        from rerank_batch.retrieval.flat import set_threads
+        from rerank_batch.retrieval.shards import set_threads
 
         set_threads(threads)
         self._root, self._build, self._kind = root, build, kind
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """``shard``, ``start``, ``stop`` in; ``key``, ``bytes``, ``sha256`` of its file added."""
-        from rerank_batch.retrieval.flat import build_shard
+        from rerank_batch.retrieval.shards import build_shard
 
         stored = []
         for row in table.to_pylist():

@@ -16,7 +16,7 @@ _LARGEST_FLAT = 50_000
 
 
 class AssembleShards:
-    """Builds shards of an update from ``sources``, see `retrieval.updates.vector_sources`.
+    """Builds shards of an update from ``sources``, see `index.changes.vector_sources`.
 
     A shard that is small, for this index (``usual`` documents a shard) or at all, is a Flat one
     whatever the kind: that is as fast, exact, and can be trained on any number of vectors.
@@ -31,7 +31,7 @@ class AssembleShards:
         sources: NDArray[np.int64],
         threads: int = 1,
     ) -> None:
-        from rerank_batch.retrieval.flat import set_threads
+        from rerank_batch.retrieval.shards import set_threads
 
         set_threads(threads)
         self._index, self._build, self._kind = index, build, kind
@@ -40,7 +40,7 @@ class AssembleShards:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """``shard``, ``start``, ``stop`` in; ``key``, ``bytes``, ``sha256`` of its file added."""
-        from rerank_batch.retrieval.flat import build_shard
+        from rerank_batch.retrieval.shards import build_shard
 
         root, stored = self._index.root, []
         for row in table.to_pylist():
@@ -57,7 +57,7 @@ class AssembleShards:
         )
 
     def _vectors(self, sources: NDArray[np.int64]) -> NDArray[np.float32]:
-        from rerank_batch.retrieval.flat import stored_vectors
+        from rerank_batch.retrieval.shards import stored_vectors
 
         manifest = self._index.manifest
         vectors = np.empty((len(sources), manifest.dimension), np.float32)

@@ -17,7 +17,8 @@ from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.remarks import Remark
 from rerank_batch.rerankers.configured import ScorerInput
 from rerank_batch.rerankers.stages import ScorerUse
-from rerank_batch.retrieval.given import Excluded, Given
+from rerank_batch.retrieval.excluded import Excluded
+from rerank_batch.retrieval.given import Given
 
 
 @dataclass(frozen=True)

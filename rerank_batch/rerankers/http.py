@@ -2,7 +2,7 @@
 
 Texts are cut to a number of characters, lists split over what a service takes at once, and of every
 answer it is checked that it scores each document once, by a finite number. Knows no service's words
-and no HTTP: a family says what is asked and where in an answer things stand, the client calls.
+and no HTTP: a family says what a call holds and where in an answer things stand, the client calls.
 """
 
 from abc import ABC, abstractmethod
@@ -75,7 +75,7 @@ class HttpScorer(ABC):
 
     @abstractmethod
     def body(self, query: str, documents: Sequence[str]) -> Mapping[str, Any]:
-        """What is asked of the service."""
+        """The body of a call."""
 
     def expected(self, query: str, documents: Sequence[str]) -> Usage:
         """What a call is thought to be billed with; nothing, unless a family says otherwise."""
@@ -136,9 +136,9 @@ class HttpScorer(ABC):
         tokens = [limit for limit in (self.limits.tokens, self._tokens_per_minute) if limit]
         most = min(tokens, default=None)
         most_documents = self._options.service.documents_per_call or self.limits.documents
-        asked, start, taken = tokens_of(query), 0, 0
+        query_tokens, start, taken = tokens_of(query), 0, 0
         for position, text in enumerate(documents):
-            size = asked + tokens_of(text)
+            size = query_tokens + tokens_of(text)
             too_many = position - start == most_documents
             too_large = most is not None and taken + size > most and position > start
             if too_many or too_large:

@@ -52,8 +52,8 @@ _MOST_TOKENS: dict[LlmMethod, Callable[[int], int]] = {
 }
 
 
-class _Asked:
-    """A query while it is asked about."""
+class _OpenQuery:
+    """A query while its calls are under way."""
 
     def __init__(self, number: int, text: str, documents: Sequence[str], most: int) -> None:
         self.number, self.text = number, text[:most]
@@ -75,7 +75,7 @@ class _Asked:
 
 
 class LlmScorer:
-    """Scores by asking; see `ServiceScorer`.
+    """Scores by prompts; see `ServiceScorer`.
 
     The budget allows a query as a whole, so that at the cap no half of one was paid for.
 
@@ -103,16 +103,16 @@ class LlmScorer:
         """See `ServiceScorer.answers`."""
         client = Client(self._address, self._pace, self._options.service, budget)
         most = self._options.max_chars or MAX_CHARS
-        asked = [
-            _Asked(number, query, listed, most)
+        open_queries = [
+            _OpenQuery(number, query, listed, most)
             for number, (query, listed) in enumerate(zip(queries, documents, strict=True))
         ]
-        tasks = [(query, task) for query in asked for task in self._tasks(query)]
+        tasks = [(query, task) for query in open_queries for task in self._tasks(query)]
         for query, _ in tasks:
             query.to_do += 1
-        yield from (query.answer() for query in asked if not query.to_do)
+        yield from (query.answer() for query in open_queries if not query.to_do)
 
-        async def one(number: int) -> _Asked:
+        async def one(number: int) -> _OpenQuery:
             query, task = tasks[number]
             if query.budget is None:
                 expected = self._expected(query)
@@ -128,10 +128,10 @@ class LlmScorer:
                     yield query.answer()
                     self._refuse_useless(query)
         finally:
-            for query in asked:
+            for query in open_queries:
                 query.set_aside.close()
 
-    def _refuse_useless(self, query: _Asked) -> None:
+    def _refuse_useless(self, query: _OpenQuery) -> None:
         """End a run that pays for answers of which none can be used."""
         self._answered += 1
         self._useless += query.fell_back
@@ -141,13 +141,13 @@ class LlmScorer:
                 f"method {self._options.method} ({self._last_refusal}); try another method or model"
             )
 
-    def _tasks(self, query: _Asked) -> list[_Task]:
+    def _tasks(self, query: _OpenQuery) -> list[_Task]:
         """What can be done of a query at the same time."""
         if self._options.method == "listwise":
             return [partial(self._rank, query)] if len(query.documents) > 1 else []
         return [partial(self._judge, query, place) for place in range(len(query.documents))]
 
-    def _expected(self, query: _Asked) -> Usage:
+    def _expected(self, query: _OpenQuery) -> Usage:
         """What all calls of a query are thought to be billed with."""
         count = len(query.documents)
         shown: list[Sequence[int]] = [[place] for place in range(count)]
@@ -160,14 +160,14 @@ class LlmScorer:
         ]
         return sum((request.expected for request in requests), Usage(requests=len(requests)))
 
-    async def _judge(self, query: _Asked, place: int, client: Client) -> None:
+    async def _judge(self, query: _OpenQuery, place: int, client: Client) -> None:
         if query.fell_back:
             return
         score = await self._ask(client, query, [place], _OF_A_PAIR[self._options.method])
         if score is not None:
             query.values[place] = score
 
-    async def _rank(self, query: _Asked, client: Client) -> None:
+    async def _rank(self, query: _OpenQuery, client: Client) -> None:
         ranking = list(range(len(query.documents)))
         for start, end in windows(len(ranking), self._options.window, self._options.step):
             shown = ranking[start:end]
@@ -180,7 +180,7 @@ class LlmScorer:
     async def _ask(
         self,
         client: Client,
-        query: _Asked,
+        query: _OpenQuery,
         places: Sequence[int],
         read: Callable[[Reply], T],
     ) -> T | None:

@@ -11,18 +11,7 @@ from numpy.typing import NDArray
 
 from rerank_batch import ranking
 from rerank_batch.config import FusionConfig, Source
-
-
-@dataclass(frozen=True)
-class Found:
-    """What one source found for one query: int64 documents and float32 scores, best first."""
-
-    documents: NDArray[np.int64]
-    scores: NDArray[np.float32]
-
-    def first(self, depth: int) -> "Found":
-        """Its best so many."""
-        return Found(self.documents[:depth], self.scores[:depth])
+from rerank_batch.retrieval.hits import RankedList
 
 
 @dataclass(frozen=True)
@@ -38,7 +27,7 @@ class Fusion:
         weights = tuple(config.weights.get(source, 1.0) for source in sources)
         return cls(config.model_copy(update={"weights": {}}), weights)
 
-    def fuse(self, lists: Sequence[Found], depth: int) -> Found:
+    def fuse(self, lists: Sequence[RankedList], depth: int) -> RankedList:
         """The best ``depth`` documents of all lists, under the total order of fused scores.
 
         Sums are taken in float64 over the lists in their order, and ranked as float32, in which
@@ -59,9 +48,9 @@ class Fusion:
             total += weight * share
         scores = total.astype(np.float32)
         best = ranking.order(scores, union)[:depth]
-        return Found(union[best], scores[best])
+        return RankedList(union[best], scores[best])
 
-    def _values(self, found: Found) -> tuple[NDArray[np.float64], float]:
+    def _values(self, found: RankedList) -> tuple[NDArray[np.float64], float]:
         """What a list gives to each of its documents, and what to those that it does not hold."""
         if self.config.method == "rrf":
             return 1.0 / (self.config.k + np.arange(1, len(found.documents) + 1)), 0.0

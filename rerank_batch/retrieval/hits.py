@@ -1,4 +1,4 @@
-"""What a search gives back; knows neither FAISS nor BM25."""
+"""What searches give back; knows neither FAISS nor BM25."""
 
 from dataclasses import dataclass
 
@@ -12,3 +12,15 @@ class Hits:
 
     scores: NDArray[np.float32]
     documents: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class RankedList:
+    """What one source found for one query: int64 documents and float32 scores, best first."""
+
+    documents: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+    def first(self, depth: int) -> "RankedList":
+        """Its best so many."""
+        return RankedList(self.documents[:depth], self.scores[:depth])

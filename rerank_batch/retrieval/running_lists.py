@@ -12,18 +12,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rerank_batch import ranking, schema
-from rerank_batch.retrieval.fusion import Found
+from rerank_batch.retrieval.hits import RankedList
 
 
-def merged(one: Found, other: Found, depth: int) -> Found:
+def merged(one: RankedList, other: RankedList, depth: int) -> RankedList:
     """The best ``depth`` of two lists without common documents, under the total order."""
     documents = np.concatenate([one.documents, other.documents])
     scores = np.concatenate([one.scores, other.scores])
     best = ranking.order(scores, documents)[:depth]
-    return Found(documents[best], scores[best])
+    return RankedList(documents[best], scores[best])
 
 
-def lists_of(table: pa.Table) -> list[list[Found]]:
+def lists_of(table: pa.Table) -> list[list[RankedList]]:
     """Of every row the lists so far; none where no search was made yet."""
     if schema.RETRIEVALS not in table.column_names:
         return [[] for _ in range(table.num_rows)]
@@ -31,13 +31,13 @@ def lists_of(table: pa.Table) -> list[list[Found]]:
     each = column.flatten()
     documents = schema.split_lists(each.field(schema.DOCUMENTS), np.int64)
     scores = schema.split_lists(each.field(schema.RETRIEVAL_SCORES), np.float32)
-    found = [Found(d, s) for d, s in zip(documents, scores, strict=True)]
+    found = [RankedList(d, s) for d, s in zip(documents, scores, strict=True)]
     ends = np.cumsum(column.value_lengths().to_numpy(zero_copy_only=False))
     starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
     return [found[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
 
 
-def with_lists(table: pa.Table, lists: Sequence[Sequence[Found]]) -> pa.Table:
+def with_lists(table: pa.Table, lists: Sequence[Sequence[RankedList]]) -> pa.Table:
     """The table with these lists in the place of those that it had."""
     every = [found for row in lists for found in row]
     columns = [

@@ -14,8 +14,7 @@ import pyarrow as pa
 from rerank_batch import ranking, schema
 from rerank_batch.config import Bm25Config, Source
 from rerank_batch.index.open import Index
-from rerank_batch.retrieval.fusion import Found
-from rerank_batch.retrieval.hits import Hits
+from rerank_batch.retrieval.hits import Hits, RankedList
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class SourceUse:
     depth: int
     nprobe: int | None = None
     ef_search: int | None = None
-    given: Mapping[str, Found] | None = None
+    given: Mapping[str, RankedList] | None = None
     excluded: tuple[int, ...] = ()
 
     @property
@@ -42,7 +41,7 @@ class SourceUse:
 class Searcher(Protocol):
     """A source that is open."""
 
-    def find(self, table: pa.Table, depth: int) -> list[Found]:
+    def find(self, table: pa.Table, depth: int) -> list[RankedList]:
         """Of every row of the table the best documents, at most ``depth``."""
 
 
@@ -57,10 +56,11 @@ def open_source(use: SourceUse, index: Index, threads: int) -> Searcher:
 
 class _Dense:
     def __init__(self, index: Index, use: SourceUse, threads: int) -> None:
-        from rerank_batch.retrieval import flat as shards
+        from rerank_batch.retrieval import shards
+        from rerank_batch.retrieval.approximate import SearchOptions
 
         shards.set_threads(threads)
-        options = shards.SearchOptions(use.nprobe, use.ef_search)
+        options = SearchOptions(use.nprobe, use.ef_search)
         self._search = shards.search_all
         numbers, bounds = index.numbers(use.excluded), index.manifest.bounds
         edges = [first - bounds[0][0] for first, _ in bounds[1:]]
@@ -72,7 +72,7 @@ class _Dense:
             for file, (first, _), own in zip(index.vector_files(), bounds, each, strict=True)
         ]
 
-    def find(self, table: pa.Table, depth: int) -> list[Found]:
+    def find(self, table: pa.Table, depth: int) -> list[RankedList]:
         """By the column ``vector``."""
         column = table.column(schema.VECTOR).combine_chunks()
         vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(table.num_rows, -1)
@@ -89,16 +89,16 @@ class _Words:
         ]
         self._search = Bm25Search(shards, Bm25Config.model_validate(index.manifest.bm25))
 
-    def find(self, table: pa.Table, depth: int) -> list[Found]:
+    def find(self, table: pa.Table, depth: int) -> list[RankedList]:
         """By the words of the column ``query``."""
         return _lists(self._search.search(table.column(schema.QUERY).to_pylist(), depth))
 
 
 class _Given:
-    def __init__(self, given: Mapping[str, Found]) -> None:
+    def __init__(self, given: Mapping[str, RankedList]) -> None:
         self._given = given
 
-    def find(self, table: pa.Table, depth: int) -> list[Found]:
+    def find(self, table: pa.Table, depth: int) -> list[RankedList]:
         """By the column ``query_ids``: the list of the first id that has one."""
         found = []
         for ids in table.column("query_ids").to_pylist():
@@ -107,11 +107,11 @@ class _Given:
         return found
 
 
-def _lists(hits: Hits) -> list[Found]:
+def _lists(hits: Hits) -> list[RankedList]:
     rows: Sequence[tuple[np.ndarray, np.ndarray]] = list(
         zip(hits.documents, hits.scores, strict=True)
     )
-    return [Found(d[d != ranking.PAD], s[d != ranking.PAD]) for d, s in rows]
+    return [RankedList(d[d != ranking.PAD], s[d != ranking.PAD]) for d, s in rows]
 
 
-_NOTHING = Found(np.empty(0, np.int64), np.empty(0, np.float32))
+_NOTHING = RankedList(np.empty(0, np.int64), np.empty(0, np.float32))

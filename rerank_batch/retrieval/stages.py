@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from rerank_batch import ranking, schema
 from rerank_batch.index.open import Index
 from rerank_batch.models.fingerprint import ModelPin, pinned_model
-from rerank_batch.retrieval.fusion import Found, Fusion
+from rerank_batch.retrieval.fusion import Fusion
 from rerank_batch.retrieval.gate import Gate
+from rerank_batch.retrieval.hits import RankedList
 from rerank_batch.retrieval.options import EncoderOptions
 from rerank_batch.retrieval.running_lists import lists_of, merged, with_lists
 from rerank_batch.retrieval.sources import SourceUse, open_source
@@ -58,8 +59,8 @@ class _Sources:
         self._opened = [(open_source(use, index, threads), use) for use in uses]
 
     def find(
-        self, asked: pa.Table, known: Sequence[Sequence[Found]] | None = None
-    ) -> list[tuple[Found, ...]]:
+        self, asked: pa.Table, known: Sequence[Sequence[RankedList]] | None = None
+    ) -> list[tuple[RankedList, ...]]:
         """Of every row a list from each source.
 
         ``known`` is what other parts of the index gave to the sources that read shards, in order.
@@ -94,7 +95,7 @@ class SearchGroup:
         table = schema.with_vector(table)
         alive = schema.alive_rows(table)
         lists = lists_of(table)
-        new = [Found(ranking.NO_DOCUMENTS, np.empty(0, np.float32))] * self._count
+        new = [RankedList(ranking.NO_DOCUMENTS, np.empty(0, np.float32))] * self._count
         found = {}
         if len(alive):
             known = [lists[row][-self._count :] for row in alive] if self._goes_on else None

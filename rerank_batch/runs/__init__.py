@@ -32,6 +32,7 @@ from rerank_batch.runs.lease import Lease, Owner
 from rerank_batch.runs.objects import Commit, CommitName, from_json, to_json, total
 from rerank_batch.runs.parquet import publish_parquet, read_block
 from rerank_batch.runs.run import ABORTED, COMPLETE, Run, is_begun, list_runs
+from rerank_batch.runs.spec import RunSpec
 from rerank_batch.runs.verify import Verification, verify_run
 from rerank_batch.runs.writer import BlockWriter
 
@@ -46,6 +47,7 @@ __all__ = [
     "Lease",
     "Owner",
     "Run",
+    "RunSpec",
     "Verification",
     "block_bounds",
     "find_garbage",

@@ -30,8 +30,8 @@ def publish_run(run: Run) -> bool:
     run.finished()
     if is_held_back(run):
         raise GuardsFailed(f"run {run.run_id} failed a guard and is not published")
-    key = latest_key(run.spec["job"])
-    mine = {"run_id": run.run_id, "created": run.spec["created"]}
+    key = latest_key(run.spec.job)
+    mine = {"run_id": run.run_id, "created": run.spec.created}
     while True:
         current = run.root.read(key)
         if (
@@ -45,7 +45,7 @@ def publish_run(run: Run) -> bool:
 
 def is_latest(run: Run) -> bool:
     """Whether the job's latest.json names this run."""
-    latest = read_latest(run.root, run.spec["job"])
+    latest = read_latest(run.root, run.spec.job)
     return latest is not None and latest["run_id"] == run.run_id
 
 

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -35,13 +35,12 @@ from rerank_batch.runs.objects import (
     to_json,
 )
 from rerank_batch.runs.parquet import parse_parquet, publish_parquet, read_block
+from rerank_batch.runs.spec import PROTOCOL, RunSpec
 from rerank_batch.runs.writer import BlockWriter
 from rerank_batch.storage import DataFile, Root, new_nonce
 
-PROTOCOL = 4
 COMPLETE, ABORTED = "complete", "aborted"
 
-_SPEC_KEYS = ("job", "created", "made_of", "planned", "block_rows", "protocol")
 _FINAL_KEYS = ("state", "run_id", "job", "created", "results", "reject_files", "commits")
 _AT_ONCE = 16
 
@@ -52,14 +51,14 @@ class Run:
 
     root: Root
     run_id: str
-    spec: dict[str, Any]
+    spec: RunSpec
     epoch: int = 0
     owner: Owner = field(default_factory=Owner.me)
     _accepted: tuple[CommitName, ...] = ()
     _read: dict[CommitName, Commit] = field(default_factory=dict)
 
     @classmethod
-    def create(cls, root: Root, run_id: str, spec: Mapping[str, Any]) -> "Run":
+    def create(cls, root: Root, run_id: str, spec: RunSpec) -> "Run":
         """Create the run's spec.
 
         Raises:
@@ -67,10 +66,10 @@ class Run:
             RunConflict: the id is taken; the message says by what.
         """
         check_run_id(run_id)
-        run = cls(root, run_id, {**spec, "protocol": PROTOCOL, "nonce": new_nonce()})
-        if not root.create_once(run_key(run_id, "spec.json"), to_json(run.spec)):
+        run = cls(root, run_id, replace(spec, protocol=PROTOCOL, nonce=new_nonce()))
+        if not root.create_once(run_key(run_id, "spec.json"), to_json(run.spec.as_json())):
             other = cls.open(root, run_id)
-            other.check_made_of(run.spec["made_of"])
+            other.check_made_of(run.spec.made_of)
             state, hint = other.state(), ""
             if state == "unfinished":
                 owner = other.last_owner()
@@ -94,10 +93,10 @@ class Run:
         if raw is None:
             known = ", ".join(list_runs(root)[-5:]) or "none"
             raise RunConflict(f"no run {run_id} under {root.uri}; newest runs: {known}")
-        spec = from_json(raw, f"{run_id}/spec.json", _SPEC_KEYS)
-        if spec["protocol"] != PROTOCOL:
+        spec = RunSpec.from_json(raw, f"{run_id}/spec.json")
+        if spec.protocol != PROTOCOL:
             raise RunConflict(
-                f"run {run_id} follows protocol {spec['protocol']}, this version {PROTOCOL}; "
+                f"run {run_id} follows protocol {spec.protocol}, this version {PROTOCOL}; "
                 "read it with the version that wrote it"
             )
         return cls(root, run_id, spec)
@@ -108,7 +107,7 @@ class Run:
         Raises:
             InputsChanged: the message says field by field what differs.
         """
-        if differs := describe_differences(self.spec["made_of"], made_of):
+        if differs := describe_differences(self.spec.made_of, made_of):
             raise InputsChanged(
                 f"run {self.run_id} under {self.root.uri} was begun with other inputs: {differs}; "
                 "nothing was written. Choose another --run-id"
@@ -119,11 +118,11 @@ class Run:
 
         The same inputs give the same plan, so a resume fills in what a dead driver left out.
         """
-        there = self.root.sizes(self.key("plan/"))
+        stored = self.root.sizes(self.key("plan/"))
 
         def write(number: int, start: int, stop: int) -> None:
             key = plan_key(number)
-            if self.key(key) not in there:
+            if self.key(key) not in stored:
                 publish_parquet(self.root, self.key(""), key, queries.slice(start, stop - start))
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -133,7 +132,7 @@ class Run:
 
     def blocks(self) -> list[tuple[int, int]]:
         """The blocks of the plan: one file, one pass through the stages, one commit."""
-        return block_bounds(self.spec["planned"], self.spec["block_rows"])
+        return block_bounds(self.spec.planned, self.spec.block_rows)
 
     def claim(
         self,
@@ -193,7 +192,7 @@ class Run:
 
     def done(self) -> Done:
         """The bitmap of queries whose commits count."""
-        done = Done(self.spec["planned"])
+        done = Done(self.spec.planned)
         for name in self.counting():
             done.add(name.start, name.stop)
         return done
@@ -225,14 +224,14 @@ class Run:
         """
         commits = self.commits()
         bounds = [(commit.name.start, commit.name.stop) for commit in commits]
-        check_coverage(bounds, self.spec["planned"], self.run_id)
-        there = {
+        check_coverage(bounds, self.spec.planned, self.run_id)
+        sizes = {
             key: size
             for folder in ("data/", "rejects/")
             for key, size in self.root.sizes(self.key(folder)).items()
         }
         for stored in (file for commit in commits for file in commit.files):
-            if there.get(self.listed(asdict(stored))) != stored.bytes:
+            if sizes.get(self.listed(asdict(stored))) != stored.bytes:
                 raise StorageError(f"{self.key(stored.key)} is missing or has another size")
         refuse_if_taken_over(self.root, self.run_id, self.epoch)
         return self._close(
@@ -263,9 +262,9 @@ class Run:
         """Whether its first driver planned it, and nothing was computed or paid for since."""
         before_work = ("spec.json", "plan/", PLAN_REJECTS, "epochs/", "lease.json", "mode-")
         begin = tuple(self.key(name) for name in (*before_work, "cache-"))
-        there = self.root.sizes(self.key(""))
+        keys = self.root.sizes(self.key(""))
         first = self.epoch == newest_epoch(self.root, self.run_id) == 1
-        return first and all(key.startswith(begin) for key in there)
+        return first and all(key.startswith(begin) for key in keys)
 
     def forget(self) -> None:
         """Remove a run that holds nothing (`holds_nothing`), so that its id is free again."""
@@ -303,7 +302,7 @@ class Run:
 
     def how_to_go_on(self) -> str:
         """The command that goes on with the run."""
-        return f"rerank-batch {self.spec.get('command', 'rerank')} CONFIG --resume {self.run_id}"
+        return f"rerank-batch {self.spec.command} CONFIG --resume {self.run_id}"
 
     def read_block(self, number: int) -> pa.Table:
         """A block of the plan; its page checksums are verified."""
@@ -342,8 +341,8 @@ class Run:
     def _close(self, commits: Sequence[Commit], body: Mapping[str, Any]) -> dict[str, Any]:
         final = {
             "run_id": self.run_id,
-            "job": self.spec["job"],
-            "created": self.spec["created"],
+            "job": self.spec.job,
+            "created": self.spec.created,
             "epoch": self.epoch,
             "commits": [str(commit.name) for commit in commits],
             "nonce": new_nonce(),

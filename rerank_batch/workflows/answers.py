@@ -260,8 +260,8 @@ def _texts(config: Config, run: Run) -> TextStore:
     """
     computed = [each for each in config.evaluation.systems.values() if each.is_computed]
     system = config.computing(computed[0]) if computed else config
-    index = open_generation(system, run.spec.get("generations"))
-    made_of = run.spec["made_of"]["index"]
+    index = open_generation(system, run.spec.generations)
+    made_of = run.spec.index_made_of
     ranked = made_of[0] if isinstance(made_of, list) else made_of
     check_made_of(index.root, index.manifest, {"corpus": ranked["corpus"]})
     verify_files(index)

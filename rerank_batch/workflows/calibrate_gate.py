@@ -95,11 +95,11 @@ def _snippet(signal: str, threshold: float | None, max_loss: float) -> str | Non
 
 
 def _refuse_unfit(run: Run) -> None:
-    if run.spec.get("systems"):
+    if run.spec.systems:
         raise ConfigError(
             f"run {run.run_id} compares several systems: learn a gate from a run of one reranker"
         )
-    reranker = run.spec["config"]["reranker"]
+    reranker = run.spec.reranker
     if reranker is None or reranker["gate"] is not None:
         raise ConfigError(
             f"run {run.run_id} had {'no reranker' if reranker is None else 'a gate'}: what the "

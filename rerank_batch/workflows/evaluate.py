@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rerank_batch.config import Config
+from rerank_batch.data.outcomes import outcome_remarks
 from rerank_batch.evaluation.comparison import Comparison
 from rerank_batch.evaluation.cost.study import CostTable, cost_table
 from rerank_batch.evaluation.depth.study import DepthStudy
@@ -21,13 +22,12 @@ from rerank_batch.evaluation.scores.study import ScoreStudy
 from rerank_batch.evaluation.segments.study import SegmentStudy
 from rerank_batch.evaluation.segments.traffic import segments_of
 from rerank_batch.evaluation.significance import paired_tests
-from rerank_batch.remarks import NotKnown
+from rerank_batch.remarks import NotKnown, joined_remarks
 from rerank_batch.reporter import Reporter
 from rerank_batch.runs import publish_parquet
 from rerank_batch.storage import Root
 from rerank_batch.workflows import acceptance, outcomes
 from rerank_batch.workflows.acceptance import Asked
-from rerank_batch.workflows.input_facts import of_outcomes, together
 from rerank_batch.workflows.measured_run import Evaluated, evaluated_run, findings_of, known_ids
 from rerank_batch.workflows.run_systems import why_no_depth
 from rerank_batch.workflows.start import Start
@@ -122,7 +122,7 @@ def _remarks(evaluated: Evaluated, prepared: outcomes.Prepared) -> tuple[dict[st
     if prepared.outcomes is None:
         return evaluated.remarks
     known = known_ids(evaluated.run, evaluated.comparison)
-    return together(evaluated.remarks, of_outcomes(prepared.outcomes, known))
+    return joined_remarks(evaluated.remarks, outcome_remarks(prepared.outcomes, known))
 
 
 def measure_rows(comparison: Comparison) -> tuple[MeasureRow, ...]:
@@ -158,7 +158,7 @@ _FROM_FINAL = (
 
 def _report(evaluated: Evaluated, rows: tuple[MeasureRow, ...]) -> Report:
     run, comparison = evaluated.run, evaluated.comparison
-    final, config = run.finished(), run.spec["config"]
+    final, config = run.finished(), run.spec.config
     reranker = config["reranker"] or {"model": "none", "stages": []}
     models = [reranker["model"], *(stage["model"] for stage in reranker["stages"])]
     before, after = (
@@ -167,19 +167,19 @@ def _report(evaluated: Evaluated, rows: tuple[MeasureRow, ...]) -> Report:
     )
     columns = (comparison.query_ids, comparison.texts, before, after)
     facts = {
-        "fingerprint": run.spec["fingerprint"],
-        "created": run.spec["created"],
+        "fingerprint": run.spec.fingerprint,
+        "created": run.spec.created,
         "encoder": config["index"]["encoder"],
         "index": f"{config['index']['kind']}, {config['index']['shards']} shards",
         "reranker": ", then ".join(model for model in models if model),
         "depth": str(config["retrieval"]["depth"]),
-        **run.spec["versions"],
+        **run.spec.versions,
     }
-    if run.spec.get("systems"):
+    if run.spec.systems:
         for name in ("encoder", "index", "reranker", "depth"):
             del facts[name]
     return Report(
-        title=f"Evaluation of {run.spec['job']}",
+        title=f"Evaluation of {run.spec.job}",
         run_id=run.run_id,
         headline=comparison.headline,
         systems=comparison.systems,
@@ -215,10 +215,10 @@ def _sections(evaluated: Evaluated, config: Config) -> _Sections:
     gate: GateStudy | NotKnown = NotKnown(
         "it compares several systems: a gate is studied in a run of one reranker"
     )
-    if not run.spec.get("systems"):
+    if not run.spec.systems:
         own = config.reranker.gate if config.reranker else None
-        gate = gate_study(run.spec["config"]["reranker"], own, comparison)
-    name = "all systems" if run.spec.get("systems") else comparison.best
+        gate = gate_study(run.spec.reranker, own, comparison)
+    name = "all systems" if run.spec.systems else comparison.best
     return _Sections(
         segments=segments_of(run.results_paths(), config, comparison),
         gate=gate,

@@ -56,7 +56,7 @@ def execute(
     done = run.done()
     done_before = len(done)
     to_do = run.blocks_to_do(done)
-    planned, resumed = run.spec["planned"], run.epoch > 1
+    planned, resumed = run.spec.planned, run.epoch > 1
     before = f", {done_before:,} of them done before" if resumed else ""
     reporter.note(f"run {run.run_id}: {planned:,} queries in {len(run.blocks())} blocks{before}")
     began = perf_counter()

@@ -22,8 +22,8 @@ from rerank_batch.labels.judge import (
     with_judgements,
 )
 from rerank_batch.labels.judge.agreement import in_words
-from rerank_batch.llm.asker import Ahead
 from rerank_batch.llm.checks import check_llm
+from rerank_batch.llm.client import CallEstimate
 from rerank_batch.llm.grades import HIGHEST
 from rerank_batch.remarks import counts_in_words
 from rerank_batch.reporter import Reporter
@@ -124,15 +124,15 @@ def judge_run(config: Config, judging: Judging, reporter: Reporter) -> JudgeTrut
 def judge_plan(config: Config, judging: Judging) -> dict[str, Any]:
     """What judging would take, JSON values only; nothing is asked."""
     settings = judging.settings
-    ahead = judging.judge.ahead(judging.queries)
+    estimate = judging.judge.estimate(judging.queries)
     price = config.cost.price(settings.model)
     return {
         "model": settings.model,
         "rubric": judging.rubric.name,
         "queries": len(judging.queries),
         "pairs": judging.pairs,
-        **_of(ahead),
-        "cost_at_most": None if price is None else round(ahead.most.cost(price), 6),
+        **_of(estimate),
+        "cost_at_most": None if price is None else round(estimate.most.cost(price), 6),
         "currency": config.cost.currency,
     }
 
@@ -217,5 +217,5 @@ def _common(queries: Sequence[ToJudge], grades: Qrels, qrels: Qrels) -> list[tup
     return found
 
 
-def _of(ahead: Ahead) -> dict[str, Any]:
-    return {"prompts": ahead.distinct, "known": ahead.known, "most": asdict(ahead.most)}
+def _of(estimate: CallEstimate) -> dict[str, Any]:
+    return {"prompts": estimate.distinct, "known": estimate.known, "most": asdict(estimate.most)}

@@ -14,6 +14,7 @@ from rerank_batch.config import (
     QrelsConfig,
     digest,
 )
+from rerank_batch.data.id_matches import unmatched_judged_documents, unmatched_queries
 from rerank_batch.data.parquet import fingerprint_files
 from rerank_batch.data.plan import Plan
 from rerank_batch.data.qrels import SUFFIXES as QRELS_SUFFIXES
@@ -23,17 +24,16 @@ from rerank_batch.evaluation.ground_truth import label_files, read_labels
 from rerank_batch.index.configured import open_generation
 from rerank_batch.index.open import Index, verify_files
 from rerank_batch.labels.candidates import Source
-from rerank_batch.labels.mining import Mining, OtherRun
+from rerank_batch.labels.mining.pools import Mining, OtherRun
 from rerank_batch.labels.planning import LabelPlan, Truth, plan_labels
 from rerank_batch.labels.rows import SPLITS
 from rerank_batch.labels.rules import Rules
 from rerank_batch.labels.splits import HeldOut
-from rerank_batch.remarks import Remark
+from rerank_batch.remarks import Remark, remark_objects
 from rerank_batch.reporter import Reporter
 from rerank_batch.rerankers import FAMILIES
 from rerank_batch.runs import Run, latest_run
 from rerank_batch.storage import open_root
-from rerank_batch.workflows.input_facts import as_objects, of_judged_documents, of_queries
 from rerank_batch.workflows.judging import JudgeTruth, Judging, judge_plan, judge_run, prepare_judge
 
 
@@ -63,7 +63,7 @@ def read_label_inputs(
     """
     opened = _open(config, source_run)
     if resume is not None and opened.judging is not None:
-        before = resume.spec["made_of"]
+        before = resume.spec.made_of
         truth = {**(before["truth"] or {}), **opened.judging.made_of}
         resume.check_made_of({**before, **_made_of(config, opened), "truth": truth})
     judged = None if opened.judging is None else judge_run(config, opened.judging, reporter)
@@ -89,7 +89,7 @@ def plan_label_run(config: Config, source_run: str) -> dict[str, Any]:
         "groups": plan.groups,
         "queries_unknown_to_the_truth": plan.unknown,
         "split_queries": {split: splits[split] for split in SPLITS},
-        "remarks": as_objects(planned.remarks),
+        "remarks": remark_objects(planned.remarks),
     }
 
 
@@ -162,8 +162,8 @@ def _remarks(config: Config, opened: _Opened, truth: "TruthRead", plan: LabelPla
     known |= set(opened.held_out.query_ids)
     where = f"run {opened.source.run_id}"
     return [
-        *of_judged_documents(section, qrels, opened.index.texts()),
-        *of_queries(section, "judged queries", qrels, known, where),
+        *unmatched_judged_documents(section, qrels, opened.index.texts()),
+        *unmatched_queries(section, "judged queries", qrels, known, where),
     ]
 
 
@@ -223,8 +223,8 @@ def _index(config: Config, source: Run) -> Index:
     Raises:
         IndexMismatch: it is another one by now.
     """
-    index = open_generation(config, source.spec.get("generations"))
-    if index.manifest.made_of != source.spec["made_of"]["index"]:
+    index = open_generation(config, source.spec.generations)
+    if index.manifest.made_of != source.spec.index_made_of:
         raise IndexMismatch(
             f"the index at {index.root.uri} is not the one that run {source.run_id} retrieved "
             "from: its texts may be others. Run rerank again, or name the index it was run with"
@@ -240,20 +240,17 @@ def _check_minable(run: Run) -> None:
         RunConflict: the run holds something else, or is not complete.
     """
     what = "labels" if "labels" in run.finished() else "several systems"
-    if what == "labels" or run.spec.get("systems"):
+    if what == "labels" or run.spec.systems:
         raise RunConflict(f"run {run.run_id} holds {what}; name one of rerank or evaluate")
 
 
 def _teacher(run: Run) -> dict[str, Any] | None:
     """The last reranker of a run: its name, its fingerprint, the mode it ran in."""
-    reranker = run.spec["config"].get("reranker")
-    if reranker is None:
+    if not run.spec.cascade:
         return None
-    models = [reranker["model"], *(stage["model"] for stage in reranker["stages"])]
-    prints = run.spec["made_of"]["reranker"]
     return {
-        "model": models[-1],
-        "fingerprint": prints[-1],
+        "model": run.spec.cascade[-1]["model"],
+        "fingerprint": run.spec.scorers_made_of[-1],
         "mode": run.finished().get("mode"),
     }
 
@@ -262,7 +259,7 @@ def _to_the_end(window: LabelWindowConfig, run: Run) -> LabelWindowConfig:
     """The window with the run's depth for an end that was left open."""
     if window.last is not None:
         return window
-    depth = max(run.spec["config"]["retrieval"]["depth"], window.first)
+    depth = max(run.spec.depth, window.first)
     return LabelWindowConfig(first=window.first, last=depth, count=window.count)
 
 

@@ -57,12 +57,10 @@ class Results:
 
     def _none(self) -> pa.Table:
         """The result of a run that rejected every query: no file, and still a table."""
-        config = self.run.spec["config"]
-        measures = tuple(config["evaluation"]["measures"])
-        if systems := self.run.spec.get("systems"):
-            return schema.comparison(measures, tuple(systems)).empty_table()
-        stages = len((config.get("reranker") or {}).get("stages") or [None])
-        return schema.results(measures, stages).empty_table()
+        spec = self.run.spec
+        if spec.systems:
+            return schema.comparison(spec.measures, tuple(spec.systems)).empty_table()
+        return schema.results(spec.measures, len(spec.cascade) or 1).empty_table()
 
 
 def open_results(root: str, job: str, run_id: str | None = None) -> Results:
@@ -76,6 +74,6 @@ def open_results(root: str, job: str, run_id: str | None = None) -> Results:
     """
     place = open_root(root)
     run = latest_run(place, job) if run_id is None else Run.open(place, run_id)
-    if run.spec["job"] != job:
-        raise RunConflict(f"run {run.run_id} is of the job {run.spec['job']!r}, not of {job!r}")
+    if run.spec.job != job:
+        raise RunConflict(f"run {run.run_id} is of the job {run.spec.job!r}, not of {job!r}")
     return Results(run, run.results_paths(), run.finished())

@@ -9,7 +9,7 @@ from rerank_batch.pipeline.blocks import rows_per_block
 from rerank_batch.pipeline.work import Work
 from rerank_batch.ray_backend.start import check_ray
 from rerank_batch.reporter import Reporter
-from rerank_batch.retrieval.given import excluded_line
+from rerank_batch.retrieval.excluded import excluded_line
 from rerank_batch.runs import (
     Lease,
     Run,
@@ -18,7 +18,7 @@ from rerank_batch.runs import (
 )
 from rerank_batch.runs.differences import changes_since
 from rerank_batch.runs.rejects import check_rejects
-from rerank_batch.runs.summary import Publication, RunSummary, RunTotals
+from rerank_batch.runs.summary import RunSummary, RunTotals
 from rerank_batch.storage import Root, open_root
 from rerank_batch.workflows.execute import execute
 from rerank_batch.workflows.inputs import read_comparison, read_inputs
@@ -68,7 +68,7 @@ def _rerank(
     root = open_root(config.root)
     root.check_writes()
     begun = start.begun(root)
-    generations = {} if begun is None else begun.spec.get("generations", {})
+    generations = {} if begun is None else begun.spec.generations
     work = (read_comparison if compare else read_inputs)(config, judged_only, generations)
     if work.excluded.unknown:
         reporter.note(excluded_line(**work.excluded.counts()))
@@ -141,7 +141,7 @@ def _execute(
 
 def _summary(run: Run, publish: bool = False) -> RunSummary:
     """The summary of a finished run, which is published if it is to be and its guards let it."""
-    publication = Publication(**guards.publish_unless_held_back(run)) if publish else None
+    publication = guards.publish_unless_held_back(run) if publish else None
     final = run.finished()
     return RunSummary(
         run_id=run.run_id,

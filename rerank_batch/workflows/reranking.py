@@ -59,7 +59,7 @@ class Reranking:
         for remark in remarks:
             self._reporter.note(remark)
         config = self._config.model_copy(update={"compute": compute})
-        plan = StagePlan(resources, run.spec["block_rows"], uses, self.groups)
+        plan = StagePlan(resources, run.spec.block_rows, uses, self.groups)
         stages = share_actors(work.stages(config, plan), resources.cpus, resources.gpus)
         self.pools = {stage.name: stage.pool for stage in stages}
         self._metrics = RunMetrics(config.job, run.run_id, config.cost.per_hour)
@@ -100,7 +100,7 @@ class Reranking:
         if self._metrics is None:
             return
         commits = self._run.commits()  # each is read once
-        planned = (self._run.spec["blocks"], self._run.spec["planned"])
+        planned = (self._run.spec.blocks, self._run.spec.planned)
         rejected = sum(self._planned.values()) + sum(self._later.values())
         self._metrics.update(run_sums(total(commits, "sums"), rejected, len(commits), planned))
 

@@ -146,7 +146,7 @@ def keep_scores(
     """
     commits = run.commits()
     bounds = [(commit.name.start, commit.name.stop) for commit in commits]
-    check_coverage(bounds, run.spec["planned"], run.run_id)
+    check_coverage(bounds, run.spec.planned, run.run_id)
     held: list[Snapshot | None] = []
     for cache in caches:
         try:

@@ -13,7 +13,7 @@ from rerank_batch.runs import Run
 
 def compared_systems(run: Run, config: Config, external: Mapping[str, Lists]) -> tuple[str, ...]:
     """The systems of a run that are to be compared, the baseline first."""
-    held = run.spec.get("systems") or []
+    held = run.spec.systems or []
     if not held:
         return (RETRIEVAL, RERANKED)
     names = list(config.evaluation.systems) or held
@@ -27,24 +27,21 @@ def compared_systems(run: Run, config: Config, external: Mapping[str, Lists]) ->
 
 def depths_of(run: Run) -> dict[str, int]:
     """How deep the systems of a run read whose smaller depths can be told from it."""
-    depths = {system: depth_read(run, system) for system in run.spec.get("systems") or [RERANKED]}
+    depths = {system: depth_read(run, system) for system in run.spec.systems or [RERANKED]}
     return {system: depth for system, depth in depths.items() if isinstance(depth, int)}
 
 
 def depth_read(run: Run, system: str) -> int | NotKnown:
     """How many candidates a system read, where its results at smaller depths follow."""
-    if systems := run.spec.get("systems"):
-        if system not in systems:
+    if run.spec.systems:
+        if system not in run.spec.systems:
             return NotKnown(f"the lists of {system} were read, and not what they were made from")
-        made_of = run.spec["made_of"]["settings"]["systems"][systems.index(system)]
-        cascade, retrieval_depth = made_of["cascade"], made_of["depth"]
+        compared = run.spec.compared[system]
+        cascade, retrieval_depth = compared["cascade"], compared["depth"]
         listwise = [reads["listwise"] for reads in cascade]
         models = [system]
     else:
-        config = run.spec["config"]
-        reranker = config["reranker"]
-        cascade = [] if reranker is None else list(reranker["stages"]) or [reranker]
-        retrieval_depth = config["retrieval"]["depth"]
+        cascade, retrieval_depth = run.spec.cascade, run.spec.depth
         models = [stage["model"] for stage in cascade]
         names = [ModelName(*model.split(":", 1)) for model in models]
         listwise = [is_listwise(n, s["method"]) for n, s in zip(names, cascade, strict=True)]
@@ -72,12 +69,7 @@ def why_no_depth(run: Run, system: str) -> NotKnown:
 
 def of_one_model(run: Run) -> tuple[str, ...]:
     """The systems of a run whose scores are all of one model, or of retrieval."""
-    if systems := run.spec.get("systems"):
-        made_of = run.spec["made_of"]["settings"]["systems"]
-        return tuple(
-            name for name, each in zip(systems, made_of, strict=True) if len(each["cascade"]) < 2
-        )
-    reranker = run.spec["config"]["reranker"]
-    if reranker is None:
-        return (RETRIEVAL,)
-    return (RETRIEVAL,) if len(reranker["stages"]) > 1 else (RETRIEVAL, RERANKED)
+    if run.spec.systems:
+        compared = run.spec.compared.items()
+        return tuple(name for name, system in compared if len(system["cascade"]) < 2)
+    return (RETRIEVAL, RERANKED) if len(run.spec.cascade) == 1 else (RETRIEVAL,)

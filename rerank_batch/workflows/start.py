@@ -17,6 +17,7 @@ from rerank_batch.runs import (
     COMPLETE,
     Lease,
     Run,
+    RunSpec,
     block_bounds,
     is_begun,
     refuse_if_taken_over,
@@ -75,22 +76,19 @@ def begin(root: Root, config: Config, start: Start, new: NewRun) -> Run:
         if run.state() == ABORTED:
             raise RunConflict(f"run {run.run_id} was aborted; begin a new one")
         return run
-    return Run.create(
-        root,
-        start.run_id or new_run_id(new.job),
-        {
-            "job": new.job,
-            "created": datetime.now(UTC).isoformat(),
-            "fingerprint": digest(new.made_of),
-            "made_of": new.made_of,
-            **new.more,
-            "config": config.model_dump(mode="json"),
-            "versions": versions(),
-            "planned": new.planned,
-            "block_rows": new.block_rows,
-            "blocks": len(block_bounds(new.planned, new.block_rows)),
-        },
+    spec = RunSpec(
+        job=new.job,
+        created=datetime.now(UTC).isoformat(),
+        fingerprint=digest(new.made_of),
+        made_of=new.made_of,
+        **new.more,
+        config=config.model_dump(mode="json"),
+        versions=versions(),
+        planned=new.planned,
+        block_rows=new.block_rows,
+        blocks=len(block_bounds(new.planned, new.block_rows)),
     )
+    return Run.create(root, start.run_id or new_run_id(new.job), spec)
 
 
 def new_run_id(job: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -78,7 +79,7 @@ def write_run(root: Path, index: Any = None) -> Run:
     rows = [{**row(n, 4, 1 if n % 2 == 0 else 4), "query": f"text {n}"} for n in range(QUERIES)]
     rows[0]["query_ids"] = ["q0", "other"]
     what = spec(planned=QUERIES, block_rows=QUERIES, index=index or {"corpus": CORPUS})
-    run = Run.create(open_root(str(root)), "one", {**what, "fingerprint": "f", "versions": {}})
+    run = Run.create(open_root(str(root)), "one", replace(what, fingerprint="f"))
     run.claim()
     run.writer().write(0, QUERIES, result_table(rows), reject_table(), {}, {}, {})
     run.finish({"queries": QUERIES, "rejects": {}})

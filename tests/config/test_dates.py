@@ -69,8 +69,8 @@ def test_a_resume_after_midnight_reads_the_log_that_the_run_began_with(
     first = nights("rerank", "--run-id", "night", "--set", logs, "--date", "2026-03-01")
     assert first.exit_code == 0, first.output
     spec = Run.open(nights.root, "night").spec
-    assert spec["config"]["queries"]["date"] == "2026-03-01"
-    assert spec["config"]["queries"]["path"].endswith("/date=2026-02-28")
+    assert spec.config["queries"]["date"] == "2026-03-01"
+    assert spec.config["queries"]["path"].endswith("/date=2026-02-28")
 
     again = nights("rerank", "--resume", "night", "--set", logs)  # today is another day
     assert again.exit_code == 0, again.output

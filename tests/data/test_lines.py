@@ -23,7 +23,7 @@ from rerank_batch.data.query_log import log_batches
 from rerank_batch.data.trec import read_run
 from rerank_batch.data.values import as_ids
 from rerank_batch.errors import InputError
-from rerank_batch.retrieval.given import _read_ids
+from rerank_batch.retrieval.excluded import read_ids
 from rerank_batch.storage import input_files
 
 
@@ -59,7 +59,7 @@ WRITTEN = {
 
 
 def takedowns(file: Path) -> object:
-    return _read_ids(ExcludeConfig(path=str(file)))
+    return read_ids(ExcludeConfig(path=str(file)))
 
 
 def judgements(file: Path) -> object:

@@ -24,7 +24,7 @@ from rerank_batch.data.corpus import read_corpus
 from rerank_batch.data.plan import Plan, make_plan
 from rerank_batch.data.qrels import read_qrels
 from rerank_batch.errors import InputError
-from rerank_batch.retrieval.given import _read_ids
+from rerank_batch.retrieval.excluded import read_ids
 
 DOCUMENTS = [b'{"_id": "d1", "text": "river"}\n', b'{"_id": "d2", "text": "stone"}\n']
 
@@ -151,7 +151,7 @@ def test_a_grade_that_is_none_is_refused_in_text(tmp_path: Path, grade: str) -> 
 def test_a_takedown_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"doc_id": [b"d1", b"\xff"]}), tmp_path / "a.parquet")
     with pytest.raises(InputError, match=r"'doc_id' of .* is not UTF-8 text"):
-        _read_ids(ExcludeConfig.model_validate({"path": str(tmp_path)}))
+        read_ids(ExcludeConfig.model_validate({"path": str(tmp_path)}))
 
 
 @pytest.mark.parametrize("kind", [pa.decimal128(38, 0), pa.decimal256(50, 2)])
@@ -172,7 +172,7 @@ def test_positions_of_clicks_may_be_decimals_of_any_width(
 def test_an_id_is_not_taken_for_a_packed_file(tmp_path: Path, first: str) -> None:
     file = tmp_path / "list.txt"
     file.write_text(f"{first}\nd2\n")
-    assert _read_ids(ExcludeConfig.model_validate({"path": str(file)})) == sorted([first, "d2"])
+    assert read_ids(ExcludeConfig.model_validate({"path": str(file)})) == sorted([first, "d2"])
 
 
 def test_what_follows_a_bzip2_file_is_not_dropped(tmp_path: Path) -> None:

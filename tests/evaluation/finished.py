@@ -1,5 +1,6 @@
 """Finished runs that `evaluate` can read, without anything having been run."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,8 @@ def write_run(root: Path, rows: list[Row], run_id: str = "one", reranker: Row | 
         "retrieval": {"depth": DEPTH},
         "index": {"encoder": "x:y", "kind": "Flat", "shards": 1},
     }
-    what = {**spec(planned=len(rows), block_rows=len(rows)), "config": config}
-    what |= {"fingerprint": "f", "versions": {}}
+    what = spec(planned=len(rows), block_rows=len(rows))
+    what = replace(what, config=config, fingerprint="f")
     run = Run.create(open_root(str(root)), run_id, what)
     run.claim()
     run.writer().write(0, len(rows), result_table(rows), reject_table(), {}, {}, {})

@@ -14,7 +14,7 @@ from rerank_batch.errors import InputError, ServiceError, SpendCapReached
 from rerank_batch.labels.judge import Judge, JudgeUse, ToJudge, queries_to_judge, read_rubric
 from rerank_batch.labels.judge import judging as module
 from rerank_batch.labels.judge.pairs import wants_second_opinion
-from rerank_batch.labels.judge.prompts import FILES, asked
+from rerank_batch.labels.judge.prompts import FILES, judge_request
 from rerank_batch.services.usage import Usage
 from rerank_batch.storage import open_root
 from tests.labels.pretend_judge import PretendJudge, by_hash, pair_of
@@ -206,16 +206,16 @@ def test_whoever_dies_in_the_middle_pays_for_nothing_twice(judge):
 def test_what_lies_ahead_is_told_before_anything_is_asked(judge):
     service, make = judge()
     pairs = queries(8)
-    ahead = make().ahead(pairs)
+    estimate = make().estimate(pairs)
     assert service.calls == []
-    assert (ahead.distinct, ahead.known) == (24 + len(drawn(pairs)), 0)
+    assert (estimate.distinct, estimate.known) == (24 + len(drawn(pairs)), 0)
     found = make().judge(pairs[:5])
-    assert make().ahead(pairs).known == found.prompts
+    assert make().estimate(pairs).known == found.prompts
     make().judge(pairs)
-    assert len(service.calls) == ahead.distinct
-    assert service.billed.tokens <= ahead.most.tokens
-    assert service.billed.output_tokens <= ahead.most.output_tokens
-    assert make().ahead(pairs).most == Usage()
+    assert len(service.calls) == estimate.distinct
+    assert service.billed.tokens <= estimate.most.tokens
+    assert service.billed.output_tokens <= estimate.most.output_tokens
+    assert make().estimate(pairs).most == Usage()
 
 
 def test_portions_change_nothing(judge, monkeypatch):
@@ -336,8 +336,8 @@ strange = st.text(max_size=30) | st.sampled_from(HOSTILE)
 def test_no_text_leaves_its_string(query, document, opinion):
     rubric = read_rubric(None)
     for found, plain in zip(
-        (prompt := asked(opinion, rubric, query, document)).first + prompt.again,
-        (empty := asked(opinion, rubric, "", "")).first + empty.again,
+        (prompt := judge_request(opinion, rubric, query, document)).first + prompt.again,
+        (empty := judge_request(opinion, rubric, "", "")).first + empty.again,
         strict=True,
     ):
         if found["role"] == "system":

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from rerank_batch.llm.replies import (
     NotInForm,
-    Place,
     Reply,
+    WrittenToken,
     grade,
     order,
     read_completion,
@@ -25,7 +25,7 @@ def reply(text="", *places):
     return Reply(
         text,
         [
-            Place(token, [(other, math.log(share)) for other, share in shares.items()])
+            WrittenToken(token, [(other, math.log(share)) for other, share in shares.items()])
             for token, shares in places
         ],
     )
@@ -51,7 +51,7 @@ def test_a_first_token_that_is_neither_yes_nor_no_is_malformed(places):
 
 
 def test_yes_over_no_of_probabilities_that_round_to_nothing():
-    place = Place("no", [("yes", -9999.0), ("Yes", -9999.0), ("no", 0.0)])
+    place = WrittenToken("no", [("yes", -9999.0), ("Yes", -9999.0), ("no", 0.0)])
     assert yes_over_no(Reply("no", [place])) == pytest.approx(-9999 + math.log(2))
 
 
@@ -61,7 +61,7 @@ def test_a_grade_is_the_mean_under_the_probabilities_of_the_digits():
     assert grade(reply("\n2", ("\n", {"\n": 0.9, "0": 0.1}), ("2", shares))) == pytest.approx(
         expected
     )
-    tiny = Place("1", [("1", -9999.0), ("2", -9999.0)])
+    tiny = WrittenToken("1", [("1", -9999.0), ("2", -9999.0)])
     assert grade(Reply("1", [tiny])) == pytest.approx(1.5)
 
 
@@ -155,7 +155,7 @@ GOOD = {
 
 
 def test_a_choice_is_read_with_and_without_logprobs():
-    assert read_reply(GOOD) == Reply("2", [Place("2", [("2", -0.5)])])
+    assert read_reply(GOOD) == Reply("2", [WrittenToken("2", [("2", -0.5)])])
     for none in ({}, {"logprobs": None}, {"logprobs": {"content": None}}):
         assert read_reply({"message": {"content": "2"}, **none}) == Reply("2", [])
 

@@ -7,19 +7,20 @@ from hypothesis import strategies as st
 
 from rerank_batch.config import FusionConfig
 from rerank_batch.ranking import order
-from rerank_batch.retrieval.fusion import Found, Fusion
+from rerank_batch.retrieval.fusion import Fusion
+from rerank_batch.retrieval.hits import RankedList
 
 
-def found(*hits: tuple[int, float]) -> Found:
+def found(*hits: tuple[int, float]) -> RankedList:
     documents, scores = zip(*hits, strict=True) if hits else ((), ())
-    return Found(np.array(documents, np.int64), np.array(scores, np.float32))
+    return RankedList(np.array(documents, np.int64), np.array(scores, np.float32))
 
 
 DENSE = found((7, 0.9), (3, 0.5), (5, 0.4))
 WORDS = found((3, 12.0), (8, 4.0))
 
 
-def fused(config: FusionConfig, *lists: Found) -> dict[int, float]:
+def fused(config: FusionConfig, *lists: RankedList) -> dict[int, float]:
     best = Fusion.of(config, ("dense", "bm25")).fuse(lists or (DENSE, WORDS), 10)
     return dict(zip(best.documents.tolist(), best.scores.tolist(), strict=True))
 

@@ -17,9 +17,10 @@ from rerank_batch.index.manifest import FORMAT, IndexFile, Manifest, ShardEntry
 from rerank_batch.index.open import Index
 from rerank_batch.pipeline.bm25_stages import BuildPostings, CountWords, forget_counts, sum_words
 from rerank_batch.pipeline.index_stages import BuildTexts
-from rerank_batch.retrieval.flat import build_shard
+from rerank_batch.retrieval.excluded import Excluded
 from rerank_batch.retrieval.fusion import Fusion
-from rerank_batch.retrieval.given import Excluded, read_given
+from rerank_batch.retrieval.given import read_given
+from rerank_batch.retrieval.shards import build_shard
 from rerank_batch.retrieval.sources import SourceUse
 from rerank_batch.retrieval.stages import SearchShards
 from rerank_batch.schema import FEW_CANDIDATES

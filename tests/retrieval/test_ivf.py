@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_batch.retrieval import ivf
-from rerank_batch.retrieval.flat import SearchOptions, build_shard, faiss, open_shard
+from rerank_batch.retrieval.approximate import SearchOptions
+from rerank_batch.retrieval.shards import build_shard, faiss, open_shard
 
 EVERY = SearchOptions(nprobe=10**6)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rerank_batch import ranking
 from rerank_batch.ranking import PAD
-from rerank_batch.retrieval.fusion import Found
+from rerank_batch.retrieval.hits import RankedList
 from rerank_batch.retrieval.running_lists import merged
 from rerank_batch.retrieval.shard_groups import groups_per_node, plan_groups
 
@@ -76,13 +76,13 @@ def test_lists_that_travel_are_those_of_one_search_of_everything(shards, depth, 
             )
         )
     scores, documents = (part[0] for part in ranking.merge(hits, depth))
-    running = Found(np.empty(0, np.int64), np.empty(0, np.float32))
+    running = RankedList(np.empty(0, np.int64), np.empty(0, np.float32))
     group: list[tuple[np.ndarray, np.ndarray]] = []
     for number, hit in enumerate(hits):
         group.append(hit)
         if number == len(hits) - 1 or cuts[number]:
             s, d = (part[0] for part in ranking.merge(group, depth))
-            running = merged(running, Found(d[d != PAD], s[d != PAD]), depth)
+            running = merged(running, RankedList(d[d != PAD], s[d != PAD]), depth)
             group = []
     assert running.documents.tolist() == documents[documents != PAD].tolist()
     assert running.scores.tobytes() == scores[documents != PAD].tobytes()

@@ -99,8 +99,7 @@ def test_an_id_that_is_taken_is_refused_with_the_difference_and_nothing_is_writt
 ) -> None:
     Run.create(root, "run-1", spec(reranker="abc", index={"kind": "Flat", "shards": 4}))
     before = everything_under(root)
-    other = spec(reranker="abc", index={"kind": "HNSW", "shards": 4})
-    other["made_of"]["depth"] = 20
+    other = spec(reranker="abc", index={"kind": "HNSW", "shards": 4}, depth=20)
     with pytest.raises(InputsChanged) as error:
         Run.create(root, "run-1", other)
     message = str(error.value)

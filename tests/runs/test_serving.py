@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ def test_what_is_refused_leaves_no_file(tmp_path: Path) -> None:
     other = Run.create(run.root, "run-2", run.spec)
     with pytest.raises(RunConflict, match="not finished"):
         export_serving(other, "serving", tmp_path / "out.parquet")
-    compared = Run(run.root, run.run_id, {**run.spec, "systems": ["a", "b"]})
+    compared = Run(run.root, run.run_id, replace(run.spec, systems=["a", "b"]))
     with pytest.raises(ConfigError, match="compares systems"):
         export_serving(compared, "serving", tmp_path / "out.parquet")
     assert not [path for path in tmp_path.iterdir() if path.name != "root"]

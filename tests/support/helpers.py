@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rerank_batch import schema
-from rerank_batch.runs import Commit, Run, publish_run
+from rerank_batch.runs import Commit, Run, RunSpec, publish_run
 from rerank_batch.storage import Root, open_root
 
 MEASURES = ("nDCG@10", "RR@10", "R@5")
@@ -101,15 +101,15 @@ def spec(
     planned: int = 10,
     block_rows: int = 2,
     **made_of: Any,
-) -> Any:
-    return {
-        "job": job,
-        "created": created,
-        "made_of": {"depth": 50, **made_of},
-        "config": {"evaluation": {"measures": list(MEASURES)}},
-        "planned": planned,
-        "block_rows": block_rows,
-    }
+) -> RunSpec:
+    return RunSpec(
+        job=job,
+        created=created,
+        made_of={"depth": 50, **made_of},
+        config={"evaluation": {"measures": list(MEASURES)}},
+        planned=planned,
+        block_rows=block_rows,
+    )
 
 
 def write_block(
@@ -157,7 +157,7 @@ def complete_run(
 ) -> Run:
     """A finished run over every planned query."""
     run = Run.create(root, run_id, spec(**what))
-    run.write_plan(plan_table(run.spec["planned"]), reject_table())
+    run.write_plan(plan_table(run.spec.planned), reject_table())
     run.claim()
     write_all(run, score, rejected)
     finish(run)

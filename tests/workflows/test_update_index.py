@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from rerank_batch.errors import ConfigError, IndexMismatch, StorageError
 from rerank_batch.index.configured import open_index
 from rerank_batch.index.generations import read_manifest
 from rerank_batch.index.open import verify_files
-from rerank_batch.retrieval.given import read_excluded, read_given
+from rerank_batch.retrieval.excluded import read_excluded
+from rerank_batch.retrieval.given import read_given
 from rerank_batch.runs import Run
 from rerank_batch.storage import folder as storage_folder
 from rerank_batch.storage import open_root
@@ -345,7 +347,7 @@ build(configured(Path({str(tmp_path)!r}), Path({str(model)!r}), shards=3))
 def begin(config: Config, run_id: str) -> Run:
     """A run that began on the index as it is, and died."""
     root = open_root(config.root)
-    run = Run.create(root, run_id, {**spec(), "generations": opened(config).generations()})
+    run = Run.create(root, run_id, replace(spec(), generations=opened(config).generations()))
     run.write_plan(plan_table(10), reject_table())
     return run
 
@@ -359,7 +361,7 @@ def test_what_unfinished_runs_began_on_stays_until_they_are_done(
     for number in range(4):
         write_corpus(tmp_path, {**sixty(), f"e{number}": "new"})
         build(config, force=number % 2 == 1)
-    opened_then = open_index(config, run.spec["generations"])
+    opened_then = open_index(config, run.spec.generations)
     assert opened_then.index.manifest == manifest
     assert opened_then.made_of == manifest.made_of, "its fingerprint is what it was"
     assert found(opened_then.index, QUERIES, 60) == first

@@ -14,15 +14,15 @@ from rerank_batch.config import LabelJudgeConfig, PriceConfig
 from rerank_batch.data.qrels import Qrels
 from rerank_batch.data.text_store import TextStore
 from rerank_batch.labels.judge.pairs import ToJudge, wants_second_opinion
-from rerank_batch.labels.judge.prompts import Opinion, Rubric, asked, version
-from rerank_batch.llm.asker import (
-    Ahead,
-    Asked,
-    Asker,
-    Asking,
+from rerank_batch.labels.judge.prompts import Opinion, Rubric, judge_request, version
+from rerank_batch.llm.client import (
+    CallEstimate,
+    Completions,
     Endpoint,
-    Model,
-    told_at_the_cap,
+    LlmClient,
+    LlmModel,
+    LlmRequest,
+    progress_at_cap,
 )
 from rerank_batch.llm.grades import read_grade
 from rerank_batch.llm.journal import Journal
@@ -33,7 +33,7 @@ from rerank_batch.services.usage import Usage
 from rerank_batch.storage import Root
 
 NOT_IN_INDEX = "not_in_index"
-"""Why a pair has no grade, beside the reasons of `asker` and `grades`: there is no text to read."""
+"""Why a pair has no grade, beside the reasons of `llm`: there is no text to read."""
 
 _PORTION = 2_048
 
@@ -74,10 +74,10 @@ class Judged:
     used: Usage = field(default_factory=Usage)
     cost: float = 0.0
 
-    def count(self, asking: Asking[int]) -> None:
-        """Add up what was asked."""
-        self.prompts += asking.distinct
-        self.known += asking.known
+    def count(self, completions: Completions[int]) -> None:
+        """Add up what was sent."""
+        self.prompts += completions.distinct
+        self.known += completions.known
 
 
 @dataclass(frozen=True)
@@ -113,24 +113,28 @@ class Judge:
         service = settings.service
         pace = Pace(service.requests_per_minute, service.tokens_per_minute)
         self._endpoint = Endpoint(address_of("llm"), pace, service)
-        self._askers: dict[Opinion, Asker[int]] = {
-            "first": self._asker("first"),
-            "second": self._asker("second"),
+        self._clients: dict[Opinion, LlmClient[int]] = {
+            "first": self._client("first"),
+            "second": self._client("second"),
         }
 
-    def ahead(self, queries: Sequence[ToJudge]) -> Ahead:
-        """What judging these would take; nothing is asked.
+    def estimate(self, queries: Sequence[ToJudge]) -> CallEstimate:
+        """What judging these would take; nothing is sent.
 
         Which first grades cannot be read is not known ahead: every pair that is drawn counts with
         its second opinion.
         """
-        ahead = Ahead()
+        estimate = CallEstimate()
         for pairs, _ in self._portions(queries):
             there = [pair for pair in pairs if pair.document is not None]
             drawn = [pair for pair in there if self._is_drawn(pair)]
-            ahead += self._askers["first"].ahead([self._prompt("first", pair) for pair in there])
-            ahead += self._askers["second"].ahead([self._prompt("second", pair) for pair in drawn])
-        return ahead
+            estimate += self._clients["first"].estimate(
+                [self._prompt("first", pair) for pair in there]
+            )
+            estimate += self._clients["second"].estimate(
+                [self._prompt("second", pair) for pair in drawn]
+            )
+        return estimate
 
     def judge(self, queries: Sequence[ToJudge], watch: Watch | None = None) -> Judged:
         """Grade every pair, and those that are drawn a second time.
@@ -145,26 +149,26 @@ class Judge:
         before = 0
 
         def done() -> int:
-            # Equal prompts are asked once: of a portion that is over all count.
-            return before + sum(asker.done for asker in self._askers.values())
+            # Equal prompts are sent once: of a portion that is over all count.
+            return before + sum(client.done for client in self._clients.values())
 
         watching = (watch or _unwatched)(total, done)
         how = "the same make-labels"
-        with watching, told_at_the_cap(lambda: (done(), total), "judgements", how):
+        with watching, progress_at_cap(lambda: (done(), total), "judgements", how):
             for pairs, cut in self._portions(queries):
                 judged.cut += cut
                 before += self._judge(pairs, judged)
-                for asker in self._askers.values():
-                    asker.done = 0
+                for client in self._clients.values():
+                    client.done = 0
         judged.used, judged.cost = self._journal.used, self._journal.spent
         return judged
 
     def _judge(self, pairs: Sequence[_Pair], judged: Judged) -> int:
         """Judge a portion; how many opinions were asked for."""
-        first = self._ask("first", pairs, [pair.document is not None for pair in pairs])
+        first = self._complete("first", pairs, [pair.document is not None for pair in pairs])
         graded = zip(pairs, first.replies, strict=True)
         drawn = [grade is not None and self._is_drawn(pair) for pair, grade in graded]
-        second = self._ask("second", pairs, drawn)
+        second = self._complete("second", pairs, drawn)
         judged.pairs += len(pairs)
         for number, pair in enumerate(pairs):
             grade, other = first.replies[number], second.replies[number]
@@ -180,15 +184,17 @@ class Judge:
         judged.count(second)
         return len(pairs) + sum(self._is_drawn(pair) for pair in pairs)
 
-    def _ask(self, opinion: Opinion, pairs: Sequence[_Pair], wanted: Sequence[bool]) -> Asking[int]:
+    def _complete(
+        self, opinion: Opinion, pairs: Sequence[_Pair], wanted: Sequence[bool]
+    ) -> Completions[int]:
         prompts = [
             self._prompt(opinion, pair) if is_wanted else None
             for pair, is_wanted in zip(pairs, wanted, strict=True)
         ]
-        return self._askers[opinion].ask(prompts, _unwatched)
+        return self._clients[opinion].complete(prompts, _unwatched)
 
-    def _prompt(self, opinion: Opinion, pair: _Pair) -> Asked:
-        return asked(opinion, self._rubric, pair.query, pair.document or "")
+    def _prompt(self, opinion: Opinion, pair: _Pair) -> LlmRequest:
+        return judge_request(opinion, self._rubric, pair.query, pair.document or "")
 
     def _portions(self, queries: Sequence[ToJudge]) -> Iterator[tuple[list[_Pair], int]]:
         """The pairs with their texts, some thousand at a time, and how many texts were cut."""
@@ -230,11 +236,11 @@ class Judge:
         share = self._settings.double
         return wants_second_opinion(self._seed, pair.query_id, pair.doc_id, share)
 
-    def _asker(self, opinion: Opinion) -> Asker[int]:
+    def _client(self, opinion: Opinion) -> LlmClient[int]:
         settings = self._settings
         name = settings.model.partition(":")[2]
-        model = Model(name, version(opinion), settings.max_tokens, 0.0, self._price, whole=True)
-        return Asker(self._endpoint, model, self._journal, self._budget, read_grade)
+        model = LlmModel(name, version(opinion), settings.max_tokens, 0.0, self._price, whole=True)
+        return LlmClient(self._endpoint, model, self._journal, self._budget, read_grade)
 
 
 def _unwatched(total: int, done: Callable[[], int]) -> AbstractContextManager[None]:

@@ -20,7 +20,7 @@ from typing import Literal
 
 from rerank_batch.errors import InputError
 from rerank_batch.llm import prompts
-from rerank_batch.llm.asker import Asked
+from rerank_batch.llm.client import LlmRequest
 from rerank_batch.llm.grades import HIGHEST
 from rerank_batch.llm.prompts import quote
 from rerank_batch.storage import input_files
@@ -71,12 +71,12 @@ def read_rubric(path: str | None) -> Rubric:
     return Rubric(text, file.name, hashlib.sha256(raw).hexdigest())
 
 
-def asked(opinion: Opinion, rubric: Rubric, query: str, document: str) -> Asked:
+def judge_request(opinion: Opinion, rubric: Rubric, query: str, document: str) -> LlmRequest:
     """The prompt about one pair."""
     prompt = prompts.load(FOLDER / FILES[opinion])
     words = {"rubric": rubric.text, "query": quote(query), "document": quote(document)}
     first, again = (prompt.messages(words, again=again) for again in (False, True))
-    return Asked(first, again, [query, document])
+    return LlmRequest(first, again, [query, document])
 
 
 def version(opinion: Opinion) -> str:

@@ -1,7 +1,7 @@
-"""Asking one model many prompts: what the journal knows is not asked, what is new is kept at once.
+"""Calls one model with many prompts: the journal answers those it knows and keeps every new reply.
 
-A reply that is not in the form is asked for once more, in other words, and then there is none, for
-a reason that is told: none is ever made up. Knows neither what a prompt says nor how its reply is
+A prompt whose reply is not in the form is sent once more, in other words. After that it has no
+reply but a reason: none is ever made up. Knows neither what a prompt says nor how its reply is
 read.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from rerank_batch.config import PriceConfig, ServiceConfig
 from rerank_batch.errors import ServiceError, SpendCapReached
-from rerank_batch.llm.journal import Journal, Kept, key_of
+from rerank_batch.llm.journal import Journal, StoredReply, key_of
 from rerank_batch.llm.prompts import Messages
 from rerank_batch.llm.replies import NotInForm, read_completion, read_reply
 from rerank_batch.services.address import Address
@@ -29,8 +29,8 @@ Watch = Callable[[int, Callable[[], int]], AbstractContextManager[None]]
 """Shows how many of a number are done while it lasts."""
 
 DECLINED, NO_TEXT, TRUNCATED = "declined", "no_text", "truncated"
-"""Why there is no reply, before anyone reads it: the service does not take the prompt, it sent no
-text, or the text ends where it had to."""
+"""Why there is no reply that could be read: the service does not take the prompt, it sent no text,
+or the text ends where it had to."""
 
 _TRIED = 10
 """If so many prompts in a row from the first have no reply of use, the model is the cause."""
@@ -46,7 +46,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
-class Model:
+class LlmModel:
     """A model as it is called: its name there, the version of its prompt, and what is billed.
 
     ``whole``: of a reply that was cut at ``max_tokens`` nothing is read, however right it looks.
@@ -61,7 +61,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Asked:
+class LlmRequest:
     """A prompt, the first time and once more, and the texts in it that no message may repeat."""
 
     first: Messages
@@ -70,10 +70,10 @@ class Asked:
 
 
 @dataclass
-class Asking(Generic[T]):
-    """What came of some prompts: a reply each, in their order, None where none was of use.
+class Completions(Generic[T]):
+    """The replies to some prompts, in their order; None where none was of use.
 
-    ``reasons`` say why there is none, of prompts that were asked. Of the ``distinct`` prompts among
+    ``reasons`` say why there is none, of prompts that were sent. Of the ``distinct`` prompts among
     them ``known`` were in the journal; ``used`` and ``cost`` are what the others took.
     """
 
@@ -86,10 +86,10 @@ class Asking(Generic[T]):
 
 
 @dataclass(frozen=True)
-class Ahead:
-    """What asking would take: of ``distinct`` prompts ``known`` are in the journal.
+class CallEstimate:
+    """What the calls would take: of ``distinct`` prompts ``known`` are in the journal.
 
-    ``most`` is what the others are billed with if each is asked twice and every reply is as long as
+    ``most`` is what the others are billed with if each is sent twice and every reply is as long as
     it may be.
     """
 
@@ -97,19 +97,19 @@ class Ahead:
     known: int = 0
     most: Usage = field(default_factory=Usage)
 
-    def __add__(self, other: "Ahead") -> "Ahead":
-        return Ahead(
+    def __add__(self, other: "CallEstimate") -> "CallEstimate":
+        return CallEstimate(
             self.distinct + other.distinct, self.known + other.known, self.most + other.most
         )
 
 
-class Asker(Generic[T]):
-    """Asks one model; ``read`` makes something of a text or raises `NotInForm` with a reason."""
+class LlmClient(Generic[T]):
+    """Calls one model; ``read`` makes something of a text or raises `NotInForm` with a reason."""
 
     def __init__(
         self,
         endpoint: Endpoint,
-        model: Model,
+        model: LlmModel,
         journal: Journal,
         budget: Budget,
         read: Callable[[str], T],
@@ -120,8 +120,8 @@ class Asker(Generic[T]):
         self._tried = self._useless = 0
         self._last_refusal = "replies are not in the form"
 
-    def ask(self, prompts: Sequence[Asked | None], watch: Watch) -> Asking[T]:
-        """A reply to each prompt; None has none. Equal prompts are asked once.
+    def complete(self, prompts: Sequence[LlmRequest | None], watch: Watch) -> Completions[T]:
+        """A reply to each prompt; None has none. Equal prompts are sent once.
 
         ``done`` of ``total`` that differ are there, while it works and after.
 
@@ -134,25 +134,25 @@ class Asker(Generic[T]):
         distinct = {
             key: prompt for key, prompt in zip(keys, prompts, strict=True) if key and prompt
         }
-        found: dict[str, _Found[T]] = {}
-        missing: list[tuple[str, Asked]] = []
+        outcomes: dict[str, _Outcome[T]] = {}
+        missing: list[tuple[str, LlmRequest]] = []
         for key, prompt in distinct.items():
             if self._is_known(prompt):
-                found[key] = self._recall(prompt)
+                outcomes[key] = self._recall(prompt)
             else:
                 missing.append((key, prompt))
-        self.done, self.total = len(found), len(distinct)
-        asking = Asking[T]([], distinct=len(distinct), known=len(found))
+        self.done, self.total = len(outcomes), len(distinct)
+        completions = Completions[T]([], distinct=len(distinct), known=len(outcomes))
         if missing:
             with watch(self.total, lambda: self.done):
-                self._ask_all(missing, found, asking)
-        all_found = [_Found[T]() if key is None else found[key] for key in keys]
-        asking.replies = [each.reply for each in all_found]
-        asking.reasons = [each.reason for each in all_found]
-        return asking
+                self._complete_all(missing, outcomes, completions)
+        every = [_Outcome[T]() if key is None else outcomes[key] for key in keys]
+        completions.replies = [each.reply for each in every]
+        completions.reasons = [each.reason for each in every]
+        return completions
 
-    def ahead(self, prompts: Sequence[Asked]) -> Ahead:
-        """What it would take to ask these; nothing is asked."""
+    def estimate(self, prompts: Sequence[LlmRequest]) -> CallEstimate:
+        """What it would take to send these; nothing is sent."""
         distinct = {self._key(prompt.first): prompt for prompt in prompts}
         missing = [prompt for prompt in distinct.values() if not self._is_known(prompt)]
         requests = [
@@ -162,17 +162,20 @@ class Asker(Generic[T]):
             if self._key(messages) not in self._journal
         ]
         most = sum((request.expected for request in requests), Usage(requests=len(requests)))
-        return Ahead(len(distinct), len(distinct) - len(missing), most)
+        return CallEstimate(len(distinct), len(distinct) - len(missing), most)
 
-    def _ask_all(
-        self, missing: Sequence[tuple[str, Asked]], found: dict[str, "_Found[T]"], asking: Asking[T]
+    def _complete_all(
+        self,
+        missing: Sequence[tuple[str, LlmRequest]],
+        outcomes: dict[str, "_Outcome[T]"],
+        completions: Completions[T],
     ) -> None:
         endpoint = self._endpoint
         client = Client(endpoint.address, endpoint.pace, endpoint.service, self._budget)
 
         async def one(number: int) -> int:
             key, prompt = missing[number]
-            found[key] = await self._ask_one(client, prompt, asking)
+            outcomes[key] = await self._complete_one(client, prompt, completions)
             return number
 
         try:
@@ -180,7 +183,7 @@ class Asker(Generic[T]):
                 self.done += 1
                 self._journal.keep()
                 self._tried += 1
-                self._useless += found[missing[number][0]].reply is None
+                self._useless += outcomes[missing[number][0]].reply is None
                 if self._tried == self._useless == _TRIED:
                     raise ServiceError(
                         f"llm: none of the first {_TRIED} prompts got a reply that can be used "
@@ -189,7 +192,9 @@ class Asker(Generic[T]):
         finally:
             self._journal.flush()
 
-    async def _ask_one(self, client: Client, prompt: Asked, asking: Asking[T]) -> "_Found[T]":
+    async def _complete_one(
+        self, client: Client, prompt: LlmRequest, completions: Completions[T]
+    ) -> "_Outcome[T]":
         reason = None
         for messages in (prompt.first, prompt.again):
             key = self._key(messages)
@@ -201,19 +206,19 @@ class Asker(Generic[T]):
                 except Declined as error:
                     # A filter for content, or a text too long: about this prompt alone.
                     self._last_refusal = str(error)
-                    return _Found(None, DECLINED)
+                    return _Outcome(None, DECLINED)
                 text = None
                 with contextlib.suppress(NotInForm):
                     text = read_reply(choice).text
                 cost = used.cost(self._model.price)
-                self._journal.add(key, Kept(text, _was_cut(choice)), used, cost)
-                asking.used += used
-                asking.cost += cost
+                self._journal.add(key, StoredReply(text, _was_cut(choice)), used, cost)
+                completions.used += used
+                completions.cost += cost
             try:
-                return _Found(self._reading(key))
+                return _Outcome(self._reading(key))
             except NotInForm as error:
                 reason = str(error) or None
-        return _Found(None, reason)
+        return _Outcome(None, reason)
 
     def _reading(self, key: str) -> T:
         kept = self._journal[key]
@@ -224,7 +229,7 @@ class Asker(Generic[T]):
             raise NotInForm(NO_TEXT)
         return self._read(kept.text)
 
-    def _is_known(self, prompt: Asked) -> bool:
+    def _is_known(self, prompt: LlmRequest) -> bool:
         """Whether the journal answers for it: by a reply in the form, or by two that are not."""
         first, again = self._key(prompt.first), self._key(prompt.again)
         if first not in self._journal:
@@ -234,14 +239,14 @@ class Asker(Generic[T]):
             return True
         return again in self._journal
 
-    def _recall(self, prompt: Asked) -> "_Found[T]":
+    def _recall(self, prompt: LlmRequest) -> "_Outcome[T]":
         reason = None
         for messages in (prompt.first, prompt.again):
             try:
-                return _Found(self._reading(self._key(messages)))
+                return _Outcome(self._reading(self._key(messages)))
             except NotInForm as error:
                 reason = str(error) or None
-        return _Found(None, reason)
+        return _Outcome(None, reason)
 
     def _key(self, messages: Messages) -> str:
         return key_of(self._model.version, self._body(messages))
@@ -261,7 +266,7 @@ class Asker(Generic[T]):
 
 
 @dataclass(frozen=True)
-class _Found(Generic[T]):
+class _Outcome(Generic[T]):
     reply: T | None = None
     reason: str | None = None
 
@@ -271,7 +276,7 @@ def _was_cut(choice: Any) -> bool:
 
 
 @contextmanager
-def told_at_the_cap(progress: Callable[[], tuple[int, int]], what: str, how: str) -> Iterator[None]:
+def progress_at_cap(progress: Callable[[], tuple[int, int]], what: str, how: str) -> Iterator[None]:
     """Say, where the budget ends it, how much is there already and how to go on.
 
     ``progress`` gives how many of how many are done, ``what`` calls them, ``how`` is a command.

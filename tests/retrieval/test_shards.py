@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from rerank_batch.data.text_store import shard_bounds
 from rerank_batch.errors import ConfigError, IndexMismatch
 from rerank_batch.ranking import order
-from rerank_batch.retrieval.flat import (
-    SearchOptions,
+from rerank_batch.retrieval.approximate import SearchOptions
+from rerank_batch.retrieval.shards import (
     build_shard,
     factory_string,
     measure_recall,

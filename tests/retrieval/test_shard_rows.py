@@ -9,13 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_batch.ranking import PAD, order
-from rerank_batch.retrieval.flat import (
-    SearchOptions,
-    build_shard,
-    keeps_vectors,
-    open_shard,
-    stored_vectors,
-)
+from rerank_batch.retrieval.approximate import SearchOptions
+from rerank_batch.retrieval.shards import build_shard, keeps_vectors, open_shard, stored_vectors
 
 ROWS, DIMENSION = 600, 8
 
