@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from rerank_batch.config import Config, load_section
 from rerank_batch.config import load_config as read_config
-from rerank_batch.data.collection import located
+from rerank_batch.data.collection import with_collection_paths
 from rerank_batch.reporter import Reporter
 from rerank_batch.runs.summary import RunSummary
 from rerank_batch.storage import use_endpoint
 from rerank_batch.training.config import FinetuneConfig
 
 if TYPE_CHECKING:
+    from rerank_batch.workflows.index_summary import IndexSummary
     from rerank_batch.workflows.open_index import SearchableIndex
 
 
@@ -37,12 +38,12 @@ def load_config(
     """
     config = read_config(Path(file), list(overrides), date)
     with _in_environment_of(config):
-        return located(config)
+        return with_collection_paths(config)
 
 
 def build_index(
     config: Config, reporter: Reporter | None = None, *, force: bool = False
-) -> dict[str, Any]:
+) -> "IndexSummary":
     """Build the index of a configuration, or bring it up to date; see `workflows.build_index`."""
     from rerank_batch.workflows import build_index as workflow
 

@@ -11,8 +11,8 @@ from rerank_batch import schema
 from rerank_batch.config import Config
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.index.configured import open_index as open_configured
-from rerank_batch.retrieval.configured import query_encoder_options
-from rerank_batch.retrieval.given import fusion_of, read_excluded, source_use
+from rerank_batch.retrieval.configured import fusion_of, query_encoder_options, source_use
+from rerank_batch.retrieval.excluded import read_excluded
 from rerank_batch.retrieval.stages import EncodeQueries, SearchShards
 
 
