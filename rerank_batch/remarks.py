@@ -62,8 +62,8 @@ def unmatched(
     ``what`` names them (``judged documents``), ``where`` what they were looked up in (``the
     corpus``). Where an id of another form is known, such as d001 for D001, the remark says so.
     """
-    there = set(known(ids))
-    missing = [each for each in ids if each not in there]
+    known_ids = set(known(ids))
+    missing = [name for name in ids if name not in known_ids]
     if len(missing) * 2 <= len(ids):
         return None
     shown = ", ".join(map(repr, missing[:_EXAMPLES]))
@@ -76,9 +76,16 @@ def unmatched(
     return Remark(section, IDS_MATCH_NOTHING, len(missing), text)
 
 
-def lines(remarks: Iterable[Mapping[str, Any]]) -> str:
-    """Remarks of a summary, one a line."""
-    return "\n".join(str(Remark(**remark)) for remark in remarks)
+def remark_objects(remarks: Iterable[Remark]) -> list[dict[str, Any]]:
+    """Remarks as the objects of a summary; each once."""
+    return [remark.as_json() for remark in dict.fromkeys(remarks)]
+
+
+def joined_remarks(
+    before: Iterable[Mapping[str, Any]], remarks: Iterable[Remark]
+) -> tuple[dict[str, Any], ...]:
+    """The remarks of a summary and further ones; each once."""
+    return tuple(remark_objects((*(Remark(**remark) for remark in before), *remarks)))
 
 
 def counts_in_words(counts: Mapping[str, int]) -> str:
@@ -88,9 +95,9 @@ def counts_in_words(counts: Mapping[str, int]) -> str:
 
 def _in_another_form(ids: Sequence[str], known: Lookup) -> tuple[str, str] | None:
     """The first id that is known in another form, and that form."""
-    forms = {each: _forms(each) for each in ids}
-    there = set(known(sorted({form for some in forms.values() for form in some})))
-    pairs = ((each, form) for each, some in forms.items() for form in some if form in there)
+    forms = {name: _forms(name) for name in ids}
+    known_forms = set(known(sorted({form for some in forms.values() for form in some})))
+    pairs = ((name, form) for name, some in forms.items() for form in some if form in known_forms)
     return next(pairs, None)
 
 

@@ -5,10 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
-from rerank_batch.workflows.input_facts import remark_lines
-
 from ..console import Console
-from .facts import facts_table
+from .facts import facts_table, remark_lines
 
 
 def show(summary: Mapping[str, Any], console: Console) -> None:

@@ -9,11 +9,10 @@ from rerank_batch.evaluation.ground_truth import JUDGEMENTS
 from rerank_batch.evaluation.report.headline import headline_cells
 from rerank_batch.runs.summary import CacheFacts
 from rerank_batch.workflows import acceptance
-from rerank_batch.workflows.input_facts import remark_lines
 from rerank_batch.workflows.run_scores import scores_line
 
 from ..console import Console
-from .facts import facts_table
+from .facts import facts_table, remark_lines
 from .insights import depth_parts, failures_line
 from .outcomes import outcomes_parts
 from .segments import segment_parts

@@ -1,8 +1,12 @@
 """The table of names and values that most commands end with."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from rich.table import Table
+
+from rerank_batch.remarks import Remark
+from rerank_batch.storage.layouts import in_words
 
 
 def facts_table(title: str, facts: Mapping[str, object]) -> Table:
@@ -13,3 +17,14 @@ def facts_table(title: str, facts: Mapping[str, object]) -> Table:
     for name, value in facts.items():
         table.add_row(name, str(value))
     return table
+
+
+def files_line(files: Mapping[str, Mapping[str, int]]) -> str:
+    """The files of a summary in words, section by section."""
+    return ", ".join(f"{section} from {in_words(counts)}" for section, counts in files.items())
+
+
+def remark_lines(summary: Mapping[str, Any]) -> dict[str, object]:
+    """The line of the remarks of a summary, where there are any."""
+    remarks = summary.get("remarks") or ()
+    return {"remarks": "\n".join(str(Remark(**remark)) for remark in remarks)} if remarks else {}

@@ -8,11 +8,10 @@ from rerank_batch.labels.rows import (
     SPLITS,
 )
 from rerank_batch.remarks import counts_in_words
-from rerank_batch.workflows.input_facts import remark_lines
 from rerank_batch.workflows.judging import judge_lines, plan_line
 
 from ..console import Console
-from .facts import facts_table
+from .facts import facts_table, remark_lines
 
 
 def show(card: dict[str, Any], console: Console) -> None:

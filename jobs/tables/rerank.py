@@ -16,11 +16,10 @@ from rerank_batch.runs import (
 from rerank_batch.runs.cost import cost_lines
 from rerank_batch.runs.differences import changes_line
 from rerank_batch.runs.summary import RunSummary, RunTotals
-from rerank_batch.workflows.input_facts import files_line, remark_lines
 from rerank_batch.workflows.run_scores import scores_line
 
 from ..console import Console
-from .facts import facts_table
+from .facts import facts_table, files_line, remark_lines
 
 
 def show(summary: RunSummary, console: Console) -> None:

@@ -29,17 +29,7 @@ from rerank_batch.config.notify import NotifyConfig
 from rerank_batch.config.outcomes import OutcomesConfig
 from rerank_batch.config.qrels import QrelsConfig
 from rerank_batch.config.queries import HeadConfig, QueriesConfig, TimeUnit
-from rerank_batch.config.reranker import (
-    Format,
-    GateConfig,
-    LlmMethod,
-    Lossy,
-    Precision,
-    RerankerConfig,
-    ScorerConfig,
-    ScorerSettings,
-    Truncation,
-)
+from rerank_batch.config.reranker import GateConfig, RerankerConfig
 from rerank_batch.config.retrieval import (
     ExcludeConfig,
     FusionConfig,
@@ -48,6 +38,15 @@ from rerank_batch.config.retrieval import (
     Source,
 )
 from rerank_batch.config.root import OF_COLLECTION, RUN_ID, Config
+from rerank_batch.config.scorer import (
+    Format,
+    LlmMethod,
+    Lossy,
+    Precision,
+    ScorerConfig,
+    ScorerSettings,
+    Truncation,
+)
 from rerank_batch.config.service import ServiceConfig
 from rerank_batch.config.storage import StorageConfig
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rerank_batch.config.base import FilterTerm, Location, Section
+from rerank_batch.config.base import FilterTerm, Location, Section, Words
 
 
 class PropensityConfig(Section):
@@ -18,7 +18,10 @@ class PropensityConfig(Section):
     """
 
     model: Literal["power", "table"] = "power"
-    eta: Literal["estimate"] | Annotated[float, Field(ge=0, le=5)] = 1.0
+    eta: Annotated[
+        Literal["estimate"] | Annotated[float, Field(ge=0, le=5)],
+        Words("'estimate' or a number from 0 to 5"),
+    ] = 1.0
     table: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     clip: float = Field(default=10.0, ge=1, allow_inf_nan=False)
 

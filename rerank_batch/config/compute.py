@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rerank_batch.config.base import Section
+from rerank_batch.config.base import AUTO_OR_COUNT, Section
 
-PoolSize = Literal["auto"] | Annotated[int, Field(ge=1)]
+PoolSize = Annotated[Literal["auto"] | Annotated[int, Field(ge=1)], AUTO_OR_COUNT]
 
 
 class ComputeConfig(Section):
@@ -25,8 +25,10 @@ class ComputeConfig(Section):
     scorers: PoolSize = "auto"
     block_rows: PoolSize = "auto"
     cpus: PoolSize = "auto"
-    gpus: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
+    gpus: Annotated[Literal["auto"] | Annotated[int, Field(ge=0)], AUTO_OR_COUNT] = "auto"
     address: str | None = None
     connect_seconds: float = Field(default=30.0, gt=0)
     object_store_mb: int = Field(default=512, ge=80)
-    index_memory_gb: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
+    index_memory_gb: Annotated[Literal["auto"] | Annotated[float, Field(gt=0)], AUTO_OR_COUNT] = (
+        "auto"
+    )

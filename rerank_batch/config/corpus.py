@@ -1,8 +1,8 @@
 """The section ``corpus``."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from rerank_batch.config.base import USUAL, Location, Section
+from rerank_batch.config.base import IN_COLLECTION, USUAL, Location, Section
 
 
 class CorpusConfig(Section):
@@ -13,7 +13,7 @@ class CorpusConfig(Section):
     setting; with ``title: null`` titles are not read.
     """
 
-    path: Location
+    path: Annotated[Location, IN_COLLECTION]
     format: Literal["auto", "parquet", "beir"] = "auto"
     id: str | None = None
     title: str | None = USUAL

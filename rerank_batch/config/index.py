@@ -1,10 +1,10 @@
 """The section ``index``."""
 
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from rerank_batch.config.base import Location, ModelText, Section
+from rerank_batch.config.base import Location, ModelText, Section, Words
 
 StopWords = Literal[
     "none",
@@ -37,7 +37,10 @@ class Bm25Config(Section):
     k1: float = Field(default=1.2, ge=0, le=10)
     b: float = Field(default=0.75, ge=0, le=1)
     lowercase: bool = True
-    stopwords: StopWords | tuple[str, ...] = "english"
+    stopwords: Annotated[
+        StopWords | tuple[str, ...],
+        Words(f"a list of words, or one of {', '.join(get_args(StopWords))}", with_value=False),
+    ] = "english"
     stemmer: str | None = Field(default=None, pattern="^[a-z]+$")
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rerank_batch.config.base import Location, ModelText, Section
+from rerank_batch.config.base import Location, ModelText, Section, Words
 from rerank_batch.config.qrels import QrelsConfig
 from rerank_batch.config.service import ServiceConfig
 
@@ -43,7 +43,10 @@ class LabelWindowConfig(Section):
 
     first: int = Field(default=1, ge=1)
     last: int | None = Field(default=None, ge=1)
-    count: Literal["all"] | Annotated[int, Field(ge=0)] = 6
+    count: Annotated[
+        Literal["all"] | Annotated[int, Field(ge=0)],
+        Words("'all' or a whole number of at least 0"),
+    ] = 6
 
     @model_validator(mode="after")
     def _first_is_before_last(self) -> "LabelWindowConfig":

@@ -1,12 +1,13 @@
-"""Sentences for what pydantic finds wrong with a configuration."""
+"""Sentences for what pydantic finds wrong with a configuration.
+
+Knows no setting: what a value may be is written at its type, as `Words` or `OrElse`.
+"""
 
 import difflib
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args, get_origin
 
-from pydantic import BaseModel
-
-from rerank_batch.config.base import Section
-from rerank_batch.config.index import StopWords
+from rerank_batch.config.base import OrElse, Section
 
 
 def explain(problem: Any, kind: type[Section]) -> str:
@@ -14,47 +15,37 @@ def explain(problem: Any, kind: type[Section]) -> str:
 
     ``kind`` is the class that was validated.
     """
-    path = [str(part) for part in problem["loc"]]
-    if path[:3] == ["index", "bm25", "stopwords"]:
-        languages = ", ".join(StopWords.__args__)  # type: ignore[attr-defined]
-        return f"index.bm25.stopwords: a list of words, or one of {languages}"
-    if path and path[-1].startswith(("literal[", "constrained-int", "constrained-float")):
-        where = ".".join(path[:-1])
-        if where.endswith(".max_rejects"):
-            kinds = "a whole number of rows, or a share of them from 0 to below 1"
-            return f"{where}: {kinds} (got {problem['input']!r})"
-        if where == "clicks.propensity.eta":
-            return f"{where}: 'estimate' or a number from 0 to 5 (got {problem['input']!r})"
-        if path[0] == "labels":
-            return f"{where}: 'all' or a whole number of at least 0 (got {problem['input']!r})"
-        return f"{where}: 'auto' or a whole number of at least 1 (got {problem['input']!r})"
-    where = ".".join(path)
+    *parents, key = problem["loc"] or ("",)
+    where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        *parents, unknown = (str(part) for part in problem["loc"])
-        valid = _valid_keys(parents, kind)
-        near = difflib.get_close_matches(unknown, valid, n=1)
+        valid = list(_section(parents, kind).model_fields)
+        near = difflib.get_close_matches(str(key), valid, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return f"{where}: unknown key{hint} (valid keys: {', '.join(valid)})"
     if problem["type"] == "missing":
-        choice = ", or a collection that has it" if where in ("corpus", "corpus.path") else ""
-        return f"{where}: required{choice}"
+        field = _section(parents, kind).model_fields.get(str(key))
+        others = [each for each in field.metadata if isinstance(each, OrElse)] if field else []
+        return f"{where}: required" + "".join(f", or {other.sentence}" for other in others)
     message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error":
+    if problem["type"] in ("value_error", "words"):
         return f"{where}: {message}" if where else message
     return f"{where}: {message} (got {problem['input']!r})"
 
 
-def _valid_keys(parents: list[str], kind: type[Section]) -> list[str]:
-    """The keys of the section that a path leads to; names in a mapping of sections are any."""
-    model: type[BaseModel] = kind
+def _section(path: Sequence[str | int], kind: type[Section]) -> type[Section]:
+    """The section that a path leads to; places in lists and names in mappings are any."""
     named = False
-    for parent in parents:
-        if named:
-            named = False
-            continue
-        annotation = model.model_fields[parent].annotation
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        sections = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
-        named = getattr(annotation, "__origin__", None) is dict
-        model = sections[0]
-    return list(model.model_fields)
+    for part in path:
+        field = None if named else kind.model_fields.get(str(part))
+        named = field is not None and get_origin(field.annotation) is dict
+        if field is not None:
+            kind = next(_sections(field.annotation), kind)
+    return kind
+
+
+def _sections(annotation: Any) -> Iterator[type[Section]]:
+    """The sections that an annotation names."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections(part)

@@ -1,9 +1,7 @@
 """The cache of files that every node of a cluster keeps."""
 
-from rerank_batch.config import (
-    StorageConfig,
-)
 from rerank_batch.config.paths import cache_folder
+from rerank_batch.config.storage import StorageConfig
 from rerank_batch.storage import NodeCache
 
 

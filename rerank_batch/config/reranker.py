@@ -1,68 +1,11 @@
-"""The section ``reranker``."""
+"""The section ``reranker``: one model or a cascade of them, and when to go without."""
 
 import re
-from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from rerank_batch.config.base import ModelText, Section
-from rerank_batch.config.service import ServiceConfig
-
-Lossy = Literal["bf16", "int8"]
-
-Format = Literal["fp32"] | Lossy
-
-Precision = Literal["auto"] | Format
-
-Truncation = Literal["longest_first", "only_second"]
-
-LlmMethod = Literal["yes-no", "grade", "listwise"]
-
-
-class ScorerSettings(Section):
-    """How a model scores, and how much it reads.
-
-    ``depth`` is how many candidates it reads, the best so far first; by default all there are.
-    ``precision`` names the numbers to compute in: bf16 and int8 are used where the machine has them
-    and a short measurement says that they pay, else fp32. auto is the fastest of fp32 and those
-    that ``allow`` names. What is fastest is measured once for a model and a root, and kept.
-    ``truncation`` says what loses tokens where a pair is longer than ``max_length``: the longer of
-    the two, or the document alone. Of the rest each family reads what concerns it: ``layer`` is the
-    last one that bge-layerwise computes, ``instruction`` the task that qwen3-reranker and mxbai-v2
-    are told or the criterion of an LLM, ``max_chars`` where documents are cut before a service gets
-    them (for an LLM by default at 4,000), ``method`` how an LLM ranks, ``window`` and ``step`` the
-    sliding window of its listwise method.
-    """
-
-    depth: int | None = Field(default=None, ge=1)
-    max_length: int | None = Field(default=None, ge=8)
-    precision: Precision = "auto"
-    allow: tuple[Lossy, ...] = ()
-    runtime: Literal["auto", "openvino", "torch"] = "auto"
-    truncation: Truncation = "longest_first"
-    batch_tokens: Literal["auto"] | Annotated[int, Field(ge=64)] = "auto"
-    layer: int | None = Field(default=None, ge=1)
-    instruction: str | None = None
-    max_chars: int | None = Field(default=None, ge=1)
-    method: LlmMethod = "yes-no"
-    window: int = Field(default=20, ge=2)
-    step: int = Field(default=10, ge=1)
-    service: ServiceConfig = ServiceConfig()
-
-    @model_validator(mode="after")
-    def _windows_overlap(self) -> "ScorerSettings":
-        if self.step >= self.window:
-            raise ValueError(
-                f"step ({self.step}) must be smaller than window ({self.window}): a document moves "
-                "up through what two windows share"
-            )
-        return self
-
-
-class ScorerConfig(ScorerSettings):
-    """One model of a cascade."""
-
-    model: ModelText
+from rerank_batch.config.scorer import ScorerConfig, ScorerSettings
 
 
 class GateConfig(Section):

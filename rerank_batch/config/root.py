@@ -4,12 +4,12 @@ Knows words and their limits, not files: whether a path exists is checked by who
 """
 
 import re
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import ValidationError, field_validator, model_validator
 
 from rerank_batch.config.answer_check import AnswerCheckConfig
-from rerank_batch.config.base import Location, Section
+from rerank_batch.config.base import IN_COLLECTION, Location, Section
 from rerank_batch.config.cache import CacheConfig
 from rerank_batch.config.clicks import ClicksConfig
 from rerank_batch.config.compute import ComputeConfig
@@ -47,7 +47,7 @@ class Config(Section):
     job: str = "rerank"
     collection: Location | None = None
     split: str | None = None
-    corpus: CorpusConfig
+    corpus: Annotated[CorpusConfig, IN_COLLECTION]
     queries: QueriesConfig | None = None
     qrels: QrelsConfig | None = None
     clicks: ClicksConfig | None = None

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rerank_batch.config import OutcomesConfig
+from rerank_batch.data.id_matches import unmatched_queries
 from rerank_batch.data.parquet import ParquetTable
 from rerank_batch.data.values import as_ids, as_strings
 from rerank_batch.errors import InputError
@@ -60,11 +61,11 @@ def read_outcomes(config: OutcomesConfig) -> Outcomes:
             f"outcomes: no row of {config.path} says what became of a query "
             f"({reasons or 'the filter leaves none'})"
         )
-    there = pc.unique(table.column("outcome")).to_pylist()
-    if unknown := sorted(set(config.less_is_better) - set(there)):
+    names = pc.unique(table.column("outcome")).to_pylist()
+    if unknown := sorted(set(config.less_is_better) - set(names)):
         raise InputError(
             f"outcomes: less_is_better names {', '.join(map(repr, unknown))}; the outcomes of "
-            f"{config.path} are {', '.join(map(repr, sorted(there)))}"
+            f"{config.path} are {', '.join(map(repr, sorted(names)))}"
         )
     return Outcomes(rows, table, dropped, source.remarks)
 
@@ -78,7 +79,7 @@ def add_outcomes(outcomes: Outcomes | None, table: pa.Table) -> Outcomes:
     return Outcomes(rows, together, outcomes.dropped, outcomes.remarks)
 
 
-def refuse_taken(outcomes: Outcomes, name: str, whose: str) -> None:
+def refuse_repeated_outcome(outcomes: Outcomes, name: str, whose: str) -> None:
     """Refuse outcomes from outside under a name that somebody here gives to others.
 
     Raises:
@@ -86,6 +87,15 @@ def refuse_taken(outcomes: Outcomes, name: str, whose: str) -> None:
     """
     if name in pc.unique(outcomes.table.column("outcome")).to_pylist():
         raise InputError(f"outcomes: {name!r} is what {whose} calls its own; call yours otherwise")
+
+
+def outcome_remarks(outcomes: Outcomes | None, judged: set[str]) -> list[Remark]:
+    """What looks wrong about outcomes; ``judged`` are the ids of the judged queries of a run."""
+    if outcomes is None:
+        return []
+    ids = outcomes.table.column("query_id").unique().to_pylist()
+    where = "the judged queries of the run"
+    return [*outcomes.remarks, *unmatched_queries("outcomes", "queries", ids, judged, where)]
 
 
 def _valid(batch: pa.RecordBatch, config: OutcomesConfig, dropped: dict[str, int]) -> pa.Table:

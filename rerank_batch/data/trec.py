@@ -1,10 +1,10 @@
-"""TREC run files: the rankings of a system, whoever made them.
+"""TREC run files: the rankings of a system, read and written.
 
 Knows lines of ``query Q0 document rank score tag``, not what they are compared with.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +54,22 @@ def read_run(path: str | Path) -> dict[str, Ranking]:
     return {
         query: sorted(found.items(), key=_order, reverse=True) for query, found in scores.items()
     }
+
+
+def run_lines(query_id: str, ranking: Iterable[tuple[str, int]], tag: str) -> Iterator[str]:
+    """The lines of one query, from documents with their ranks; the score is the negative rank.
+
+    Raises:
+        InputError: an id has white space.
+    """
+    for document, rank in ranking:
+        for name in (query_id, document):
+            if not name or name.split() != [name]:
+                raise InputError(
+                    f"the id {name!r} has white space, which a TREC file cannot hold; "
+                    "use --format jsonl or pairs"
+                )
+        yield f"{query_id} Q0 {document} {rank} {-rank} {tag}"
 
 
 def _refuse_several(tags: Mapping[str, set[bytes]], path: str | Path) -> None:

@@ -5,9 +5,13 @@ from dataclasses import dataclass
 from rerank_batch.config import ClicksConfig, Config
 from rerank_batch.data.clicks import SUFFIXES as CLICK_SUFFIXES
 from rerank_batch.data.clicks import ClickFacts, read_clicks
+from rerank_batch.data.id_matches import unmatched_judged_documents, unmatched_queries
 from rerank_batch.data.parquet import fingerprint_files
+from rerank_batch.data.plan import Plan
 from rerank_batch.data.qrels import SUFFIXES as QRELS_SUFFIXES
 from rerank_batch.data.qrels import Qrels, read_qrels
+from rerank_batch.data.reject_limit import are_too_many
+from rerank_batch.data.text_store import TextStore
 from rerank_batch.errors import ConfigError, TooManyRejects
 from rerank_batch.remarks import Remark, counts_in_words
 
@@ -58,6 +62,20 @@ def label_path(config: Config) -> str | None:
     return config.qrels.path if config.qrels else None
 
 
+def label_remarks(
+    labels: Labels | None, plan: Plan, logged: set[str], texts: TextStore
+) -> list[Remark]:
+    """What looks wrong about judgements or clicks; ``logged`` are the ids of the log's queries."""
+    if labels is None:
+        return []
+    section = "qrels" if labels.clicks is None else "clicks"
+    remarks = unmatched_judged_documents(section, labels.qrels, texts)
+    if plan.left_out.queries == 0:  # what queries.head leaves out is in the log
+        what = "judged queries" if labels.clicks is None else "clicked queries"
+        remarks += unmatched_queries(section, what, labels.qrels, logged, "the log")
+    return [*labels.remarks, *remarks]
+
+
 def _clicks(config: Config) -> ClicksConfig:
     if config.clicks is None:
         raise ConfigError("evaluation.labels: clicks needs clicks.path, the click log")
@@ -65,7 +83,7 @@ def _clicks(config: Config) -> ClicksConfig:
 
 
 def _check_rejects(facts: ClickFacts, limit: float) -> None:
-    if facts.rejected > (limit if isinstance(limit, int) else limit * facts.rows):
+    if are_too_many(facts.rejected, facts.rows, limit):
         raise TooManyRejects(
             f"{facts.rejected:,} of {facts.rows:,} rows of the click log are rejected "
             f"({counts_in_words(facts.rejects)}), more than limits.max_rejects ({limit}) allows. "

@@ -1,7 +1,7 @@
-"""How many pairs the rerankers of this process have scored of what they were asked for.
+"""How many pairs the rerankers of this process have scored of those they have to score.
 
-Whoever scores says so batch by batch, and another thread reads it while that goes on. Where nobody
-has said that a reranker begins, as while a model is tried out, nothing is counted.
+Scorers count batch by batch, and another thread reads the counts meanwhile. Outside of `reading`,
+as while a model is tried out, nothing is counted.
 """
 
 from collections.abc import Iterator
@@ -11,20 +11,22 @@ from dataclasses import dataclass, replace
 
 @dataclass
 class Pairs:
-    """Of the pairs ``asked`` for, how many were ``known`` before and how many are ``scored``."""
+    """How many pairs were ``requested``, ``known`` of them before, and how many are ``scored``."""
 
-    asked: int = 0
+    requested: int = 0
     known: int = 0
     scored: int = 0
 
     @property
     def share(self) -> float:
         """How much is scored of what had to be; 1 where nothing had to."""
-        wanted = self.asked - self.known
+        wanted = self.requested - self.known
         return min(1.0, self.scored / wanted) if wanted > 0 else 1.0
 
     def __add__(self, other: "Pairs") -> "Pairs":
-        return Pairs(self.asked + other.asked, self.known + other.known, self.scored + other.scored)
+        return Pairs(
+            self.requested + other.requested, self.known + other.known, self.scored + other.scored
+        )
 
 
 _pairs: dict[int, Pairs] = {}
@@ -35,15 +37,15 @@ _now: Pairs | None = None
 def reading(reranker: int, pairs: int) -> Iterator[None]:
     """While it lasts, the reranker of that number scores so many pairs more.
 
-    When it ends without an error all of them are scored, whether or not each was told.
+    When it ends without an error all of them are scored, whether or not each was counted.
     """
     global _now
-    mine = _pairs.setdefault(reranker, Pairs())
-    mine.asked += pairs
-    _now = mine
+    current = _pairs.setdefault(reranker, Pairs())
+    current.requested += pairs
+    _now = current
     try:
         yield
-        mine.scored = mine.asked - mine.known
+        current.scored = current.requested - current.known
     finally:
         _now = None
 

@@ -18,7 +18,7 @@ from rerank_batch.pipeline.isolation import run_isolated
 from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.progress import pairs as progress
 from rerank_batch.ray_backend.carried import carrying
-from rerank_batch.ray_backend.progress import teller
+from rerank_batch.ray_backend.progress import progress_sender
 from rerank_batch.tally import CPU_SECONDS, add, drain
 
 RETRIES = 3
@@ -71,12 +71,12 @@ class _RunningStage:
         self._output = spec.output
         self._stage = spec.stage(**given, threads=spec.pool.threads)
         self._deaths = _Deaths(spec.name)
-        self._teller = teller(spec.name)
+        self._sender = progress_sender(spec.name)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         if schema.QIDX not in table.column_names or not table.num_rows:
             return self._work(table)
-        with self._teller.call(table.column(schema.QIDX)[0].as_py(), table.num_rows):
+        with self._sender.call(table.column(schema.QIDX)[0].as_py(), table.num_rows):
             return self._work(table)
 
     def _work(self, table: pa.Table) -> pa.Table:

@@ -27,7 +27,7 @@ from rerank_batch.ray_backend.datasources import (
     small_tasks,
 )
 from rerank_batch.ray_backend.errors import clear_errors
-from rerank_batch.ray_backend.progress import forget_told
+from rerank_batch.ray_backend.progress import delete_messages
 from rerank_batch.runs import BlockWriter, read_block
 from rerank_batch.runs.commit import BlockDone, Sums, commit_block
 from rerank_batch.storage import Root
@@ -62,7 +62,7 @@ def run_queries(
             for row in map_blocks(dataset, commit):
                 yield BlockDone.of(row)
         finally:
-            forget_told()
+            delete_messages()
 
 
 def encode_documents(

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from rerank_batch.pipeline.stage import StageSpec
-from rerank_batch.progress import Place, Progress, Whole
+from rerank_batch.progress import Place, Progress, Snapshot
 from rerank_batch.progress.pairs import Pairs
-from rerank_batch.ray_backend.progress import told_by_actors
+from rerank_batch.ray_backend.progress import actor_messages
 from rerank_batch.rerankers.cached import KNOWN
 from rerank_batch.rerankers.cascade import pairs_of
 from rerank_batch.runs import Run
@@ -17,14 +17,14 @@ class RunProgress:
 
     def __init__(self, run: Run, to_do: Sequence[int], stages: Sequence[StageSpec]) -> None:
         self._places = places_of(stages)
-        self._sums = Progress(self._places, run.blocks(), to_do, told_by_actors)
+        self._sums = Progress(self._places, run.blocks(), to_do, actor_messages)
 
     def commit(self, block: BlockDone) -> None:
         """Count a committed block."""
         numbers = {each.reranker for each in self._places if each.reranker is not None}
         self._sums.commit(block.start, {n: _pairs(block.sums, n) for n in numbers})
 
-    def look(self) -> Whole:
+    def look(self) -> Snapshot:
         """Return the state of the run, for a reporter."""
         return self._sums.look()
 
@@ -43,6 +43,6 @@ def places_of(stages: Sequence[StageSpec]) -> list[Place]:
 
 
 def _pairs(sums: Mapping[str, float], number: int) -> Pairs:
-    asked = int(sums.get(pairs_of(number), 0))
+    pairs = int(sums.get(pairs_of(number), 0))
     known = int(sums.get(f"{KNOWN}.{number}", 0))
-    return Pairs(asked, known, asked - known)
+    return Pairs(pairs, known, pairs - known)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 
 from rerank_batch.config import Config, ExcludeConfig, digest
+from rerank_batch.data.id_matches import unmatched_documents
 from rerank_batch.data.lines import read_text_lines
 from rerank_batch.data.parquet import ParquetTable
 from rerank_batch.data.values import as_ids
@@ -13,7 +14,6 @@ from rerank_batch.index.open import Index
 from rerank_batch.remarks import Remark
 from rerank_batch.storage import input_files
 from rerank_batch.storage.text_streams import with_packed
-from rerank_batch.workflows.input_facts import of_documents
 
 _WHAT = "retrieval.exclude"
 _ID_SUFFIXES = (".parquet", *with_packed(".txt"))
@@ -56,7 +56,7 @@ def read_excluded(config: Config, index: Index) -> Excluded:
     ids = read_ids(exclude)
     numbers = index.texts().numbers(ids)
     known = tuple(numbers[numbers >= 0].tolist())
-    remarks = of_documents(_WHAT, "ids of the list", ids, index.texts())
+    remarks = unmatched_documents(_WHAT, "ids of the list", ids, index.texts())
     return Excluded(known, len(ids) - len(known), digest(ids), tuple(remarks))
 
 

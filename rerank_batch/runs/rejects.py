@@ -6,17 +6,13 @@ shows none of them.
 
 from collections.abc import Iterator, Mapping
 
+from rerank_batch.data.reject_limit import are_too_many
 from rerank_batch.errors import TooManyRejects
 from rerank_batch.remarks import counts_in_words
 from rerank_batch.schema import NON_FINITE_SCORE, NON_FINITE_VECTOR
 
 _FAILED = "_failed:"
 """In a reason: a stage raised an error for that query, also alone and again."""
-
-
-def are_too_many(rejected: int, log_rows: int, limit: float) -> bool:
-    """Whether so many rejected log rows are beyond ``limits.max_rejects``."""
-    return rejected > (limit if isinstance(limit, int) else limit * log_rows)
 
 
 def check_rejects(

@@ -6,14 +6,15 @@ from typing import Any
 
 from rerank_batch.config.identity import digest
 from rerank_batch.config.root import Config
+from rerank_batch.data.file_counts import file_counts
+from rerank_batch.data.reject_limit import are_too_many
 from rerank_batch.models.settings import forward_flops
 from rerank_batch.pipeline.blocks import rows_per_block
 from rerank_batch.pipeline.placement import Groups, divide, in_gb, with_retrievers
 from rerank_batch.pipeline.resources import this_node
 from rerank_batch.pipeline.work import Work
+from rerank_batch.remarks import remark_objects
 from rerank_batch.runs.coverage import block_bounds
-from rerank_batch.runs.rejects import are_too_many
-from rerank_batch.workflows.input_facts import as_objects, files_read
 from rerank_batch.workflows.inputs import read_comparison, read_inputs
 
 _MANY = 1 << 20
@@ -38,10 +39,10 @@ def dry_run(config: Config, judged_only: bool = False, compare: bool = False) ->
         "judged": work.judged_queries + work.judged_rejects,
         "documents": work.index.manifest.documents,
         "excluded": work.excluded.counts() or None,
-        "files_read": files_read(
+        "files_read": file_counts(
             config, "queries", config.evaluation.labels.replace("judgements", "qrels")
         ),
-        "remarks": as_objects(work.remarks),
+        "remarks": remark_objects(work.remarks),
         "pairs": sum(reads),
         "blocks": len(block_bounds(queries, rows_per_block(config, queries))),
         "fingerprint": digest(work.made_of),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rerank_batch.config import Config
+from rerank_batch.data.outcomes import outcome_remarks
 from rerank_batch.evaluation.comparison import Comparison
 from rerank_batch.evaluation.cost.study import CostTable, cost_table
 from rerank_batch.evaluation.depth.study import DepthStudy
@@ -21,13 +22,12 @@ from rerank_batch.evaluation.scores.study import ScoreStudy
 from rerank_batch.evaluation.segments.study import SegmentStudy
 from rerank_batch.evaluation.segments.traffic import segments_of
 from rerank_batch.evaluation.significance import paired_tests
-from rerank_batch.remarks import NotKnown
+from rerank_batch.remarks import NotKnown, joined_remarks
 from rerank_batch.reporter import Reporter
 from rerank_batch.runs import publish_parquet
 from rerank_batch.storage import Root
 from rerank_batch.workflows import acceptance, outcomes
 from rerank_batch.workflows.acceptance import Asked
-from rerank_batch.workflows.input_facts import of_outcomes, together
 from rerank_batch.workflows.measured_run import Evaluated, evaluated_run, findings_of, known_ids
 from rerank_batch.workflows.run_systems import why_no_depth
 from rerank_batch.workflows.start import Start
@@ -122,7 +122,7 @@ def _remarks(evaluated: Evaluated, prepared: outcomes.Prepared) -> tuple[dict[st
     if prepared.outcomes is None:
         return evaluated.remarks
     known = known_ids(evaluated.run, evaluated.comparison)
-    return together(evaluated.remarks, of_outcomes(prepared.outcomes, known))
+    return joined_remarks(evaluated.remarks, outcome_remarks(prepared.outcomes, known))
 
 
 def measure_rows(comparison: Comparison) -> tuple[MeasureRow, ...]:

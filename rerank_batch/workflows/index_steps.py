@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from rerank_batch.config import Config
 from rerank_batch.data.corpus import corpus_remarks
+from rerank_batch.data.file_counts import file_counts
 from rerank_batch.data.text_store import write_texts
 from rerank_batch.errors import RunConflict, StorageError
 from rerank_batch.index.generations import publish_manifest
@@ -31,7 +32,7 @@ from rerank_batch.scoring.graphs import graphs
 from rerank_batch.scoring.modes import Choice
 from rerank_batch.storage import NodeCache, Root, open_root
 from rerank_batch.workflows.build_postings import FILE_FIELDS, SHARD_FIELDS
-from rerank_batch.workflows.input_facts import as_objects, files_read
+from rerank_batch.workflows.index_summary import IndexSummary, rounded
 from rerank_batch.workflows.modes import encoder_mode
 from rerank_batch.workflows.peak_memory import PeakMemory
 
@@ -162,7 +163,7 @@ def finish(
     seconds: Mapping[str, float],
     memory: PeakMemory,
     **facts: Any,
-) -> dict[str, Any]:
+) -> IndexSummary:
     """Publish what was built and return the summary; the total comes to ``seconds`` here."""
     manifest = publish_manifest(job.root, manifest, job.there, generations_of_runs(job))
     return summary_of(
@@ -177,27 +178,26 @@ def finish(
 
 def summary_of(
     job: IndexJob, manifest: Manifest, seconds: Mapping[str, float], **facts: Any
-) -> dict[str, Any]:
-    """The summary of the job, when there is an index."""
-    return {
-        "index": job.root.uri,
-        "dry_run": job.dry_run,
-        "built": False,
-        "fingerprint": manifest.fingerprint,
-        "generation": manifest.generation,
-        "kind": manifest.kind,
-        "bm25": manifest.bm25,
-        "shards": len(manifest.shards),
-        "documents": manifest.documents,
-        "dimension": manifest.dimension,
-        "dropped": manifest.dropped,
-        "recall_at_100": manifest.recall_at_100,
-        "changes": None,
-        "files_read": files_read(job.config, "corpus"),
-        "remarks": as_objects(corpus_remarks(job.config.corpus)),
-        "seconds": {name: round(value, 2) for name, value in seconds.items()},
-        **facts,
-    }
+) -> IndexSummary:
+    """The summary of the job, when there is an index; ``facts`` are further fields of it."""
+    summary = IndexSummary(
+        index=job.root.uri,
+        dry_run=job.dry_run,
+        fingerprint=manifest.fingerprint,
+        generation=manifest.generation,
+        kind=manifest.kind,
+        bm25=manifest.bm25,
+        shards=len(manifest.shards),
+        documents=manifest.documents,
+        dimension=manifest.dimension,
+        dropped=manifest.dropped,
+        recall_at_100=manifest.recall_at_100,
+        files_read=file_counts(job.config, "corpus"),
+        seconds=rounded(seconds),
+    )
+    if "remarks" not in facts:
+        facts["remarks"] = tuple(corpus_remarks(job.config.corpus))
+    return replace(summary, **facts)
 
 
 def _publish(root: Root, key: str, file: Path) -> IndexFile:

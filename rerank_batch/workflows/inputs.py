@@ -11,11 +11,12 @@ from rerank_batch.config import (
     QueriesConfig,
     results_settings,
 )
+from rerank_batch.data.id_matches import unmatched_queries
 from rerank_batch.data.parquet import fingerprint_files
 from rerank_batch.data.plan import make_plan
 from rerank_batch.data.query_log import SUFFIXES as QUERY_SUFFIXES
 from rerank_batch.errors import ConfigError, InputError
-from rerank_batch.evaluation.ground_truth import Labels, label_files, read_labels
+from rerank_batch.evaluation.ground_truth import Labels, label_files, label_remarks, read_labels
 from rerank_batch.evaluation.measures import parse_measures
 from rerank_batch.index.configured import ENCODER_FAMILIES, open_index
 from rerank_batch.models.location import (
@@ -35,7 +36,6 @@ from rerank_batch.retrieval.excluded import read_excluded
 from rerank_batch.retrieval.given import read_given
 from rerank_batch.runs import Run, is_begun, read_latest
 from rerank_batch.storage import open_root
-from rerank_batch.workflows.input_facts import of_labels, of_queries
 
 _VERSIONED = (
     "rerank-batch",
@@ -127,9 +127,9 @@ def read_comparison(
 def _remarks(work: Work, labels: Labels | None, judged_only: bool) -> tuple[Remark, ...]:
     """What looks wrong about all that was read."""
     asked = work.planned_ids | set(work.plan.rejects.column("query_id").to_pylist())
-    found = of_labels(labels, work.plan, asked, work.index.texts())
+    found = label_remarks(labels, work.plan, asked, work.index.texts())
     if work.given is not None and not judged_only and not work.plan.left_out.queries:
-        found += of_queries(
+        found += unmatched_queries(
             "retrieval.given", "queries of its lists", work.given.lists, asked, "the log"
         )
     return (*work.plan.remarks, *work.excluded.remarks, *found)

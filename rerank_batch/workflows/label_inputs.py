@@ -14,6 +14,7 @@ from rerank_batch.config import (
     QrelsConfig,
     digest,
 )
+from rerank_batch.data.id_matches import unmatched_judged_documents, unmatched_queries
 from rerank_batch.data.parquet import fingerprint_files
 from rerank_batch.data.plan import Plan
 from rerank_batch.data.qrels import SUFFIXES as QRELS_SUFFIXES
@@ -23,17 +24,16 @@ from rerank_batch.evaluation.ground_truth import label_files, read_labels
 from rerank_batch.index.configured import open_generation
 from rerank_batch.index.open import Index, verify_files
 from rerank_batch.labels.candidates import Source
-from rerank_batch.labels.mining import Mining, OtherRun
+from rerank_batch.labels.mining.pools import Mining, OtherRun
 from rerank_batch.labels.planning import LabelPlan, Truth, plan_labels
 from rerank_batch.labels.rows import SPLITS
 from rerank_batch.labels.rules import Rules
 from rerank_batch.labels.splits import HeldOut
-from rerank_batch.remarks import Remark
+from rerank_batch.remarks import Remark, remark_objects
 from rerank_batch.reporter import Reporter
 from rerank_batch.rerankers import FAMILIES
 from rerank_batch.runs import Run, latest_run
 from rerank_batch.storage import open_root
-from rerank_batch.workflows.input_facts import as_objects, of_judged_documents, of_queries
 from rerank_batch.workflows.judging import JudgeTruth, Judging, judge_plan, judge_run, prepare_judge
 
 
@@ -89,7 +89,7 @@ def plan_label_run(config: Config, source_run: str) -> dict[str, Any]:
         "groups": plan.groups,
         "queries_unknown_to_the_truth": plan.unknown,
         "split_queries": {split: splits[split] for split in SPLITS},
-        "remarks": as_objects(planned.remarks),
+        "remarks": remark_objects(planned.remarks),
     }
 
 
@@ -162,8 +162,8 @@ def _remarks(config: Config, opened: _Opened, truth: "TruthRead", plan: LabelPla
     known |= set(opened.held_out.query_ids)
     where = f"run {opened.source.run_id}"
     return [
-        *of_judged_documents(section, qrels, opened.index.texts()),
-        *of_queries(section, "judged queries", qrels, known, where),
+        *unmatched_judged_documents(section, qrels, opened.index.texts()),
+        *unmatched_queries(section, "judged queries", qrels, known, where),
     ]
 
 

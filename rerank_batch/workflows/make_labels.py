@@ -8,7 +8,7 @@ from rerank_batch import schema
 from rerank_batch.config import Config
 from rerank_batch.errors import ConfigError, LabelsLeak
 from rerank_batch.labels.dataset import check_target, write_dataset
-from rerank_batch.labels.mining import MineLabels
+from rerank_batch.labels.mining.stage import MineLabels
 from rerank_batch.labels.rows import (
     LABELLED,
     PLAN,
@@ -24,6 +24,7 @@ from rerank_batch.pipeline.pools import plan_pools
 from rerank_batch.pipeline.resources import Cluster
 from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.ray_backend.execution import run_queries
+from rerank_batch.remarks import remark_objects
 from rerank_batch.reporter import Reporter
 from rerank_batch.runs import (
     COMPLETE,
@@ -35,7 +36,6 @@ from rerank_batch.runs import (
 from rerank_batch.runs.commit import BlockDone
 from rerank_batch.storage import open_root
 from rerank_batch.workflows.execute import Execution, execute
-from rerank_batch.workflows.input_facts import as_objects
 from rerank_batch.workflows.label_inputs import LabelInputs, plan_label_run, read_label_inputs
 from rerank_batch.workflows.peak_memory import PeakMemory
 from rerank_batch.workflows.rerank import rerank
@@ -103,7 +103,7 @@ def make_labels(
         "peak_memory_gb": round(memory.bytes / 2**30, 2),
         "root": config.root,
         "out": out,
-        "remarks": as_objects(inputs.remarks),
+        "remarks": remark_objects(inputs.remarks),
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from rerank_batch.comparison.describe import descriptions
 from rerank_batch.comparison.external import external_lists, with_missing
 from rerank_batch.config import Config
+from rerank_batch.data.id_matches import unmatched_queries
 from rerank_batch.data.qrels import CompactQrels, Qrels
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.evaluation.comparison import Comparison
@@ -27,10 +28,10 @@ from rerank_batch.evaluation.measures import parse_measures
 from rerank_batch.evaluation.segments.columns import check_segments
 from rerank_batch.ray_backend.cluster import cluster
 from rerank_batch.ray_backend.execution import map_files
+from rerank_batch.remarks import joined_remarks
 from rerank_batch.reporter import Reporter
 from rerank_batch.runs import Run, latest_run
 from rerank_batch.storage import open_root
-from rerank_batch.workflows.input_facts import of_queries, together
 from rerank_batch.workflows.outcomes import ids_of
 from rerank_batch.workflows.rerank import rerank
 from rerank_batch.workflows.run_systems import compared_systems, depths_of, of_one_model
@@ -110,7 +111,7 @@ def evaluated_run(
         if known is not None:
             section = "qrels" if labels.clicks is None else "clicks"
             where = f"run {run.run_id}"
-            remarks += of_queries(section, "judged queries", labels.qrels, known, where)
+            remarks += unmatched_queries(section, "judged queries", labels.qrels, known, where)
     described = descriptions(config) if external or run.spec.systems else {}
     return Evaluated(
         run=run,
@@ -119,7 +120,7 @@ def evaluated_run(
         described={name: described.get(name, "") for name in comparison.systems},
         missing=with_missing(external, comparison.query_ids),
         external=external,
-        remarks=together(final.get("remarks", ()), remarks),
+        remarks=joined_remarks(final.get("remarks", ()), remarks),
     )
 
 

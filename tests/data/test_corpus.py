@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rerank_batch.config import CorpusConfig
 from rerank_batch.data import corpus as corpus_module
-from rerank_batch.data.corpus import Corpus, corpus_fingerprint, read_corpus
+from rerank_batch.data.corpus import Corpus, corpus_fingerprint, corpus_remarks, read_corpus
 from rerank_batch.errors import InputError
 from tests.support.helpers import broken_strings, write_parquet
 
@@ -164,3 +164,20 @@ def test_a_corpus_is_the_same_whether_its_columns_are_named_or_found(tmp_path: P
     lines = write_beir(tmp_path / "c.jsonl", [{"_id": "a", "text": "b"}])
     named = CorpusConfig(path=str(lines), id="_id", text="text")
     assert corpus_fingerprint(named) == corpus_fingerprint(CorpusConfig(path=str(lines)))
+
+
+def test_titles_that_only_some_files_have_are_told(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"doc_id": "a", "text": "x"}]
+    write_parquet(tmp_path / "p/1.parquet", rows)
+    write_parquet(tmp_path / "p/2.parquet", [{"doc_id": "b", "text": "x", "title": "y"}])
+    config = CorpusConfig(path=f"{tmp_path}/p")
+    corpus = read_corpus(config)
+    (remark,) = corpus.remarks
+    assert (remark.kind, remark.count) == ("column_in_some_files", 1)
+    assert corpus_remarks(config) == corpus.remarks, "by the footers alone"
+    (tmp_path / "1.jsonl").write_text('{"_id": "a", "text": "x"}\n')
+    (tmp_path / "2.jsonl").write_text('{"_id": "b", "text": "x", "title": "y"}\n')
+    (remark,) = read_corpus(CorpusConfig(path=f"{tmp_path}/*.jsonl")).remarks
+    assert (remark.kind, remark.count) == ("column_in_some_files", 1)
+    assert "1 of 2 files" in remark.text
+    assert read_corpus(CorpusConfig(path=f"{tmp_path}/1.jsonl")).remarks == ()

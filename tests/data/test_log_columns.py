@@ -326,16 +326,3 @@ def test_a_unit_changes_the_run_and_is_one_of_four() -> None:
     assert identity(time_unit=None) == identity()
     with pytest.raises(ConfigError, match=r"queries\.time_unit: .*'us' or 'ns' \(got 'min'\)"):
         identity(time_unit="min")
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("quickstart", "a792915dc4cde5f68984ce9e49c66f557b9f0f3def77ceb2807512eb4de04e40"),
-        ("eval", "039742e55256ee03bf97c01b90f688f0af835d22e87c8756f0a0e22aadbaea4a"),
-    ],
-)
-def test_a_run_that_uses_none_of_it_is_the_one_it_was_before(name: str, expected: str) -> None:
-    """So that a run begun by an earlier version can be resumed."""
-    config = load_config(Path(f"configs/{name}.yaml"))
-    assert digest(results_settings(config)) == expected

@@ -8,7 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from rerank_batch.config import OutcomesConfig
-from rerank_batch.data.outcomes import OUTCOMES, Outcomes, add_outcomes, read_outcomes, refuse_taken
+from rerank_batch.data.outcomes import (
+    OUTCOMES,
+    Outcomes,
+    add_outcomes,
+    outcome_remarks,
+    read_outcomes,
+    refuse_repeated_outcome,
+)
 from rerank_batch.errors import InputError
 from tests.support.helpers import broken_strings, write_parquet
 
@@ -90,6 +97,15 @@ def test_outcomes_of_our_own_come_to_those_from_outside(tmp_path):
     assert both.table.column("outcome").to_pylist() == ["thumb", "answer_grade"]
     assert (both.rows, both.dropped) == (3, {"missing_value": 1})
     assert add_outcomes(None, own) == Outcomes(1, own, {})
-    refuse_taken(outside, "answer_grade", "answer_check")
+    refuse_repeated_outcome(outside, "answer_grade", "answer_check")
     with pytest.raises(InputError, match="'thumb' is what answer_check calls its own"):
-        refuse_taken(outside, "thumb", "answer_check")
+        refuse_repeated_outcome(outside, "thumb", "answer_check")
+
+
+def test_outcomes_of_other_queries_are_told() -> None:
+    rows = [["q1", "Q2", "Q3"], ["s"] * 3, ["o"] * 3, [1.0] * 3]
+    table = pa.table([pa.array(column) for column in rows], schema=OUTCOMES)
+    (remark,) = outcome_remarks(Outcomes(3, table, {}), {"q1", "q2", "q3"})
+    assert (remark.section, remark.count) == ("outcomes", 2)
+    assert "'Q2' is 'q2'" in remark.text
+    assert outcome_remarks(None, set()) == []

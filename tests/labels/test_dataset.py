@@ -21,11 +21,11 @@ from rerank_batch.errors import (
 from rerank_batch.labels import card as cards
 from rerank_batch.labels import planning
 from rerank_batch.labels.formats import FORMATS
-from rerank_batch.labels.mining import order_key
+from rerank_batch.labels.mining.draws import order_key
 from rerank_batch.labels.rows import LABELS, label_rows
 from rerank_batch.labels.splits import split_queries
 from rerank_batch.runs import Run, verify_run
-from rerank_batch.runs.export.exports import export_run
+from rerank_batch.runs.export.rankings import export_run
 from rerank_batch.storage import open_root
 from rerank_batch.workflows import make_labels as job
 from rerank_batch.workflows.start import Start

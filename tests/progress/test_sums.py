@@ -1,4 +1,4 @@
-"""What workers tell is summed by query: nothing counts twice, whatever is done again or lost."""
+"""What workers report is summed by query: nothing counts twice, whatever is done again or lost."""
 
 from dataclasses import replace
 
@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_batch.progress import Part, Place, Progress, Teller, pairs
+from rerank_batch.progress import CallReport, Place, Progress, ProgressSender, pairs
+from rerank_batch.progress.messages import read, write
 from rerank_batch.progress.pairs import Pairs
-from rerank_batch.progress.told import read, write
 
 BLOCKS = [(0, 4), (4, 8), (8, 13)]
 PLACES = [
@@ -20,25 +20,25 @@ DEPTHS = {1: 10, 2: 3}
 """How many pairs of a query each reranker reads; one of them is known before."""
 
 
-def asked(queries: int, reranker: int) -> Pairs:
-    return Pairs(asked=DEPTHS[reranker] * queries, known=queries)
+def requested(queries: int, reranker: int) -> Pairs:
+    return Pairs(requested=DEPTHS[reranker] * queries, known=queries)
 
 
 def read_whole(queries: int, reranker: int) -> Pairs:
-    pairs = asked(queries, reranker)
-    return replace(pairs, scored=pairs.asked - pairs.known)
+    pairs = requested(queries, reranker)
+    return replace(pairs, scored=pairs.requested - pairs.known)
 
 
-def part(block: int, share: float, done: bool = False, seconds: float = 1.0) -> Part:
+def part(block: int, share: float, done: bool = False, seconds: float = 1.0) -> CallReport:
     """A block of which the first reranker has scored a share; the second begins when it is done."""
     start, stop = BLOCKS[block]
     found = {}
     for reranker, scored in ((1, min(1.0, 2 * share)), (2, max(0.0, 2 * share - 1))):
-        mine = asked(stop - start, reranker)
-        found[reranker] = replace(mine, scored=int(scored * (mine.asked - mine.known)))
+        mine = requested(stop - start, reranker)
+        found[reranker] = replace(mine, scored=int(scored * (mine.requested - mine.known)))
     if share < 0.5:
         del found[2]
-    return Part(start, stop - start, done, seconds, found)
+    return CallReport(start, stop - start, done, seconds, found)
 
 
 class Cluster:
@@ -49,7 +49,7 @@ class Cluster:
         self.now = 100.0
         self.progress = Progress(PLACES, BLOCKS, to_do, lambda: self.messages, lambda: self.now)
 
-    def tell(self, stage: str, worker: str, *parts: Part) -> None:
+    def report(self, stage: str, worker: str, *parts: CallReport) -> None:
         self.messages[stage, worker] = write(parts)
 
     def commit(self, block: int) -> None:
@@ -61,7 +61,7 @@ class Cluster:
         return {line.name: line for line in self.progress.look().lines}
 
 
-telling = st.tuples(
+reports = st.tuples(
     st.sampled_from(["encode", "rerank"]),
     st.sampled_from(["first", "second", "restarted"]),
     st.integers(0, 2),
@@ -70,7 +70,7 @@ telling = st.tuples(
 )
 
 
-@given(st.lists(st.one_of(telling, st.integers(0, 2)), max_size=40), st.sets(st.integers(0, 2)))
+@given(st.lists(st.one_of(reports, st.integers(0, 2)), max_size=40), st.sets(st.integers(0, 2)))
 def test_never_more_than_there_is_and_all_of_it_at_the_end(steps, to_do):
     """Blocks begun by several workers, again after they were done or committed, in any order."""
     cluster = Cluster(to_do)
@@ -80,8 +80,8 @@ def test_never_more_than_there_is_and_all_of_it_at_the_end(steps, to_do):
             cluster.commit(step)
         else:
             stage, worker, block, share, done = step
-            told = part(block, 1.0 if done else share, done)
-            cluster.tell(stage, worker, replace(told, pairs={}) if stage == "encode" else told)
+            sent = part(block, 1.0 if done else share, done)
+            cluster.report(stage, worker, replace(sent, pairs={}) if stage == "encode" else sent)
         for place in PLACES:
             line = cluster.lines(after=3)[place.name]
             assert 0 <= line.share <= 1
@@ -97,8 +97,8 @@ def test_never_more_than_there_is_and_all_of_it_at_the_end(steps, to_do):
 
 def test_inside_a_block_pairs_say_how_fast_it_goes_and_what_is_left():
     cluster = Cluster(to_do=[2])
-    half = Part(8, 5, False, 10.0, {1: Pairs(asked=50, known=10, scored=20)})
-    cluster.tell("rerank", "first", half)
+    half = CallReport(8, 5, False, 10.0, {1: Pairs(requested=50, known=10, scored=20)})
+    cluster.report("rerank", "first", half)
     line = cluster.lines()["rerank 1"]
     assert (line.queries, line.pairs, line.known) == (8, 30, 10)
     assert line.rate == pytest.approx(2.0), "20 pairs in the ten seconds since it began"
@@ -111,27 +111,27 @@ def test_inside_a_block_pairs_say_how_fast_it_goes_and_what_is_left():
 
 def test_of_a_block_that_is_begun_anew_only_the_new_attempt_counts():
     cluster = Cluster()
-    cluster.tell("rerank", "restarted", Part(4, 4, False, 1.0, {}))
-    cluster.tell("rerank", "died", Part(0, 4, False, 9.0, {1: Pairs(40, 0, 30)}))
+    cluster.report("rerank", "restarted", CallReport(4, 4, False, 1.0, {}))
+    cluster.report("rerank", "died", CallReport(0, 4, False, 9.0, {1: Pairs(40, 0, 30)}))
     assert cluster.lines()["rerank 1"].pairs == 30
-    cluster.tell("rerank", "restarted", Part(0, 4, False, 1.0, {1: Pairs(40, 0, 10)}))
+    cluster.report("rerank", "restarted", CallReport(0, 4, False, 1.0, {1: Pairs(40, 0, 10)}))
     assert cluster.lines(after=5)["rerank 1"].pairs == 10
     assert cluster.lines(after=5)["rerank 1"].pairs == 10, "what the dead one said is old"
 
 
 def test_a_line_is_as_fast_as_it_was_when_all_is_done():
     cluster = Cluster(to_do=[0])
-    cluster.tell("encode", "first", Part(0, 4, True, 2.0, {}))
+    cluster.report("encode", "first", CallReport(0, 4, True, 2.0, {}))
     assert cluster.lines()["encode"].rate == pytest.approx(2.0)
     assert cluster.lines(after=500)["encode"].rate == pytest.approx(2.0)
 
 
 def test_a_worker_tells_what_changed_and_forgets_a_failed_attempt():
-    told: list[bytes] = []
-    teller = Teller(told.append)
-    teller.tell()
-    assert told == []
-    with teller.call(8, 5):
+    sent: list[bytes] = []
+    sender = ProgressSender(sent.append)
+    sender.send()
+    assert sent == []
+    with sender.call(8, 5):
         with pytest.raises(MemoryError), pairs.reading(1, 50):
             pairs.scored(40)
             raise MemoryError
@@ -139,13 +139,13 @@ def test_a_worker_tells_what_changed_and_forgets_a_failed_attempt():
         with pairs.reading(1, 50):
             pairs.known(10)
             pairs.scored(15)
-            teller.tell()
-            (now,) = read(told[-1])
+            sender.send()
+            (now,) = read(sent[-1])
             assert (now.start, now.queries, now.done) == (8, 5, False)
-            assert now.pairs == {1: Pairs(asked=50, known=10, scored=15)}
+            assert now.pairs == {1: Pairs(requested=50, known=10, scored=15)}
     pairs.scored(99)  # nobody reads: a model that is tried out
-    teller.tell()
-    (ended,) = read(told[-1])
-    assert (ended.done, ended.pairs) == (True, {1: Pairs(asked=50, known=10, scored=40)})
-    teller.tell()
-    assert len(told) == 2, "nothing new, nothing told"
+    sender.send()
+    (ended,) = read(sent[-1])
+    assert (ended.done, ended.pairs) == (True, {1: Pairs(requested=50, known=10, scored=40)})
+    sender.send()
+    assert len(sent) == 2, "nothing new, nothing sent"

@@ -96,7 +96,7 @@ def test_progress_tells_what_needs_no_scoring(root, tmp_path):
     night(root, tmp_path, "one", QUERIES, LISTS)
     with pairs.reading(1, 7):
         night(root, tmp_path, "two", QUERIES, lists)
-    assert pairs.counted() == {1: pairs.Pairs(asked=7, known=5, scored=2)}
+    assert pairs.counted() == {1: pairs.Pairs(requested=7, known=5, scored=2)}
 
 
 def test_scores_of_a_listwise_model_count_for_the_same_list_only(root, tmp_path):

@@ -1,6 +1,6 @@
-"""What a worker tells of its calls: one message, about once a second, that replaces the one before.
+"""The messages of a worker about its calls: about once a second, each replaces the one before.
 
-A thread of its own tells, so that work never waits for whoever listens. A message holds the call
+A thread of its own sends them, so that work never waits for whoever reads. A message holds the call
 that is going on and the last ones that ended: a reader that missed some learns of them from the
 next, or from their commit.
 """
@@ -22,7 +22,7 @@ _ENDED = 64
 
 
 @dataclass(frozen=True)
-class Part:
+class CallReport:
     """What a stage has made, ``seconds`` after it began, of so many queries from number ``start``.
 
     ``pairs`` are those of each reranker that has begun, by its number.
@@ -35,21 +35,21 @@ class Part:
     pairs: Mapping[int, Pairs]
 
 
-class Teller:
-    """Tells of the calls that one process works on, one after the other.
+class ProgressSender:
+    """Sends the progress of the calls that one process works on, one after the other.
 
     ``put`` takes a message and may take long; it must not raise.
     """
 
     def __init__(self, put: Callable[[bytes], None]) -> None:
         self._put = put
-        self._ended: deque[Part] = deque(maxlen=_ENDED)
+        self._ended: deque[CallReport] = deque(maxlen=_ENDED)
         self._now: tuple[int, int, float] | None = None
-        self._told = b""
+        self._sent = b""
 
     def start(self) -> None:
-        """Tell from now on, for as long as the process lives."""
-        threading.Thread(target=self._tell_always, name="progress", daemon=True).start()
+        """Send from now on, for as long as the process lives."""
+        threading.Thread(target=self._send_always, name="progress", daemon=True).start()
 
     @contextmanager
     def call(self, start: int, queries: int) -> Iterator[None]:
@@ -60,29 +60,29 @@ class Teller:
         try:
             yield
             took = time.monotonic() - began
-            self._ended.append(Part(start, queries, True, took, counts.counted()))
+            self._ended.append(CallReport(start, queries, True, took, counts.counted()))
         finally:
             self._now = None
 
-    def tell(self) -> None:
-        """Put a message, unless it would say what the last one said."""
+    def send(self) -> None:
+        """Send a message, unless it would be the same as the last one."""
         parts = list(self._ended)
         if (now := self._now) is not None:
             start, queries, began = now
             took = time.monotonic() - began
-            parts.append(Part(start, queries, False, took, counts.counted()))
+            parts.append(CallReport(start, queries, False, took, counts.counted()))
         message = write(parts)
-        if parts and message != self._told:
+        if parts and message != self._sent:
             self._put(message)
-            self._told = message
+            self._sent = message
 
-    def _tell_always(self) -> None:
+    def _send_always(self) -> None:
         while True:
             time.sleep(EVERY_SECONDS)
-            self.tell()
+            self.send()
 
 
-def write(parts: Iterable[Part]) -> bytes:
+def write(parts: Iterable[CallReport]) -> bytes:
     """The message of some parts."""
     rows = [
         [
@@ -90,16 +90,16 @@ def write(parts: Iterable[Part]) -> bytes:
             part.queries,
             part.done,
             round(part.seconds, 2),
-            {number: [p.asked, p.known, p.scored] for number, p in part.pairs.items()},
+            {number: [p.requested, p.known, p.scored] for number, p in part.pairs.items()},
         ]
         for part in parts
     ]
     return json.dumps(rows, separators=(",", ":")).encode()
 
 
-def read(message: bytes) -> list[Part]:
+def read(message: bytes) -> list[CallReport]:
     """The parts of a message."""
     return [
-        Part(start, queries, done, seconds, {int(n): Pairs(*p) for n, p in pairs.items()})
+        CallReport(start, queries, done, seconds, {int(n): Pairs(*p) for n, p in pairs.items()})
         for start, queries, done, seconds, pairs in json.loads(message)
     ]
