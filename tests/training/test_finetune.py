@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from jobs.console import Console
 from rerank_batch.config import load_section
 from rerank_batch.errors import ConfigError, InputsChanged, ModelError, RunConflict
-from rerank_batch.models.delta import Kept, write_delta
+from rerank_batch.models.delta import DeltaFormat, write_delta
 from rerank_batch.models.fingerprint import model_fingerprint
 from rerank_batch.models.location import ModelName, model_folder
 from rerank_batch.rerankers import load_scorer
@@ -117,7 +117,7 @@ def test_it_is_shipped_as_what_changed_and_loads_as_a_model(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     out, summary = trained
     delta = tmp_path / "delta"
-    found = export_delta(out, delta, str(tiny_bi_encoder), Kept(bits=8), labels)
+    found = export_delta(out, delta, str(tiny_bi_encoder), DeltaFormat(bits=8), labels)
     assert found["fingerprint"] == model_fingerprint(model_folder(str(delta)))
     assert found["lost"]["whole"] == summary.measured[0].means["tuned"]
     assert found["lost"]["delta"] == pytest.approx(found["lost"]["whole"], abs=0.05)
@@ -195,7 +195,9 @@ def test_so_does_one_with_adapters_and_its_change_has_their_rank(
     run(config, labels, out, resume=True)
     assert_same_weights(out, tmp_path / "whole")
 
-    write_delta(out, tiny_cross_encoder, str(tiny_cross_encoder), Kept(3), tmp_path / "delta")
+    write_delta(
+        out, tiny_cross_encoder, str(tiny_cross_encoder), DeltaFormat(3), tmp_path / "delta"
+    )
     asked, documents = sentences(4, seed=5), [sentences(6, seed=6)] * 4
     found = [
         np.concatenate(
