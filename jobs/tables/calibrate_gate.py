@@ -20,13 +20,13 @@ def show(summary: Mapping[str, Any], console: Console) -> None:
     table.add_column("signal")
     for column in ("threshold", "skipped", "loss", "held out", "loss", f"at most ({percent})"):
         table.add_column(column, justify="right")
-    for signal, found in summary["signals"].items():
-        held = found["held_out"]
+    for signal, threshold in summary["signals"].items():
+        held = threshold["held_out"]
         table.add_row(
             signal,
-            "–" if found["threshold"] is None else f"{found['threshold']:.4f}",
-            f"{found['skipped']:.1%}",
-            f"{found['loss']:+.4f}",
+            "–" if threshold["threshold"] is None else f"{threshold['threshold']:.4f}",
+            f"{threshold['skipped']:.1%}",
+            f"{threshold['loss']:+.4f}",
             f"{held['skipped']:.1%}",
             f"{held['loss']:+.4f}",
             f"{held['bound']:+.4f}",
@@ -54,14 +54,14 @@ def _in_words(summary: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
         )
     held = chosen["held_out"]
     pairs = summary["pairs_per_query"]
-    told = (
+    text = (
         f"on queries it was not learned on {signal} skips {held['skipped']:.1%}, "
         f"{held['skipped'] * pairs:,.1f} of {pairs:,.1f} pairs a query, and {measure} "
         f"{'falls' if held['loss'] > 0 else 'rises'} by {abs(held['loss']):.4f}"
     )
     if held["bound"] > limit:
-        told += (
+        text += (
             f"; it could fall by {held['bound']:.4f}, more than the limit, so these queries do not "
             "prove it"
         )
-    return told
+    return text

@@ -26,14 +26,14 @@ def segment_parts(segments: Mapping[str, Any]) -> list[Table | str]:
     table.add_row(*_cells(segments["overall"], name, baseline, best))
     lines = []
     for group in segments["groups"]:
-        found = group["segments"]
-        if len(found) > 1:
+        segments_of = group["segments"]
+        if len(segments_of) > 1:
             table.add_section()
             table.add_row(_printable(f"by {group['name']}"))
-            for segment in found:
+            for segment in segments_of:
                 table.add_row(*_cells(segment, name, baseline, best, indent="  "))
         else:
-            why = f"all are in {found[0]['name']}" if found else group["definition"]
+            why = f"all are in {segments_of[0]['name']}" if segments_of else group["definition"]
             lines.append(_printable(f"by {group['name']}: {why}"))
     if best:
         fewest = segments["fewest_for_interval"]
