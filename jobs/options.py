@@ -55,6 +55,9 @@ Date = Annotated[
         "run that is gone on with, else today in UTC.",
     ),
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check every input, estimate the work, stop.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="The summary as one JSON object on stdout.")]
 Verbose = Annotated[
     bool, typer.Option("-v", "--verbose", help="Logs of Ray and its workers, tracebacks.")
