@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.console import Console
-from rerank_batch import open_results
 from rerank_batch.config import Config, LabelsConfig
 from rerank_batch.errors import (
     ConfigError,
@@ -28,6 +27,7 @@ from rerank_batch.runs import Run, verify_run
 from rerank_batch.runs.export.rankings import export_run
 from rerank_batch.storage import open_root
 from rerank_batch.workflows import make_labels as job
+from rerank_batch.workflows.open_results import open_results
 from rerank_batch.workflows.start import Start
 from tests.support.helpers import overwrite
 
