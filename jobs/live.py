@@ -1,4 +1,4 @@
-"""How far a run is, stage by stage: a line for each on a terminal, one line in a log."""
+"""The progress of a run, stage by stage: a line for each on a terminal, one line in a log."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -12,14 +12,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from rerank_batch.progress import Line, Whole
+from rerank_batch.progress import Snapshot, StageProgress
 
-SAY_EVERY_SECONDS = 15
+LINE_EVERY_SECONDS = 15
 _DRAW_SECONDS = 1.0
 
 
 class Log(Protocol):
-    """Where progress is shown: a terminal that can be redrawn, or lines."""
+    """Output for progress: a terminal that can be redrawn, or lines."""
 
     @property
     def log_format(self) -> str:
@@ -32,11 +32,13 @@ class Log(Protocol):
         """Print a line in JSON."""
 
     def live(self, first: RenderableType) -> Live | None:
-        """Return a place to draw on, where there is a terminal."""
+        """Return an area that can be redrawn, where there is a terminal."""
 
 
 @contextmanager
-def shown(log: Log, look: Callable[[], Whole], remark: Callable[[], str]) -> Iterator[None]:
+def run_progress(
+    log: Log, look: Callable[[], Snapshot], remark: Callable[[], str]
+) -> Iterator[None]:
     """Show a run until the context ends: redrawn on a terminal, else a line now and then."""
     stop = threading.Event()
     watcher = threading.Thread(target=_show, args=(log, look, remark, stop), daemon=True)
@@ -49,7 +51,7 @@ def shown(log: Log, look: Callable[[], Whole], remark: Callable[[], str]) -> Ite
 
 
 def _show(
-    log: Log, look: Callable[[], Whole], remark: Callable[[], str], stop: threading.Event
+    log: Log, look: Callable[[], Snapshot], remark: Callable[[], str], stop: threading.Event
 ) -> None:
     live = log.live(as_table(look()))
     if live is None:
@@ -58,19 +60,19 @@ def _show(
     read, text = monotonic(), ""
     with live:
         while not stop.wait(_DRAW_SECONDS):
-            if monotonic() - read >= SAY_EVERY_SECONDS:
+            if monotonic() - read >= LINE_EVERY_SECONDS:
                 read, text = monotonic(), remark()
             live.update(as_table(look(), text), refresh=True)
         live.update(as_table(look()), refresh=True)
 
 
 def _print_lines(
-    log: Log, look: Callable[[], Whole], remark: Callable[[], str], stop: threading.Event
+    log: Log, look: Callable[[], Snapshot], remark: Callable[[], str], stop: threading.Event
 ) -> None:
     printed = monotonic()
     while not stop.wait(_DRAW_SECONDS):
         whole = look()
-        if monotonic() - printed < SAY_EVERY_SECONDS:
+        if monotonic() - printed < LINE_EVERY_SECONDS:
             continue
         printed = monotonic()
         text = "; ".join(filter(None, [as_text(whole), remark()]))
@@ -80,16 +82,16 @@ def _print_lines(
             log.note(text)
 
 
-def as_text(whole: Whole) -> str:
-    """Everything in one line of a log."""
+def as_text(whole: Snapshot) -> str:
+    """The progress as one line of a log."""
     parts = [f"queries: {whole.committed:,} of {whole.planned:,} after {whole.seconds:.0f} s"]
     if whole.left is not None:
         parts[0] += f", {whole.left:.0f} s left"
     return "; ".join([*parts, *map(_line_as_text, whole.lines)])
 
 
-def as_fields(whole: Whole) -> dict[str, Any]:
-    """The same as fields of an event."""
+def as_fields(whole: Snapshot) -> dict[str, Any]:
+    """The progress as fields of an event."""
     return {
         "done": whole.committed,
         "total": whole.planned,
@@ -99,8 +101,8 @@ def as_fields(whole: Whole) -> dict[str, Any]:
     }
 
 
-def as_table(whole: Whole, remark: str = "") -> RenderableType:
-    """The same for a terminal, at most its width: a line for the run and one for each stage."""
+def as_table(whole: Snapshot, remark: str = "") -> RenderableType:
+    """The progress for a terminal, in its width: a line for the run and one for each stage."""
     first = f"queries {whole.committed:,} of {whole.planned:,}  {_clock(whole.seconds)}"
     if whole.left is not None:
         first += f"  {_clock(whole.left)} left"
@@ -124,7 +126,7 @@ def as_table(whole: Whole, remark: str = "") -> RenderableType:
     return Group(Text(first, no_wrap=True, overflow="ellipsis"), grid, *remarks)
 
 
-def _line_as_text(line: Line) -> str:
+def _line_as_text(line: StageProgress) -> str:
     parts = [f"{line.name} {_percent(line)}%"]
     if line.pairs is None:
         parts[0] += f", {line.queries:,}"
@@ -138,7 +140,7 @@ def _line_as_text(line: Line) -> str:
     return ", ".join(parts)
 
 
-def _line_as_fields(line: Line) -> dict[str, Any]:
+def _line_as_fields(line: StageProgress) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "stage": line.name,
         "queries": line.queries,
@@ -149,8 +151,8 @@ def _line_as_fields(line: Line) -> dict[str, Any]:
     return fields if line.pairs is None else {**fields, "pairs": line.pairs, "known": line.known}
 
 
-def _percent(line: Line) -> int:
-    """Down to a whole number: 100 is all of it."""
+def _percent(line: StageProgress) -> int:
+    """The share in percent, rounded down: 100 means that all is done."""
     return int(100 * line.share)
 
 

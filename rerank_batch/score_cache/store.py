@@ -39,7 +39,7 @@ _RUNS_REMEMBERED = 1000
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class CacheSnapshot:
     """The segments of a moment, in the order in which they are asked, and what they hold.
 
     ``seconds_per_pair`` is what the run that was added last took to score one.
@@ -63,11 +63,11 @@ class ScoreCache:
         self._segments = f"{self._folder}segments/"
         self._key = f"{self._folder}manifest.json"
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> CacheSnapshot:
         """The segments that count now."""
         manifest, _ = self._manifest()
         listed = manifest.segments
-        return Snapshot(
+        return CacheSnapshot(
             tuple(each.wanted for each in listed),
             sum(each.pairs for each in listed),
             sum(each.bytes for each in listed),
@@ -139,11 +139,13 @@ class ScoreCache:
         """
         before = time.time() - grace_seconds
         # Listed before the manifest is read: what is added meanwhile is then listed there.
-        there = self._root.sizes(self._segments)
+        present = self._root.sizes(self._segments)
         manifest = self._manifest()[0]
         listed = {each.key for each in manifest.segments}
         since = {each.key: each.at for each in manifest.dropped}
-        old = [key for key in there if key not in listed and since.get(key, _created(key)) < before]
+        old = [
+            key for key in present if key not in listed and since.get(key, _created(key)) < before
+        ]
         self._root.delete(old)
         for upload in self._root.stale_uploads(self._segments, grace_seconds):
             self._root.drop_upload(upload)
