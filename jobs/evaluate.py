@@ -14,6 +14,7 @@ from .options import (
     AsJson,
     ConfigFile,
     Date,
+    DryRun,
     LogFormat,
     LogFormatOption,
     Overrides,
@@ -72,9 +73,6 @@ _Markdown = Annotated[
         help="Write the tables for a pull request.",
     ),
 ]
-_DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Check every input, estimate the work, stop.")
-]
 
 
 @app.command(
@@ -95,7 +93,7 @@ def evaluate(
     no_worse_than: _NoWorseThan = None,
     margin: _Margin = 0.005,
     markdown: _Markdown = None,
-    dry_run: _DryRun = False,
+    dry_run: DryRun = False,
     log_format: LogFormatOption = LogFormat.text,
     as_json: AsJson = False,
     verbose: Verbose = False,

@@ -15,14 +15,8 @@ import pytest
 from rerank_batch.errors import ConfigError
 from rerank_batch.evaluation.depth.study import DepthRow, DepthStudy
 from rerank_batch.evaluation.failures.study import Case, FailureGroup, Failures, Hit, Moved
-from rerank_batch.evaluation.report.page import (
-    MeasureRow,
-    QueryGain,
-    Report,
-    forest,
-    render,
-    verdict,
-)
+from rerank_batch.evaluation.report.headline import MeasureRow
+from rerank_batch.evaluation.report.page import QueryGain, Report, forest, render, verdict
 from rerank_batch.evaluation.significance import PairedTest, paired_tests
 from rerank_batch.remarks import NotKnown
 
