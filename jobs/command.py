@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from rerank_batch.config import Config, load_config
-from rerank_batch.data.collection import located
+from rerank_batch.data.collection import with_collection_paths
 from rerank_batch.errors import ConfigError, RerankBatchError
 from rerank_batch.storage import use_endpoint
 
@@ -55,7 +55,7 @@ def config_from_options(
         from rerank_batch.workflows.inputs import day_of
 
         config = load_config(path, overrides, day_of(config, run))
-    return located(config)
+    return with_collection_paths(config)
 
 
 def _day(date: str | None) -> datetime.date | None:

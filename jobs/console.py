@@ -29,7 +29,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from rerank_batch.progress import Whole
+from rerank_batch.progress import Snapshot
 from rerank_batch.reporter import Reporter, visible
 
 from .live import SAY_EVERY_SECONDS, shown
@@ -145,7 +145,7 @@ class Console(Reporter):
             watcher.join()
 
     def run_progress(
-        self, look: Callable[[], Whole], remark: Callable[[], str] = lambda: ""
+        self, look: Callable[[], Snapshot], remark: Callable[[], str] = lambda: ""
     ) -> AbstractContextManager[None]:
         """Show a whole run until the context ends: redrawn on a terminal, else a line now and then.
 

@@ -56,10 +56,14 @@ def export_delta(
 ) -> None:
     """Write a trained model as what it changed of its base: a few megabytes to ship."""
     with command_console(as_json, verbose) as console:
-        from rerank_batch.models.delta import Kept
+        from rerank_batch.models.delta import DeltaFormat
         from rerank_batch.workflows import export_delta as job
 
         from .tables import export_delta as table
 
-        kept = Kept(rank) if rank is not None else Kept(bits=4 if bits is Bits.four else 8)
+        kept = (
+            DeltaFormat(rank)
+            if rank is not None
+            else DeltaFormat(bits=4 if bits is Bits.four else 8)
+        )
         table.show(job.export_delta(model, out, base, kept, labels), console)

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from rerank_batch.progress import Line, Whole
+from rerank_batch.progress import Snapshot, StageProgress
 
 SAY_EVERY_SECONDS = 15
 _DRAW_SECONDS = 1.0
@@ -36,7 +36,7 @@ class Log(Protocol):
 
 
 @contextmanager
-def shown(log: Log, look: Callable[[], Whole], remark: Callable[[], str]) -> Iterator[None]:
+def shown(log: Log, look: Callable[[], Snapshot], remark: Callable[[], str]) -> Iterator[None]:
     """Show a run until the context ends: redrawn on a terminal, else a line now and then."""
     stop = threading.Event()
     watcher = threading.Thread(target=_show, args=(log, look, remark, stop), daemon=True)
@@ -49,7 +49,7 @@ def shown(log: Log, look: Callable[[], Whole], remark: Callable[[], str]) -> Ite
 
 
 def _show(
-    log: Log, look: Callable[[], Whole], remark: Callable[[], str], stop: threading.Event
+    log: Log, look: Callable[[], Snapshot], remark: Callable[[], str], stop: threading.Event
 ) -> None:
     live = log.live(as_table(look()))
     if live is None:
@@ -65,7 +65,7 @@ def _show(
 
 
 def _print_lines(
-    log: Log, look: Callable[[], Whole], remark: Callable[[], str], stop: threading.Event
+    log: Log, look: Callable[[], Snapshot], remark: Callable[[], str], stop: threading.Event
 ) -> None:
     printed = monotonic()
     while not stop.wait(_DRAW_SECONDS):
@@ -80,7 +80,7 @@ def _print_lines(
             log.note(text)
 
 
-def as_text(whole: Whole) -> str:
+def as_text(whole: Snapshot) -> str:
     """Everything in one line of a log."""
     parts = [f"queries: {whole.committed:,} of {whole.planned:,} after {whole.seconds:.0f} s"]
     if whole.left is not None:
@@ -88,7 +88,7 @@ def as_text(whole: Whole) -> str:
     return "; ".join([*parts, *map(_line_as_text, whole.lines)])
 
 
-def as_fields(whole: Whole) -> dict[str, Any]:
+def as_fields(whole: Snapshot) -> dict[str, Any]:
     """The same as fields of an event."""
     return {
         "done": whole.committed,
@@ -99,7 +99,7 @@ def as_fields(whole: Whole) -> dict[str, Any]:
     }
 
 
-def as_table(whole: Whole, remark: str = "") -> RenderableType:
+def as_table(whole: Snapshot, remark: str = "") -> RenderableType:
     """The same for a terminal, at most its width: a line for the run and one for each stage."""
     first = f"queries {whole.committed:,} of {whole.planned:,}  {_clock(whole.seconds)}"
     if whole.left is not None:
@@ -124,7 +124,7 @@ def as_table(whole: Whole, remark: str = "") -> RenderableType:
     return Group(Text(first, no_wrap=True, overflow="ellipsis"), grid, *remarks)
 
 
-def _line_as_text(line: Line) -> str:
+def _line_as_text(line: StageProgress) -> str:
     parts = [f"{line.name} {_percent(line)}%"]
     if line.pairs is None:
         parts[0] += f", {line.queries:,}"
@@ -138,7 +138,7 @@ def _line_as_text(line: Line) -> str:
     return ", ".join(parts)
 
 
-def _line_as_fields(line: Line) -> dict[str, Any]:
+def _line_as_fields(line: StageProgress) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "stage": line.name,
         "queries": line.queries,
@@ -149,7 +149,7 @@ def _line_as_fields(line: Line) -> dict[str, Any]:
     return fields if line.pairs is None else {**fields, "pairs": line.pairs, "known": line.known}
 
 
-def _percent(line: Line) -> int:
+def _percent(line: StageProgress) -> int:
     """Down to a whole number: 100 is all of it."""
     return int(100 * line.share)
 

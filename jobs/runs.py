@@ -32,9 +32,11 @@ class ExportFormat(StrEnum):
 def runs_list(root: RootUri, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """Every run under a root, oldest first."""
     with command_console(as_json, verbose) as console:
+        from rerank_batch.workflows import runs as job
+
         from .tables import runs as table
 
-        table.show_list(root, console)
+        table.show_list(root, job.list_runs(root), console)
 
 
 @app.command("show", epilog="Example: rerank-batch runs show .runs RUN_ID")
@@ -46,9 +48,11 @@ def runs_show(
 ) -> None:
     """What a run is made of and what came out."""
     with command_console(as_json, verbose) as console:
+        from rerank_batch.workflows import runs as job
+
         from .tables import runs as table
 
-        table.show_run(root, run_id, console)
+        table.show_run(job.describe_run(root, run_id), console)
 
 
 @app.command(
@@ -71,7 +75,9 @@ def runs_export(
     with command_console(as_json, verbose) as console:
         from rerank_batch.workflows import runs as job
 
-        job.export(root, run_id, format.value, system, out, console)
+        from .tables import runs as table
+
+        table.show_export(job.export_run(root, run_id, format.value, system, out), console)
 
 
 @app.command("verify", epilog="Example: rerank-batch runs verify .runs RUN_ID")
@@ -82,7 +88,11 @@ def runs_verify(
     with command_console(as_json, verbose) as console:
         from rerank_batch.workflows import runs as job
 
-        job.verify(root, run_id, console)
+        from .tables import runs as table
+
+        verified = job.verify_run(root, run_id, console)
+        table.show_verification(verified, console)
+        verified.raise_if_damaged()
 
 
 @app.command("publish", epilog="Example: rerank-batch runs publish .runs RUN_ID --force")
@@ -99,7 +109,9 @@ def runs_publish(
     with command_console(as_json, verbose) as console:
         from rerank_batch.workflows import runs as job
 
-        job.publish(root, run_id, force, console)
+        from .tables import runs as table
+
+        table.show_publication(job.publish_run(root, run_id, force), console)
 
 
 @app.command("abort", epilog="Example: rerank-batch runs abort .runs RUN_ID")
@@ -110,7 +122,9 @@ def runs_abort(
     with command_console(as_json, verbose) as console:
         from rerank_batch.workflows import runs as job
 
-        job.abort(root, run_id, console)
+        from .tables import runs as table
+
+        table.show_abort(root, run_id, job.abort_run(root, run_id), console)
 
 
 @app.command("gc", epilog="Example: rerank-batch runs gc .runs --keep 7 --delete")
@@ -129,4 +143,7 @@ def runs_gc(
     with command_console(as_json, verbose) as console:
         from rerank_batch.workflows import runs as job
 
-        job.collect_garbage(root, job_name, keep, delete, console)
+        from .tables import runs as table
+
+        garbage = job.collect_garbage(root, job_name, keep, delete)
+        table.show_garbage(root, garbage, delete, console)

@@ -62,8 +62,8 @@ def unmatched(
     ``what`` names them (``judged documents``), ``where`` what they were looked up in (``the
     corpus``). Where an id of another form is known, such as d001 for D001, the remark says so.
     """
-    there = set(known(ids))
-    missing = [each for each in ids if each not in there]
+    known_ids = set(known(ids))
+    missing = [name for name in ids if name not in known_ids]
     if len(missing) * 2 <= len(ids):
         return None
     shown = ", ".join(map(repr, missing[:_EXAMPLES]))
@@ -95,9 +95,9 @@ def counts_in_words(counts: Mapping[str, int]) -> str:
 
 def _in_another_form(ids: Sequence[str], known: Lookup) -> tuple[str, str] | None:
     """The first id that is known in another form, and that form."""
-    forms = {each: _forms(each) for each in ids}
-    there = set(known(sorted({form for some in forms.values() for form in some})))
-    pairs = ((each, form) for each, some in forms.items() for form in some if form in there)
+    forms = {name: _forms(name) for name in ids}
+    known_forms = set(known(sorted({form for some in forms.values() for form in some})))
+    pairs = ((name, form) for name, some in forms.items() for form in some if form in known_forms)
     return next(pairs, None)
 
 

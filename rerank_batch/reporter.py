@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TextIO
 
-from rerank_batch.progress import Whole
+from rerank_batch.progress import Snapshot
 
 _POLL_SECONDS = 0.5
 
@@ -50,7 +50,7 @@ class Reporter:
         return _silence()
 
     def run_progress(
-        self, look: Callable[[], Whole], remark: Callable[[], str] = lambda: ""
+        self, look: Callable[[], Snapshot], remark: Callable[[], str] = lambda: ""
     ) -> AbstractContextManager[None]:
         """Report a whole run, stage by stage, until the context ends; ``remark`` as above."""
         return _silence()
@@ -78,7 +78,7 @@ class TqdmReporter(Reporter):
         return self._redrawn(lambda: (what, done(), total))
 
     def run_progress(
-        self, look: Callable[[], Whole], remark: Callable[[], str] = lambda: ""
+        self, look: Callable[[], Snapshot], remark: Callable[[], str] = lambda: ""
     ) -> AbstractContextManager[None]:
         """See `Reporter.run_progress`."""
 

@@ -1,4 +1,4 @@
-"""What a process notes beside its results, to be summed into the commit of the block it works on.
+"""Counts and sums that a process notes beside its results, for the commit of its block.
 
 For things that are neither results nor errors: a batch that worked on the second try, pairs that
 were known already, files that were written along the way.

@@ -191,7 +191,7 @@ def nights(built_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     def execute(run: Run, *_: Any) -> RunTotals:
         write_all(run)
-        zeros = ("pairs", "judged", "weight", "pairs_per_second")
+        zeros = ("pairs", "judged", "weight", "pairs_per_second", "done_before")
         return RunTotals.from_final(
             {
                 "fingerprint": run.spec.fingerprint,

@@ -20,7 +20,7 @@ from jobs.tables.facts import facts_table
 from rerank_batch.benchmarks.command import command_line
 from rerank_batch.benchmarks.timing import timed
 from rerank_batch.config import Config, Lossy, load_config
-from rerank_batch.data.collection import located
+from rerank_batch.data.collection import with_collection_paths
 from rerank_batch.errors import ComputeError, ConfigError
 from rerank_batch.pipeline.actors import share_actors, use_threads
 from rerank_batch.pipeline.placement import divide
@@ -115,7 +115,7 @@ def overhead(config_file: Path, overrides: list[str], console: Console) -> None:
     The mode of the model is the one that the configured root has measured, if it has: that is done
     once for a root, by the first job.
     """
-    config = located(load_config(config_file, [*overrides, "cache.enabled=false"]))
+    config = with_collection_paths(load_config(config_file, [*overrides, "cache.enabled=false"]))
     name = f"bench-{secrets.token_hex(3)}"
     place = f"{config.root.rstrip('/')}/{name}"
     settings = as_options([*overrides, "cache.enabled=false", f"root={place}"])

@@ -25,7 +25,7 @@ from rerank_batch.benchmarks.overhead import run_job
 from rerank_batch.benchmarks.projection import Law, Models, Night, Nodes, project
 from rerank_batch.benchmarks.recombination import Source, write_documents, write_log, write_models
 from rerank_batch.config import Config
-from rerank_batch.data.collection import located
+from rerank_batch.data.collection import with_collection_paths
 from rerank_batch.data.corpus import read_corpus
 from rerank_batch.data.plan import make_plan
 from rerank_batch.errors import ConfigError
@@ -59,7 +59,7 @@ def rehearsal(config: Config, asked: Asked, kept: Path | None, console: Console)
     """
     with tempfile.TemporaryDirectory() as passing:
         folder = (Path(passing) if kept is None else kept).absolute()
-        stage = _Stage(folder, located(config))
+        stage = _Stage(folder, with_collection_paths(config))
         sizes = [(asked.documents // share, asked.queries // share) for share in _SHARES]
         nights = [stage.night(*size, console) for size in sizes]
     smallest, one, other, largest = nights

@@ -5,14 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rerank_batch import schema
-from rerank_batch.comparison.stages import (
-    AssembleSystems,
-    FuseAlso,
-    Fused,
-    ScoreSystems,
-    SearchAlso,
-    System,
-)
+from rerank_batch.comparison.assemble import AssembleSystems
+from rerank_batch.comparison.stages import FuseAlso, Fused, ScoreSystems, SearchAlso, System
 from rerank_batch.config import Config
 from rerank_batch.index.configured import OpenedIndex
 from rerank_batch.pipeline.placement import Groups, Search, group_name, group_stages

@@ -8,16 +8,13 @@ takes a table and returns one, one row per query.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from rerank_batch import ranking, schema, tally
-from rerank_batch.data.qrels import Qrels
 from rerank_batch.index.open import Index
-from rerank_batch.pipeline.assemble import metrics_of
 from rerank_batch.ranking import Documents
 from rerank_batch.rerankers.base import NO_SCORES, QueryScores
 from rerank_batch.rerankers.cascade import Block, QueryCandidates, Reader
@@ -133,14 +130,14 @@ class ScoreSystems:
     def __call__(self, table: pa.Table) -> pa.Table:
         """SEARCHED or COMPARED in, COMPARED out."""
         block = Block(table)
-        begun = _begun(table, self._systems)
+        by_system = candidates_of(table, self._systems)
         memories = {
             number: _Memory(reader, block.queries) for number, reader in self._readers.items()
         }
-        while waiting := self._waiting(begun):
+        while waiting := self._waiting(by_system):
             # Whoever reads most goes first: the others then find their pairs known.
             system, reads = max(waiting, key=lambda each: each[1].depth or each[0].depth)
-            candidates = begun[system.name]
+            candidates = by_system[system.name]
             flag = partial(flagged, system=system.name)
             for row, found in enumerate(candidates):
                 if (
@@ -155,13 +152,15 @@ class ScoreSystems:
             tally.add(read_by(system.name), float(sum(map(len, pairs))))
             scored = memories[reads.scorer].score(pairs, reads.listwise)
             block.add_stage(candidates, positions, scored, flag)
-        return _with_scores(block.table(), self._systems, begun)
+        return _with_scores(block.table(), self._systems, by_system)
 
-    def _waiting(self, begun: Mapping[str, list[QueryCandidates]]) -> list[tuple[System, Reads]]:
+    def _waiting(
+        self, by_system: Mapping[str, list[QueryCandidates]]
+    ) -> list[tuple[System, Reads]]:
         """The systems whose next model is here."""
         waiting = []
         for system in self._systems:
-            state = begun[system.name]
+            state = by_system[system.name]
             done = len(state[0].scores) - 1 if state else len(system.cascade)
             if done < len(system.cascade) and system.cascade[done].scorer in self._readers:
                 waiting.append((system, system.cascade[done]))
@@ -223,83 +222,12 @@ class _Memory:
         return self._reader.score(self._queries, documents)
 
 
-class AssembleSystems:
-    """Turns what the systems found into the rows of a comparison, with measures where there are
-    judgements."""
-
-    def __init__(
-        self,
-        systems: tuple[System, ...],
-        index: Index,
-        measures: tuple[str, ...],
-        qrels: Qrels | None,
-        threads: int = 1,
-    ) -> None:
-        self._systems = systems
-        self._texts = index.texts()
-        self._measures = measures
-        self._qrels = qrels or {}
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        """SEARCHED or COMPARED in; `schema.comparison` and ``reject`` out."""
-        names = tuple(system.name for system in self._systems)
-        output = schema.comparison(self._measures, names)
-        rejected = [reason is not None for reason in table.column(schema.REJECT).to_pylist()]
-        begun = _begun(table, self._systems)
-        candidates: list[list[str]] = []
-        columns: dict[str, list[dict[str, Any]]] = {"systems": [], "retrieved": []}
-        rankings: dict[str, list[list[str]]] = {name: [] for name in names}
-        for row in range(table.num_rows):
-            found = {name: state[row] for name, state in begun.items()}
-            if rejected[row]:
-                found = {
-                    name: QueryCandidates(ranking.NO_DOCUMENTS, np.empty((1, 0), np.float32))
-                    for name in names
-                }
-            union = np.unique(
-                np.concatenate([ranking.NO_DOCUMENTS, *(f.documents for f in found.values())])
-            )
-            ids = list(self._texts.ids(union))
-            candidates.append(ids)
-            lists = {name: _list(f, union) for name, f in found.items()}
-            columns["systems"].append(lists)
-            columns["retrieved"].append({name: _start(f, union) for name, f in found.items()})
-            for name, listed in lists.items():
-                rankings[name].append([ids[place] for place in listed["places"]])
-        metrics = metrics_of(table, self._measures, self._qrels, rankings)
-        table = table.select([*schema.PLAN.names, schema.REJECT])
-        for name, column in {"candidates": candidates, **columns, "metrics": metrics}.items():
-            table = table.append_column(name, pa.array(column, output.field(name).type))
-        return table
-
-
-def _list(found: QueryCandidates, union: Documents) -> dict[str, Any]:
-    """The system's list as `schema.PLACED`."""
-    best = ranking.cascade_order(found.scores, found.documents)
-    scores = ranking.deepest(found.scores)
-    if len(found.scores) > 1:
-        read = ~np.isnan(found.scores[1:]).all(axis=0)
-        scores = np.where(read, scores, np.float32(np.nan))
-    return _placed(found.documents[best], scores[best], union)
-
-
-def _start(found: QueryCandidates, union: Documents) -> dict[str, Any]:
-    return _placed(found.documents, found.scores[0], union)
-
-
-def _placed(documents: Documents, scores: Floats32, union: Documents) -> dict[str, Any]:
-    return {
-        "places": np.searchsorted(union, documents).astype(np.int32).tolist(),
-        "scores": schema.nullable(scores),
-    }
-
-
-def _begun(table: pa.Table, systems: Sequence[System]) -> dict[str, list[QueryCandidates]]:
-    """System -> per query what it has so far."""
+def candidates_of(table: pa.Table, systems: Sequence[System]) -> dict[str, list[QueryCandidates]]:
+    """Of every system the candidates of each query, with the scores that they have so far."""
     retrieved = table.column(schema.RETRIEVALS).to_pylist()
     known = schema.SYSTEM_SCORES in table.column_names
     later = table.column(schema.SYSTEM_SCORES).to_pylist() if known else None
-    begun: dict[str, list[QueryCandidates]] = {}
+    by_system: dict[str, list[QueryCandidates]] = {}
     for number, system in enumerate(systems):
         state = []
         for row, lists in enumerate(retrieved):
@@ -309,16 +237,16 @@ def _begun(table: pa.Table, systems: Sequence[System]) -> dict[str, list[QueryCa
             if later is not None:
                 scores += [np.array(values, np.float32) for values in later[row][number]]
             state.append(QueryCandidates(documents, np.vstack(scores)))
-        begun[system.name] = state
-    return begun
+        by_system[system.name] = state
+    return by_system
 
 
 def _with_scores(
-    table: pa.Table, systems: Sequence[System], begun: Mapping[str, list[QueryCandidates]]
+    table: pa.Table, systems: Sequence[System], by_system: Mapping[str, list[QueryCandidates]]
 ) -> pa.Table:
     scores = [
         [
-            [schema.nullable(stage) for stage in begun[system.name][row].scores[1:]]
+            [schema.nullable(stage) for stage in by_system[system.name][row].scores[1:]]
             for system in systems
         ]
         for row in range(table.num_rows)

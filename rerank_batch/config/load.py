@@ -45,15 +45,20 @@ def load_section(kind: type[S], path: Path, overrides: list[str] | None = None) 
         raise ConfigError(f"{path} must hold a mapping of sections, not {type(raw).__name__}")
     for override in overrides or []:
         _apply_override(raw, override)
-    return _validated(kind, raw, source=str(path))
+    return parse_section(kind, raw, source=str(path))
 
 
 def parse_config(raw: dict[str, Any], source: str = "the configuration") -> Config:
     """Validate a plain mapping; see `load_config`."""
-    return _validated(Config, raw, source)
+    return parse_section(Config, raw, source)
 
 
-def _validated(kind: type[S], raw: dict[str, Any], source: str) -> S:
+def parse_section(kind: type[S], raw: dict[str, Any], source: str) -> S:
+    """Validate a plain mapping as a kind of configuration; ``source`` is named in messages.
+
+    Raises:
+        ConfigError: a key or a value is wrong; the message says which and what fits.
+    """
     try:
         return kind.model_validate(raw)
     except ValidationError as error:

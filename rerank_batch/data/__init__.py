@@ -1,1 +1,1 @@
-"""What others wrote: logs, corpora, judgements, runs; how it is read."""
+"""Readers of files that others wrote: logs, corpora, judgements, runs, outcomes."""

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from rerank_batch.config import OF_COLLECTION, Config, StorageConfig
 from rerank_batch.config.paths import cache_folder
-from rerank_batch.data.ir_datasets import PREFIX, copied
+from rerank_batch.data.ir_datasets import PREFIX, copy_dataset
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.storage import input_files
 from rerank_batch.storage.layouts import SHOWN, STEMS, SUFFIXES, forms, stems_of_split
@@ -19,7 +19,7 @@ from rerank_batch.storage.text_streams import PACKED
 _ANY_SUFFIX = tuple(sorted({suffix for suffixes in SUFFIXES.values() for suffix in suffixes}))
 
 
-def located(config: Config) -> Config:
+def with_collection_paths(config: Config) -> Config:
     """The configuration with the paths that were left to ``collection``; others stay as they are.
 
     Raises:
@@ -53,7 +53,7 @@ def located(config: Config) -> Config:
 
 def _folder(collection: str, storage: StorageConfig) -> str:
     if collection.startswith(PREFIX):
-        return str(copied(collection.removeprefix(PREFIX), cache_folder(storage.cache)))
+        return str(copy_dataset(collection.removeprefix(PREFIX), cache_folder(storage.cache)))
     return collection
 
 

@@ -28,7 +28,7 @@ _QUERIES = pa.schema([("query_id", pa.string()), ("query", pa.string())])
 _QRELS = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("relevance", pa.int64())])
 
 
-def copied(name: str, cache: Path) -> Path:
+def copy_dataset(name: str, cache: Path) -> Path:
     """The folder with corpus.parquet, queries.parquet and qrels.parquet of a dataset.
 
     It holds those that the dataset has, and is made now unless it is there from before.

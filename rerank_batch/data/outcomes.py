@@ -61,11 +61,11 @@ def read_outcomes(config: OutcomesConfig) -> Outcomes:
             f"outcomes: no row of {config.path} says what became of a query "
             f"({reasons or 'the filter leaves none'})"
         )
-    there = pc.unique(table.column("outcome")).to_pylist()
-    if unknown := sorted(set(config.less_is_better) - set(there)):
+    names = pc.unique(table.column("outcome")).to_pylist()
+    if unknown := sorted(set(config.less_is_better) - set(names)):
         raise InputError(
             f"outcomes: less_is_better names {', '.join(map(repr, unknown))}; the outcomes of "
-            f"{config.path} are {', '.join(map(repr, sorted(there)))}"
+            f"{config.path} are {', '.join(map(repr, sorted(names)))}"
         )
     return Outcomes(rows, table, dropped, source.remarks)
 
@@ -79,7 +79,7 @@ def add_outcomes(outcomes: Outcomes | None, table: pa.Table) -> Outcomes:
     return Outcomes(rows, together, outcomes.dropped, outcomes.remarks)
 
 
-def refuse_taken(outcomes: Outcomes, name: str, whose: str) -> None:
+def refuse_repeated_outcome(outcomes: Outcomes, name: str, whose: str) -> None:
     """Refuse outcomes from outside under a name that somebody here gives to others.
 
     Raises:

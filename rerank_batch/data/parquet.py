@@ -13,7 +13,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from rerank_batch.config import FilterTerm
-from rerank_batch.data.table_schemas import Part, of_kinds, part_of, plain, united, zero_padded
+from rerank_batch.data.table_schemas import TablePart, of_kinds, part_of, plain, united, zero_padded
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.remarks import IN_SOME_FILES, Remark
 from rerank_batch.storage import InputFile, input_files, open_dataset, reading_failed
@@ -130,7 +130,7 @@ class ParquetTable:
         """
         if column in self._kinds:
             return self._kinds[column]
-        firsts: dict[pa.DataType, Part] = {}
+        firsts: dict[pa.DataType, TablePart] = {}
         for part in self._parts:
             if column in part.kinds:
                 firsts.setdefault(part.kinds[column], part)
@@ -250,18 +250,18 @@ class ParquetTable:
         effect = self._optional.get(column, "its rows have no value there")
         if filtered:
             effect = "its rows have no value there, and of a filter only 'not in' lets them pass"
-        there = f"{empty.count(False):,} of {len(empty):,} files"
+        present_in = f"{empty.count(False):,} of {len(empty):,} files"
         self._remarks[column] = Remark(
             self.what,
             IN_SOME_FILES,
             empty.count(True),
-            f"column {column!r} is in {there}; {lacking} lacks it: {effect}",
+            f"column {column!r} is in {present_in}; {lacking} lacks it: {effect}",
         )
 
 
-def first_of(names: Sequence[str], there: Collection[str]) -> str:
-    """The first of the names that is there, or the first of all."""
-    return next((name for name in names if name in there), names[0])
+def first_of(names: Sequence[str], present: Collection[str]) -> str:
+    """The first of the names that is present, or the first of all."""
+    return next((name for name in names if name in present), names[0])
 
 
 def fingerprint_files(path: str, suffixes: tuple[str, ...], what: str) -> list[str]:

@@ -179,8 +179,12 @@ def _head(queries: pl.DataFrame, head: HeadConfig | None) -> tuple[pl.DataFrame,
 
 
 def _only_judged(queries: pl.DataFrame, judged: Collection[str]) -> pl.DataFrame:
-    asked = pl.DataFrame({"query_ids": list(judged)}, schema={"query_ids": pl.String})
-    hits = queries.select("query_id", "query_ids").explode("query_ids").join(asked, on="query_ids")
+    judged_ids = pl.DataFrame({"query_ids": list(judged)}, schema={"query_ids": pl.String})
+    hits = (
+        queries.select("query_id", "query_ids")
+        .explode("query_ids")
+        .join(judged_ids, on="query_ids")
+    )
     return queries.filter(pl.col("query_id").is_in(hits["query_id"].implode()))
 
 

@@ -159,10 +159,10 @@ def _places(heading: Sequence[str]) -> Places | None:
     names = [name.lower() for name in heading]
     found = []
     for known in COLUMNS.values():
-        there = [names.index(name) for name in known if name in names]
-        if not there:
+        places = [names.index(name) for name in known if name in names]
+        if not places:
             return None
-        found.append(there[0])
+        found.append(places[0])
     query, document, grade = found
     return query, document, grade
 

@@ -88,7 +88,7 @@ def as_kind(values: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 @dataclass(frozen=True)
-class Part:
+class TablePart:
     """A file of a table that has rows: the columns written in it, and the types of these and of the
     folders' columns by name."""
 
@@ -104,14 +104,14 @@ class Part:
 
 def part_of(
     file: InputFile, footer: pq.FileMetaData, fragment: ds.Fragment, whole: pa.Schema
-) -> Part:
+) -> TablePart:
     """What a file's footer and its place say; ``whole`` has the types of the folders' columns."""
     schema = footer.schema.to_arrow_schema()
     folders = ds.get_partition_keys(fragment.partition_expression)
     kinds = {field.name: _VIEWS.get(field.type, field.type) for field in schema}
     kinds |= {name: pa.timestamp("us", kinds[name].tz) for name in _int96(footer) if name in kinds}
     kinds |= {name: whole.field(name).type for name in folders}
-    return Part(file, fragment, tuple(schema.names), kinds)
+    return TablePart(file, fragment, tuple(schema.names), kinds)
 
 
 def _int96(footer: pq.FileMetaData) -> list[str]:

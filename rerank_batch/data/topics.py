@@ -56,9 +56,9 @@ def read_topics(file: InputFile, named: str | None) -> Iterator[TextQuery]:
         raise InputError(f"queries: {file} has a <num> that stands outside of <top> and </top>")
 
 
-def _field(topic: bytes, name: str, asked: str, where: str) -> bytes | None:
+def _field(topic: bytes, name: str, wanted: str, where: str) -> bytes | None:
     """The text of a field; fields may be closed or not."""
-    names = "|".join(map(re.escape, {*_FIELDS, asked}))
+    names = "|".join(map(re.escape, {*_FIELDS, wanted}))
     _, *parts = re.split(rf"(?i)<({names})>".encode(), topic)
     found = [
         text

@@ -26,7 +26,7 @@ from rerank_batch.config import LabelFormat
 from rerank_batch.errors import ConfigError, RunConflict
 from rerank_batch.labels import card
 from rerank_batch.labels.formats import FORMATS, Query, Row
-from rerank_batch.labels.mining import order_key
+from rerank_batch.labels.mining.draws import order_key
 from rerank_batch.labels.rows import LABELS, SPLITS, labelled_batches, unfolded
 from rerank_batch.runs import Run
 from rerank_batch.storage import Root

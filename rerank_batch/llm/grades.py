@@ -24,12 +24,12 @@ def read_grade(text: str) -> int:
         raise NotInForm(OUT_OF_RANGE)
     fenced = _FENCED.match(text)
     try:
-        found = json.loads(fenced[1] if fenced else text)
+        reply = json.loads(fenced[1] if fenced else text)
     except (ValueError, RecursionError):
         raise NotInForm(NO_GRADE) from None
-    if not isinstance(found, dict) or found.keys() != {"grade"}:
+    if not isinstance(reply, dict) or reply.keys() != {"grade"}:
         raise NotInForm(NO_GRADE)
-    grade = found["grade"]
+    grade = reply["grade"]
     if isinstance(grade, bool) or not isinstance(grade, int | float):
         raise NotInForm(NO_GRADE)
     if not isinstance(grade, int) or not 0 <= grade <= HIGHEST:

@@ -27,9 +27,9 @@ class WrittenToken:
 
     def logprob(self, word: str) -> float:
         """Of a word in all its ways to be written; -inf where none of them is listed."""
-        found = [logprob for token, logprob in self.top if token.strip().casefold() == word]
-        highest = max(found, default=-math.inf)
-        return highest + math.log(sum(math.exp(logprob - highest) for logprob in found) or 1)
+        logprobs = [logprob for token, logprob in self.top if token.strip().casefold() == word]
+        highest = max(logprobs, default=-math.inf)
+        return highest + math.log(sum(math.exp(logprob - highest) for logprob in logprobs) or 1)
 
 
 @dataclass(frozen=True)

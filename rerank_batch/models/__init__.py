@@ -1,1 +1,1 @@
-"""Where models lie, which weights exactly, and the deltas of small ones."""
+"""Files of models: where they lie, the pins of a run, and deltas of small models."""

@@ -1,4 +1,4 @@
-"""A fine-tuned model as what it changed: few numbers or few bits over the weights of a base model.
+"""Deltas: a fine-tuned model as its change of a base model, in few numbers or few bits.
 
     delta.json          the base and its sha256, what becomes of every tensor, sha256 of the result
     delta.safetensors   of a changed matrix one of
@@ -55,7 +55,7 @@ Tensor = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Kept:
+class DeltaFormat:
     """What is kept of a changed matrix: so many singular values, or so many bits of each number."""
 
     rank: int | None = None
@@ -66,7 +66,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Written:
+class DeltaReport:
     """What a delta came to: its bytes, and by matrix the share of the change that is not kept (of
     the Frobenius norm)."""
 
@@ -84,7 +84,9 @@ def is_delta(folder: Path) -> bool:
     return (folder / DELTA).is_file()
 
 
-def write_delta(trained: Path, base: Path, base_location: str, kept: Kept, out: Path) -> Written:
+def write_delta(
+    trained: Path, base: Path, base_location: str, kept: DeltaFormat, out: Path
+) -> DeltaReport:
     """Write what ``trained`` changed of ``base`` to ``out``, a new folder.
 
     Tensors are matched by name, with or without the prefix of the encoder in the model. Vectors
@@ -94,13 +96,13 @@ def write_delta(trained: Path, base: Path, base_location: str, kept: Kept, out: 
         ModelError: a folder holds no weights in one file, or the change is no delta of that base.
         StorageError: ``out`` exists already.
     """
-    ours, theirs = _weights(trained), _weights(base)
-    names = _matched(ours, theirs)
+    new, old = _weights(trained), _weights(base)
+    names = _matched(new, old)
     tensors: dict[str, Tensor] = {}
     kinds: dict[str, dict[str, Any]] = {}
     errors: dict[str, float] = {}
-    for name in sorted(ours):
-        tensor, before = ours[name], theirs.get(names.get(name, ""))
+    for name in sorted(new):
+        tensor, before = new[name], old.get(names.get(name, ""))
         found: dict[str, Any] = {"is": _WHOLE}
         if before is not None and before.shape == tensor.shape:
             found["of"] = names[name]
@@ -131,14 +133,14 @@ def write_delta(trained: Path, base: Path, base_location: str, kept: Kept, out: 
     manifest = {
         "format": _FORMAT,
         "base": base_location,
-        "base_sha256": _digest(theirs),
+        "base_sha256": _digest(old),
         "kept": str(kept),
         "tensors": kinds,
     }
-    made = _merge(theirs, tensors, kinds, trained)
+    made = _merge(old, tensors, kinds, trained)
     text = json.dumps({**manifest, "sha256": _digest(made)}, indent=1)
     (out / DELTA).write_text(text + "\n", encoding="utf-8")
-    return Written(sum(f.stat().st_size for f in out.rglob("*") if f.is_file()), errors)
+    return DeltaReport(sum(f.stat().st_size for f in out.rglob("*") if f.is_file()), errors)
 
 
 def base_of(delta: Path) -> str:
@@ -175,15 +177,15 @@ def merged(delta: Path, base: Path, cache: Path) -> Path:
 
 
 def _write_merged(delta: Path, manifest: Mapping[str, Any], base: Path, folder: Path) -> None:
-    theirs = _weights(base)
-    if _digest(theirs) != manifest["base_sha256"]:
+    weights = _weights(base)
+    if _digest(weights) != manifest["base_sha256"]:
         raise ModelError(
             f"{delta} belongs to other weights than {manifest['base']} has now: install the "
             "version that it was made from"
         )
     try:
         tensors = load_file(delta / _TENSORS)
-        made = _merge(theirs, tensors, manifest["tensors"], delta)
+        made = _merge(weights, tensors, manifest["tensors"], delta)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise ModelError(f"{delta / _TENSORS} is damaged: {error}") from None
     if _digest(made) != manifest["sha256"]:
@@ -198,7 +200,7 @@ def _write_merged(delta: Path, manifest: Mapping[str, Any], base: Path, folder: 
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _compressed(change: NDArray[np.float64], kept: Kept) -> tuple[str, dict[str, Tensor]]:
+def _compressed(change: NDArray[np.float64], kept: DeltaFormat) -> tuple[str, dict[str, Tensor]]:
     if kept.rank is None:
         steps, step = _steps(change, kept.bits)
         return _STEPS, {"steps": steps, "step": step}
@@ -279,12 +281,12 @@ def _merge(
     return made
 
 
-def _matched(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, str]:
-    """The base's name of each of our tensors: the same, or the same without our first word."""
+def _matched(new: Mapping[str, Tensor], old: Mapping[str, Tensor]) -> dict[str, str]:
+    """The base's name of each new tensor: the same, or the same without the first word."""
     found = {}
-    for name in ours:
+    for name in new:
         for candidate in (name, name.partition(".")[2], f"{name.partition('.')[0]}.{name}"):
-            if candidate in theirs:
+            if candidate in old:
                 found[name] = candidate
                 break
     return found

@@ -16,7 +16,7 @@ _LARGEST_FLAT = 50_000
 
 
 class AssembleShards:
-    """Builds shards of an update from ``sources``, see `retrieval.updates.vector_sources`.
+    """Builds shards of an update from ``sources``, see `index.changes.vector_sources`.
 
     A shard that is small, for this index (``usual`` documents a shard) or at all, is a Flat one
     whatever the kind: that is as fast, exact, and can be trained on any number of vectors.

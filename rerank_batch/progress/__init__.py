@@ -3,7 +3,7 @@
 Nothing of it is kept with the run or changes what it makes. Knows neither Ray nor a terminal.
 """
 
-from rerank_batch.progress.messages import Part, ProgressSender
-from rerank_batch.progress.sums import Line, Place, Progress, Whole
+from rerank_batch.progress.messages import CallReport, ProgressSender
+from rerank_batch.progress.sums import Place, Progress, Snapshot, StageProgress
 
-__all__ = ["Line", "Part", "Place", "Progress", "ProgressSender", "Whole"]
+__all__ = ["CallReport", "Place", "Progress", "ProgressSender", "Snapshot", "StageProgress"]

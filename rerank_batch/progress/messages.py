@@ -22,7 +22,7 @@ _ENDED = 64
 
 
 @dataclass(frozen=True)
-class Part:
+class CallReport:
     """What a stage has made, ``seconds`` after it began, of so many queries from number ``start``.
 
     ``pairs`` are those of each reranker that has begun, by its number.
@@ -43,7 +43,7 @@ class ProgressSender:
 
     def __init__(self, put: Callable[[bytes], None]) -> None:
         self._put = put
-        self._ended: deque[Part] = deque(maxlen=_ENDED)
+        self._ended: deque[CallReport] = deque(maxlen=_ENDED)
         self._now: tuple[int, int, float] | None = None
         self._sent = b""
 
@@ -60,7 +60,7 @@ class ProgressSender:
         try:
             yield
             took = time.monotonic() - began
-            self._ended.append(Part(start, queries, True, took, counts.counted()))
+            self._ended.append(CallReport(start, queries, True, took, counts.counted()))
         finally:
             self._now = None
 
@@ -70,7 +70,7 @@ class ProgressSender:
         if (now := self._now) is not None:
             start, queries, began = now
             took = time.monotonic() - began
-            parts.append(Part(start, queries, False, took, counts.counted()))
+            parts.append(CallReport(start, queries, False, took, counts.counted()))
         message = write(parts)
         if parts and message != self._sent:
             self._put(message)
@@ -82,7 +82,7 @@ class ProgressSender:
             self.send()
 
 
-def write(parts: Iterable[Part]) -> bytes:
+def write(parts: Iterable[CallReport]) -> bytes:
     """The message of some parts."""
     rows = [
         [
@@ -97,9 +97,9 @@ def write(parts: Iterable[Part]) -> bytes:
     return json.dumps(rows, separators=(",", ":")).encode()
 
 
-def read(message: bytes) -> list[Part]:
+def read(message: bytes) -> list[CallReport]:
     """The parts of a message."""
     return [
-        Part(start, queries, done, seconds, {int(n): Pairs(*p) for n, p in pairs.items()})
+        CallReport(start, queries, done, seconds, {int(n): Pairs(*p) for n, p in pairs.items()})
         for start, queries, done, seconds, pairs in json.loads(message)
     ]

@@ -40,12 +40,12 @@ def reading(reranker: int, pairs: int) -> Iterator[None]:
     When it ends without an error all of them are scored, whether or not each was counted.
     """
     global _now
-    mine = _pairs.setdefault(reranker, Pairs())
-    mine.requested += pairs
-    _now = mine
+    current = _pairs.setdefault(reranker, Pairs())
+    current.requested += pairs
+    _now = current
     try:
         yield
-        mine.scored = mine.requested - mine.known
+        current.scored = current.requested - current.known
     finally:
         _now = None
 

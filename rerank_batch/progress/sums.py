@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 
-from rerank_batch.progress.messages import Part, read
+from rerank_batch.progress.messages import CallReport, read
 from rerank_batch.progress.pairs import Pairs
 
 LOOK_SECONDS = 2.0
@@ -32,7 +32,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Line:
+class StageProgress:
     """How far a stage is: so many ``queries`` are through, and a ``share`` of all with those that
     it is at.
 
@@ -51,7 +51,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Whole:
+class Snapshot:
     """How far a run is: of ``planned`` queries those that are committed, and its stages.
 
     ``left`` is that of the slowest stage, once all that score have begun.
@@ -61,17 +61,17 @@ class Whole:
     planned: int
     seconds: float
     left: float | None
-    lines: tuple[Line, ...]
+    lines: tuple[StageProgress, ...]
 
 
 @dataclass
-class _Stage:
+class _StageReports:
     """What was reported of a stage: parts by block and first query; pairs of committed blocks.
 
     ``began`` and ``ended`` on the clock of the sums, ended for each line.
     """
 
-    parts: dict[int, dict[int, Part]] = field(default_factory=dict)
+    parts: dict[int, dict[int, CallReport]] = field(default_factory=dict)
     committed: dict[int, Pairs] = field(default_factory=dict)
     began: float | None = None
     ended: dict[int | None, float] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class Progress:
         self._done = set(range(len(blocks))) - set(to_do)
         self._planned = sum(self._sizes)
         self._before = self._committed = sum(self._sizes[block] for block in self._done)
-        self._stages = {place.stage: _Stage() for place in places}
+        self._stages = {place.stage: _StageReports() for place in places}
         self._received: dict[tuple[str, str], bytes] = {}
         self._lock = Lock()
         self._began, self._looked = clock(), float("-inf")
@@ -127,7 +127,7 @@ class Progress:
             for stage in self._stages.values():
                 stage.parts.pop(block, None)
 
-    def look(self) -> Whole:
+    def look(self) -> Snapshot:
         """How far everything is; reads the messages again when it last did so some seconds ago."""
         now = self._clock()
         if now - self._looked >= LOOK_SECONDS:
@@ -138,7 +138,7 @@ class Progress:
             scoring = [line for line in lines if line.pairs is not None] or lines
             left = [0.0 if line.share == 1 else line.left for line in scoring]
             estimates = [seconds for seconds in left if seconds is not None]
-            return Whole(
+            return Snapshot(
                 self._committed,
                 self._planned,
                 now - self._began,
@@ -156,7 +156,7 @@ class Progress:
                 self._received[key] = message
                 self._add(self._stages[key[0]], read(message), now)
 
-    def _add(self, stage: _Stage, parts: Sequence[Part], now: float) -> None:
+    def _add(self, stage: _StageReports, parts: Sequence[CallReport], now: float) -> None:
         if stage.began is None:
             stage.began = now - max((part.seconds for part in parts), default=0.0)
         for part in parts:
@@ -167,7 +167,7 @@ class Progress:
             if part.start not in reported or not reported[part.start].done:
                 reported[part.start] = part
 
-    def _line(self, place: Place, now: float) -> Line:
+    def _line(self, place: Place, now: float) -> StageProgress:
         stage = self._stages[place.stage]
         through, reached = self._committed, float(self._committed)
         for block, reported in stage.parts.items():
@@ -196,7 +196,7 @@ class Progress:
         left = None
         if elapsed and reached > self._before:
             left = elapsed * (self._planned - reached) / (reached - self._before)
-        return Line(
+        return StageProgress(
             place.name,
             through,
             share,
@@ -210,5 +210,5 @@ class Progress:
         return bisect_right(self._starts, query) - 1
 
 
-def _pairs_of(parts: Iterable[Part], reranker: int) -> Pairs:
+def _pairs_of(parts: Iterable[CallReport], reranker: int) -> Pairs:
     return sum((part.pairs.get(reranker, Pairs()) for part in parts), Pairs())

@@ -21,11 +21,11 @@ from rerank_batch.pipeline.resources import Cluster
 from rerank_batch.ray_backend.actors import RETRIES
 from rerank_batch.ray_backend.nodes import working_nodes
 from rerank_batch.ray_backend.start import (
-    Say,
+    Note,
     address_of,
     check_ray,
     connected,
-    started_here,
+    start_here,
     without_stderr,
 )
 from rerank_batch.storage import endpoint_variables
@@ -33,11 +33,11 @@ from rerank_batch.storage import endpoint_variables
 
 @contextmanager
 def cluster(
-    compute: ComputeConfig, verbose: bool = False, say: Say = lambda text: None
+    compute: ComputeConfig, verbose: bool = False, note: Note = lambda text: None
 ) -> Iterator[Cluster]:
     """Connect to the cluster that the configuration or RAY_ADDRESS names, or start one here.
 
-    A cluster started here is stopped on the way out. ``say`` gets a line where it takes long.
+    A cluster started here is stopped on the way out. ``note`` gets a line where it takes long.
 
     Raises:
         ComputeError: the cluster cannot be reached or started.
@@ -46,7 +46,7 @@ def cluster(
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if not verbose:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    seconds = check_ray(compute, say)
+    seconds = check_ray(compute, note)
     address = address_of(compute)
     settings: dict[str, Any] = {
         "address": address or "local",
@@ -64,11 +64,11 @@ def cluster(
             settings["num_gpus"] = compute.gpus
     start = partial(ray.init, **settings)
     try:
-        with without_stderr(not verbose) as aloud, _own_signals():
+        with without_stderr(not verbose) as audible, _own_signals():
             if address is None:
-                context = started_here(start, aloud(say))
+                context = start_here(start, audible(note))
             else:
-                context = connected(start, address, seconds, aloud(say))
+                context = connected(start, address, seconds, audible(note))
     except RerankBatchError:
         raise
     except Exception as error:  # of a node that starts too slowly Ray says no more than that

@@ -63,15 +63,15 @@ def _own_error(error: BaseException) -> RerankBatchError | None:
 
 def _raised(text: str) -> str | None:
     """The last error in a traceback that is not one of Ray's own, which only pass others on."""
-    found = [match for match in map(_RAISED.match, text.splitlines()) if match]
-    others = [
+    raised = [match for match in map(_RAISED.match, text.splitlines()) if match]
+    foreign = [
         match
-        for match in found
+        for match in raised
         if not match["name"].startswith("ray.") and match["name"] not in dir(ray.exceptions)
     ]
-    if not others:
+    if not foreign:
         return None
-    last = others[-1]
+    last = foreign[-1]
     return _short(f"{last['name'].rpartition('.')[2]}{last['rest'] or ''}")
 
 

@@ -25,9 +25,9 @@ def on_worker(function: Callable[..., T], pool: Pool, *arguments: Any) -> T:
 def on_every_node(function: Callable[..., T], *arguments: Any) -> list[T]:
     """Call a function on each node that actors may run on."""
     with clear_errors():
-        here = ray.remote(num_cpus=LIGHT_CPUS, name=_name(function))(call_carrying)
+        task = ray.remote(num_cpus=LIGHT_CPUS, name=_name(function))(call_carrying)
         tasks = [
-            here.options(
+            task.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
             ).remote(function, *arguments)
             for node in working_nodes()

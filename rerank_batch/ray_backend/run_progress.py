@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from rerank_batch.pipeline.stage import StageSpec
-from rerank_batch.progress import Place, Progress, Whole
+from rerank_batch.progress import Place, Progress, Snapshot
 from rerank_batch.progress.pairs import Pairs
 from rerank_batch.ray_backend.progress import actor_messages
 from rerank_batch.rerankers.cached import KNOWN
@@ -24,7 +24,7 @@ class RunProgress:
         numbers = {each.reranker for each in self._places if each.reranker is not None}
         self._sums.commit(block.start, {n: _pairs(block.sums, n) for n in numbers})
 
-    def look(self) -> Whole:
+    def look(self) -> Snapshot:
         """Return the state of the run, for a reporter."""
         return self._sums.look()
 
@@ -43,6 +43,6 @@ def places_of(stages: Sequence[StageSpec]) -> list[Place]:
 
 
 def _pairs(sums: Mapping[str, float], number: int) -> Pairs:
-    asked = int(sums.get(pairs_of(number), 0))
+    pairs = int(sums.get(pairs_of(number), 0))
     known = int(sums.get(f"{KNOWN}.{number}", 0))
-    return Pairs(asked, known, asked - known)
+    return Pairs(pairs, known, pairs - known)

@@ -22,10 +22,10 @@ from rerank_batch.config.paths import home, temporary_home
 from rerank_batch.errors import ComputeError, ConfigError, StorageError
 
 T = TypeVar("T")
-Say = Callable[[str], None]
+Note = Callable[[str], None]
 
-_SAY_AFTER_SECONDS = 5.0
-_SAY_OF_THIS_MACHINE_AFTER_SECONDS = 15.0
+_NOTE_AFTER_SECONDS = 5.0
+_NOTE_OF_THIS_MACHINE_AFTER_SECONDS = 15.0
 _AGAIN_SECONDS = 0.5
 _ANSWER_SECONDS = 5.0
 _NEEDED_BYTES = 32 << 20
@@ -42,7 +42,7 @@ def address_of(compute: ComputeConfig) -> str | None:
     return None if address == "local" else address
 
 
-def check_ray(compute: ComputeConfig, say: Say) -> float:
+def check_ray(compute: ComputeConfig, note: Note) -> float:
     """Wait until the cluster answers, or see whether Ray can start here; the seconds left.
 
     Raises:
@@ -58,7 +58,7 @@ def check_ray(compute: ComputeConfig, say: Say) -> float:
     began = time.monotonic()
     place = _host_and_port(address)
     if place is not None:
-        _reach(address, *place, compute.connect_seconds, say)
+        _reach(address, *place, compute.connect_seconds, note)
     return max(compute.connect_seconds - (time.monotonic() - began), _ANSWER_SECONDS)
 
 
@@ -124,45 +124,45 @@ def _is_full(error: OSError) -> bool:
 
 
 @contextmanager
-def without_stderr(active: bool) -> Iterator[Callable[[Say], Say]]:
+def without_stderr(active: bool) -> Iterator[Callable[[Note], Note]]:
     """Ray's C++ core announces its log level on file descriptor 2; its errors are exceptions.
 
     What comes is a function that makes others be heard all the same.
     """
     if not active:
-        yield lambda say: say
+        yield lambda note: note
         return
     sys.stderr.flush()
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
 
-    def aloud(say: Say) -> Say:
-        def said(text: str) -> None:
+    def audible(note: Note) -> Note:
+        def noted(text: str) -> None:
             os.dup2(kept, 2)
             try:
-                say(text)
+                note(text)
                 sys.stderr.flush()
             finally:
                 os.dup2(nothing, 2)
 
-        return said
+        return noted
 
     try:
         os.dup2(nothing, 2)
-        yield aloud
+        yield audible
     finally:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nothing)
 
 
-def started_here(start: Callable[[], T], say: Say) -> T:
+def start_here(start: Callable[[], T], note: Note) -> T:
     """Ray, started on this machine; if that takes long, somebody is told."""
-    after = _SAY_OF_THIS_MACHINE_AFTER_SECONDS
-    with _telling(after, "waiting for Ray to start on this machine", say):
+    after = _NOTE_OF_THIS_MACHINE_AFTER_SECONDS
+    with _note_after(after, "waiting for Ray to start on this machine", note):
         return start()
 
 
-def connected(connect: Callable[[], T], address: str, seconds: float, say: Say) -> T:
+def connected(connect: Callable[[], T], address: str, seconds: float, note: Note) -> T:
     """What ``connect`` returns, if it does within so many seconds: it may block for ever.
 
     Raises:
@@ -178,7 +178,7 @@ def connected(connect: Callable[[], T], address: str, seconds: float, say: Say) 
             errors.append(error)
 
     thread = threading.Thread(target=work, daemon=True, name="connect-to-ray")
-    with _telling(_SAY_AFTER_SECONDS, f"waiting for the Ray cluster at {address}", say):
+    with _note_after(_NOTE_AFTER_SECONDS, f"waiting for the Ray cluster at {address}", note):
         thread.start()
         thread.join(seconds)
     if errors:
@@ -189,8 +189,8 @@ def connected(connect: Callable[[], T], address: str, seconds: float, say: Say) 
 
 
 @contextmanager
-def _telling(after: float, text: str, say: Say) -> Iterator[None]:
-    timer = threading.Timer(after, say, [text])
+def _note_after(after: float, text: str, note: Note) -> Iterator[None]:
+    timer = threading.Timer(after, note, [text])
     timer.daemon = True
     timer.start()
     try:
@@ -214,14 +214,14 @@ def _host_and_port(address: str) -> tuple[str, int] | None:
     return host.strip("[]"), int(port)
 
 
-def _reach(address: str, host: str, port: int, seconds: float, say: Say) -> None:
+def _reach(address: str, host: str, port: int, seconds: float, note: Note) -> None:
     """Call until something answers as Ray does.
 
     Raises:
         ComputeError: nothing does in time.
     """
     until = time.monotonic() + seconds
-    with _telling(_SAY_AFTER_SECONDS, f"waiting for the Ray cluster at {address}", say):
+    with _note_after(_NOTE_AFTER_SECONDS, f"waiting for the Ray cluster at {address}", note):
         while True:
             left = until - time.monotonic()
             why = _why_not_ray(host, port, time.monotonic() + min(_ANSWER_SECONDS, left))

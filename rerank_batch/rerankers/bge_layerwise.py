@@ -88,10 +88,10 @@ def _refuse_others(settings: Mapping[str, Any]) -> None:
         raise ValueError("its heads are not one vector for each layer")
 
 
-def _layer(settings: Mapping[str, Any], asked: int | None) -> tuple[int, int]:
+def _layer(settings: Mapping[str, Any], requested: int | None) -> tuple[int, int]:
     """The layer to stop after, and which of the heads is its."""
     first, last = settings.get("start_layer", 8), settings["num_hidden_layers"]
-    layer = last if asked is None else asked
+    layer = last if requested is None else requested
     if not first <= layer <= last:
         raise ModelError(f"layer: {layer} has no head; choose one from {first} to {last}")
     return layer, layer - first

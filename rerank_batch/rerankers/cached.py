@@ -61,23 +61,23 @@ class CachedScorer:
         query_keys = text_keys(queries)
         document_keys = _list_keys(documents) if self._use.listwise else _document_keys(documents)
 
-        found = self._known.find(query_keys, query_of, document_keys)
-        values, truncated = found.score.copy(), found.truncated.copy()
-        unknown = ~found.found
+        cached = self._known.find(query_keys, query_of, document_keys)
+        values, truncated = cached.score.copy(), cached.truncated.copy()
+        unknown = ~cached.found
         if self._use.listwise:
             unknown = np.isin(query_of, query_of[unknown])
-        asked = np.flatnonzero(unknown)
-        self._add(KNOWN, len(query_of) - len(asked))
-        progress.known(len(query_of) - len(asked))
+        missing = np.flatnonzero(unknown)
+        self._add(KNOWN, len(query_of) - len(missing))
+        progress.known(len(query_of) - len(missing))
         fell_back: frozenset[int] = frozenset()
-        if len(asked):
-            scored = self._score(queries, documents, asked)
+        if len(missing):
+            scored = self._score(queries, documents, missing)
             fell_back = scored.fell_back
-            values[asked] = np.concatenate(scored.values)
-            truncated[asked] = np.concatenate(scored.truncated)
+            values[missing] = np.concatenate(scored.values)
+            truncated[missing] = np.concatenate(scored.truncated)
             # What is not finite is a failure of the model, and not one to remember.
-            remembered = np.isfinite(values[asked]) & ~np.isin(query_of[asked], list(fell_back))
-            good = asked[remembered]
+            remembered = np.isfinite(values[missing]) & ~np.isin(query_of[missing], list(fell_back))
+            good = missing[remembered]
             self._keep(
                 query_keys, query_of[good], document_keys[good], values[good], truncated[good]
             )
@@ -87,11 +87,11 @@ class CachedScorer:
         self,
         queries: Sequence[str],
         documents: Sequence[Sequence[str]],
-        asked: NDArray[np.int64],
+        missing: NDArray[np.int64],
     ) -> PairScores:
         """What the scorer makes of the pairs of those numbers."""
         ends = np.cumsum([len(listed) for listed in documents])
-        per_query = np.split(asked, np.searchsorted(asked, ends[:-1]))
+        per_query = np.split(missing, np.searchsorted(missing, ends[:-1]))
         starts = ends - [len(listed) for listed in documents]
         new = [
             [listed[place] for place in pairs - start]
@@ -100,7 +100,7 @@ class CachedScorer:
         began = time.perf_counter()
         scored = self._scorer.score(queries, new)
         self._add(SECONDS, time.perf_counter() - began)
-        self._add(SCORED, len(asked))
+        self._add(SCORED, len(missing))
         return scored
 
     def _add(self, name: str, amount: float) -> None:

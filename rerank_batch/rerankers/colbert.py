@@ -65,9 +65,9 @@ class ColbertEncoder:
     def _check(self, folder: Path, mode: Mode) -> None:
         """Read plain text of every length once."""
         queries, _ = self.queries(_PROBES)
-        found = list(queries)
-        self.documents(_PROBES, lambda numbers, vectors: found.extend(vectors))
-        for vectors in found:
+        encoded = list(queries)
+        self.documents(_PROBES, lambda numbers, vectors: encoded.extend(vectors))
+        for vectors in encoded:
             check_finite(folder, vectors, mode.format)
 
     @staticmethod
@@ -86,13 +86,13 @@ class ColbertEncoder:
 
     def queries(self, texts: Sequence[str]) -> tuple[list[FloatArray], NDArray[np.bool_]]:
         """Vectors [tokens, width] of each query, and which were cut."""
-        found = [np.empty((0, 0), np.float32)] * len(texts)
+        encoded = [np.empty((0, 0), np.float32)] * len(texts)
 
         def keep(numbers: IntArray, vectors: Sequence[FloatArray]) -> None:
             for number, each in zip(numbers, vectors, strict=True):
-                found[number] = each
+                encoded[number] = each
 
-        return found, self._encode(texts, "query", keep)
+        return encoded, self._encode(texts, "query", keep)
 
     def documents(
         self, texts: Sequence[str], take: Callable[[IntArray, Sequence[FloatArray]], None]

@@ -7,6 +7,7 @@ from typing import Any
 from rerank_batch.config import (
     Config,
     ScorerConfig,
+    StorageConfig,
     digest,
 )
 from rerank_batch.errors import ConfigError, ModelError
@@ -117,7 +118,7 @@ def check_prices(config: Config, scorers: Sequence[ScorerInput]) -> None:
             check_price(config.cost, str(scorer.model))
 
 
-def scorer_options(config: Config, scorer: ScorerInput, sharers: int = 1) -> ScorerOptions:
+def scorer_options(storage: StorageConfig, scorer: ScorerInput, sharers: int = 1) -> ScorerOptions:
     """What the configuration says of how one model of the cascade runs."""
     settings = scorer.config
     return ScorerOptions(
@@ -127,7 +128,7 @@ def scorer_options(config: Config, scorer: ScorerInput, sharers: int = 1) -> Sco
         runtime=settings.runtime,
         truncation=settings.truncation,
         batch_tokens=None if settings.batch_tokens == "auto" else settings.batch_tokens,
-        graphs=graphs(config.storage, scorer.made_of),
+        graphs=graphs(storage, scorer.made_of),
         layer=settings.layer,
         instruction=settings.instruction,
         max_chars=settings.max_chars,

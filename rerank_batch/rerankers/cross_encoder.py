@@ -47,11 +47,13 @@ class CrossEncoderScorer:
         self.mode = options.mode or self.choose(folder, options).mode
         model = _open(folder, options)
         budget = TokenBudget(options.batch_tokens, model.device.type)
-        theirs = _truth(folder, model, options)
+        reference = _truth(folder, model, options)
         try:
-            self.runtime: PairEngine | Library = _engine(model, theirs, options, self.mode, budget)
+            self.runtime: PairEngine | Library = _engine(
+                model, reference, options, self.mode, budget
+            )
         except (NotSpliceable, UnknownShape, NotTheSame) as error:
-            self.runtime = _library(folder, model, theirs, options, self.mode, budget)
+            self.runtime = _library(folder, model, reference, options, self.mode, budget)
             note(f"{folder} is scored by sentence-transformers, our engine does not fit: {error}")
 
     @staticmethod
@@ -60,8 +62,8 @@ class CrossEncoderScorer:
 
         def opened(mode: Mode) -> Any:
             model = _open(folder, options)
-            theirs = _truth(folder, model, options)
-            return _engine(model, theirs, options, mode, TokenBudget(None)).runtime
+            reference = _truth(folder, model, options)
+            return _engine(model, reference, options, mode, TokenBudget(None)).runtime
 
         try:
             modes = modes_for(options.precision, options.allow, options.runtime, pick_device())
@@ -74,8 +76,8 @@ class CrossEncoderScorer:
             # Nothing was measured, so nothing that loses digits is known to pay.
             mode = Mode("torch", "fp32")
             model = _open(folder, options)
-            theirs = _truth(folder, model, options)
-            _library(folder, model, theirs, options, mode, TokenBudget(None))
+            reference = _truth(folder, model, options)
+            _library(folder, model, reference, options, mode, TokenBudget(None))
             return Choice(mode, {}, fallback=str(error))
 
     def score(self, queries: Sequence[str], documents: Sequence[Sequence[str]]) -> PairScores:
@@ -121,13 +123,13 @@ def _open(folder: Path, options: ScorerOptions) -> Any:
 
 def _truth(folder: Path, model: Any, options: ScorerOptions) -> FloatArray:
     """What the model itself gives for the pairs that its scorer is held to."""
-    theirs = first_pass(lambda: probe(model), options.threads)
-    check_finite(folder, plain(theirs), "fp32")
-    return theirs
+    reference = first_pass(lambda: probe(model), options.threads)
+    check_finite(folder, plain(reference), "fp32")
+    return reference
 
 
 def _engine(
-    model: Any, theirs: FloatArray, options: ScorerOptions, mode: Mode, budget: TokenBudget
+    model: Any, reference: FloatArray, options: ScorerOptions, mode: Mode, budget: TokenBudget
 ) -> PairEngine:
     """The engine for a model, checked."""
     network = pair_network(model.transformers_model)
@@ -145,14 +147,14 @@ def _engine(
 
     # The model itself knows one way of cutting, so it is checked in that one.
     as_model = engine("longest_first")
-    first_pass(lambda: check_engine(as_model, theirs, mode.format), options.threads)
+    first_pass(lambda: check_engine(as_model, reference, mode.format), options.threads)
     return as_model if options.truncation == "longest_first" else engine(options.truncation)
 
 
 def _library(
     folder: Path,
     model: Any,
-    theirs: FloatArray,
+    reference: FloatArray,
     options: ScorerOptions,
     mode: Mode,
     budget: TokenBudget,
@@ -174,7 +176,7 @@ def _library(
             )
     library = Library(model.bfloat16() if mode.format == "bf16" else model, budget)
     try:
-        first_pass(lambda: check_engine(library, theirs, mode.format), options.threads)
+        first_pass(lambda: check_engine(library, reference, mode.format), options.threads)
     except NotTheSame as error:
         advice = "" if mode.format == "fp32" else ": set reranker.precision: fp32"
         raise ModelError(

@@ -75,8 +75,8 @@ class DecoderScorer(ABC):
         """
         stored = default_of(folder)
         listens = cls.instruction is not None
-        told = listens and options.instruction is not None
-        if stored and not told and stored != cls.instruction:
+        is_given = listens and options.instruction is not None
+        if stored and not is_given and stored != cls.instruction:
             give = "write it or another into reranker.instruction, or " if listens else ""
             raise ModelError(
                 f"{folder} stores the prompt {stored!r}, which this family does not read: {give}"

@@ -130,7 +130,7 @@ class BiEncoder:
 
     def queries(self, texts: Sequence[str]) -> tuple[list[FloatArray], NDArray[np.bool_]]:
         """See `TokenEncoder.queries`."""
-        found = [np.empty((0, 0), np.float32)] * len(texts)
+        encoded = [np.empty((0, 0), np.float32)] * len(texts)
 
         def keep(numbers: IntArray, batch: TokenBatch, vectors: FloatArray) -> None:
             ends = np.cumsum(batch.lengths)[:-1]
@@ -138,9 +138,9 @@ class BiEncoder:
             for query, tokens, word in zip(
                 numbers, np.split(unit(vectors), ends), words, strict=True
             ):
-                found[query] = tokens[word]
+                encoded[query] = tokens[word]
 
-        return found, self._engine.tokens(self._prompted(texts, "query"), keep)
+        return encoded, self._engine.tokens(self._prompted(texts, "query"), keep)
 
     def documents(self, texts: Sequence[str], take: Take) -> NDArray[np.bool_]:
         """See `TokenEncoder.documents`."""
@@ -188,15 +188,15 @@ def _engine(folder: Path, model: Any, options: ScorerOptions, mode: Mode) -> Tex
 
 def _check(folder: Path, model: Any, engine: TextEngine, prompt: str, mode: Mode) -> None:
     """Hold the engine to the model's own vectors of a few texts behind a prompt."""
-    theirs = model.encode(
+    reference = model.encode(
         list(_PROBES), prompt=prompt, output_value="token_embeddings", show_progress_bar=False
     )
 
     def check(numbers: IntArray, batch: TokenBatch, vectors: FloatArray) -> None:
         for number in numbers:
             if _PROBES[number]:
-                check_finite(folder, theirs[number].float().cpu().numpy(), "fp32")
-        truth = torch.cat([theirs[number] for number in numbers]).float().cpu().numpy()
+                check_finite(folder, reference[number].float().cpu().numpy(), "fp32")
+        truth = torch.cat([reference[number] for number in numbers]).float().cpu().numpy()
         check_same(unit(vectors), unit(truth), mode.format)
 
     engine.tokens([prompt + text for text in _PROBES], check)

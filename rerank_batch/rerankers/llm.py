@@ -171,10 +171,10 @@ class LlmScorer:
         ranking = list(range(len(query.documents)))
         for start, end in windows(len(ranking), self._options.window, self._options.step):
             shown = ranking[start:end]
-            found = await self._ask(client, query, shown, partial(order, count=len(shown)))
-            if found is None:
+            best = await self._ask(client, query, shown, partial(order, count=len(shown)))
+            if best is None:
                 return
-            ranking[start:end] = [shown[place] for place in found]
+            ranking[start:end] = [shown[place] for place in best]
         query.values[ranking] = np.arange(len(ranking))[::-1]
 
     async def _ask(

@@ -52,10 +52,10 @@ class MxbaiV2Scorer(DecoderScorer):
         after = line + task + end
         positions = model_settings(folder).get("max_position_embeddings")
         limit = length_limit(options.max_length or _MAX_LENGTH, positions, len(before) + len(after))
-        told = f"instruction: {options.instruction}\n" if options.instruction else ""
+        first_line = f"instruction: {options.instruction}\n" if options.instruction else ""
         template = Template(
             before=before,
-            query=(f"{told}query: ", ""),
+            query=(f"{first_line}query: ", ""),
             between=line,
             document="document: ",
             after=after,

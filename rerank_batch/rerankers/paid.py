@@ -95,20 +95,20 @@ class PaidScorer:
         for number, (key, listed) in enumerate(zip(keys, documents, strict=True)):
             if listed and key not in self._known:
                 missing.setdefault(key, number)
-        asked = list(missing.values())
-        progress.known(sum(map(len, documents)) - sum(len(documents[n]) for n in asked))
+        numbers = list(missing.values())
+        progress.known(sum(map(len, documents)) - sum(len(documents[n]) for n in numbers))
         answers = self._service.answers(
-            [queries[n] for n in asked], [documents[n] for n in asked], self._budget
+            [queries[n] for n in numbers], [documents[n] for n in numbers], self._budget
         )
-        self._keep(answers, [keys[n] for n in asked])
-        found = [
+        self._keep(answers, [keys[n] for n in numbers])
+        scores = [
             self._known[key] if listed else NO_SCORES
             for key, listed in zip(keys, documents, strict=True)
         ]
         return PairScores(
-            [each.values for each in found],
-            [each.truncated for each in found],
-            frozenset(number for number, each in enumerate(found) if each.fell_back),
+            [each.values for each in scores],
+            [each.truncated for each in scores],
+            frozenset(number for number, each in enumerate(scores) if each.fell_back),
         )
 
     def _catch_up(self) -> None:

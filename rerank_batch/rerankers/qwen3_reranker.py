@@ -64,7 +64,7 @@ class Qwen3RerankerScorer(DecoderScorer):
 
 
 def _token(tokenizer: Any, word: str, folder: Path) -> int:
-    found = tokenizer.get_vocab().get(word)
-    if found is None:
+    number = tokenizer.get_vocab().get(word)
+    if number is None:
         raise ModelError(f"{folder}: {word!r} is no token there, so this is no Qwen3-Reranker")
-    return int(found)
+    return int(number)

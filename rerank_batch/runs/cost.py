@@ -113,9 +113,9 @@ def cost_lines(book: CostBook) -> dict[str, object]:
             "output tokens": service["output_tokens"],
             "answers that could not be read": service["unread"],
         }
-        told = ", ".join(f"{count:,} {unit}" for unit, count in units.items() if count)
+        billed_units = ", ".join(f"{count:,} {unit}" for unit, count in units.items() if count)
         money = f"; {service['cost']:,.4f} {book.currency}" if service["priced"] else ""
-        lines[name] = (told or "no request") + money
+        lines[name] = (billed_units or "no request") + money
     if book.per_1000_queries is not None:
         parts = [f"{book.billed:,.4f} billed"] if book.services else []
         if book.cluster is not None:

@@ -36,7 +36,7 @@ def find_garbage(root: Root, job: str | None = None, keep: int | None = None) ->
     newest ``keep`` of each job.
     """
     runs = _readable_runs(root)
-    found = []
+    garbage = []
     newer: dict[str, int] = {}
     for run in reversed(runs):
         of_job = run.spec.job
@@ -49,10 +49,10 @@ def find_garbage(root: Root, job: str | None = None, keep: int | None = None) ->
             if latest is None or run.spec.created >= latest["created"]:
                 continue
         if keep is not None and final["state"] != ABORTED and newer[of_job] > keep:
-            found.append(_whole_run(root, run))
+            garbage.append(_whole_run(root, run))
         else:
-            found.append(_unlisted(root, run, final["state"] == ABORTED))
-    return [garbage for garbage in reversed(found) if garbage.keys or garbage.uploads]
+            garbage.append(_unlisted(root, run, final["state"] == ABORTED))
+    return [part for part in reversed(garbage) if part.keys or part.uploads]
 
 
 def _readable_runs(root: Root) -> list[Run]:
@@ -66,10 +66,10 @@ def _readable_runs(root: Root) -> list[Run]:
 
 def remove_garbage(root: Root, garbage: Sequence[Garbage]) -> None:
     """Remove what `find_garbage` found."""
-    for each in garbage:
+    for part in garbage:
         # In batches that keep the order: a removal that dies half-way leaves what says so.
-        root.delete(each.keys)
-        for upload in each.uploads:
+        root.delete(part.keys)
+        for upload in part.uploads:
             root.drop_upload(upload)
 
 

@@ -18,6 +18,7 @@ from rerank_batch.data.reject_limit import are_too_many
 from rerank_batch.errors import GuardsFailed, RunConflict
 from rerank_batch.runs import Run, is_latest, publish_run, read_latest
 from rerank_batch.runs.decisions import Guard, Verdict, is_held_back, keep_verdict, read_verdict
+from rerank_batch.runs.summary import Publication
 from rerank_batch.score_cache import text_keys
 from rerank_batch.storage import open_file
 
@@ -48,18 +49,15 @@ def decide(run: Run) -> Verdict | None:
     return keep_verdict(run, list(_check(run, guards, before)), before)
 
 
-def publish_unless_held_back(run: Run) -> dict[str, Any]:
-    """Publish a complete run if its guards let it; what came of that, for the summary."""
+def publish_unless_held_back(run: Run) -> Publication:
+    """Publish a complete run if its guards let it; what came of that."""
     verdict = decide(run)
     held = is_held_back(run)
     if not held:
         publish_run(run)
     latest = read_latest(run.root, run.spec.job)
-    return {
-        "published": not held,
-        "latest": latest["run_id"] if latest else None,
-        "guards": verdict.as_json()["guards"] if verdict else [],
-    }
+    listed = verdict.as_json()["guards"] if verdict else []
+    return Publication(not held, latest["run_id"] if latest else None, listed)
 
 
 def refuse_if_held_back(summary: Mapping[str, Any]) -> None:
@@ -153,16 +151,16 @@ def _same_as_before(run: Run, floor: float, before: str | None) -> Guard:
     if before is None:
         return Guard(name, floor, None, True, "no run was published before: nothing to compare")
     try:
-        found = overlap_at_10(run, Run.open(run.root, before))
+        overlap = overlap_at_10(run, Run.open(run.root, before))
     except RunConflict as error:
         return Guard(name, floor, None, False, f"the last run cannot be compared with: {error}")
-    if found.mean is None:
+    if overlap.mean is None:
         return Guard(name, floor, None, False, f"no query in common with {before}")
     words = (
-        f"{found.mean:.4f} with {before} over {found.queries:,} queries of both, "
+        f"{overlap.mean:.4f} with {before} over {overlap.queries:,} queries of both, "
         f"at least {floor} is asked for"
     )
-    return Guard(name, floor, found.mean, found.mean >= floor, words)
+    return Guard(name, floor, overlap.mean, overlap.mean >= floor, words)
 
 
 def _tops(run: Run) -> Iterator[pl.DataFrame]:

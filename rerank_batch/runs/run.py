@@ -118,11 +118,11 @@ class Run:
 
         The same inputs give the same plan, so a resume fills in what a dead driver left out.
         """
-        there = self.root.sizes(self.key("plan/"))
+        stored = self.root.sizes(self.key("plan/"))
 
         def write(number: int, start: int, stop: int) -> None:
             key = plan_key(number)
-            if self.key(key) not in there:
+            if self.key(key) not in stored:
                 publish_parquet(self.root, self.key(""), key, queries.slice(start, stop - start))
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -225,13 +225,13 @@ class Run:
         commits = self.commits()
         bounds = [(commit.name.start, commit.name.stop) for commit in commits]
         check_coverage(bounds, self.spec.planned, self.run_id)
-        there = {
+        sizes = {
             key: size
             for folder in ("data/", "rejects/")
             for key, size in self.root.sizes(self.key(folder)).items()
         }
         for stored in (file for commit in commits for file in commit.files):
-            if there.get(self.listed(asdict(stored))) != stored.bytes:
+            if sizes.get(self.listed(asdict(stored))) != stored.bytes:
                 raise StorageError(f"{self.key(stored.key)} is missing or has another size")
         refuse_if_taken_over(self.root, self.run_id, self.epoch)
         return self._close(
@@ -262,9 +262,9 @@ class Run:
         """Whether its first driver planned it, and nothing was computed or paid for since."""
         before_work = ("spec.json", "plan/", PLAN_REJECTS, "epochs/", "lease.json", "mode-")
         begin = tuple(self.key(name) for name in (*before_work, "cache-"))
-        there = self.root.sizes(self.key(""))
+        keys = self.root.sizes(self.key(""))
         first = self.epoch == newest_epoch(self.root, self.run_id) == 1
-        return first and all(key.startswith(begin) for key in there)
+        return first and all(key.startswith(begin) for key in keys)
 
     def forget(self) -> None:
         """Remove a run that holds nothing (`holds_nothing`), so that its id is free again."""

@@ -42,7 +42,7 @@ def verify_run(run: Run, progress: Callable[[int], None] = lambda done: None) ->
         RunConflict: the run is not complete.
     """
     final = run.finished()
-    found = Verification(run.run_id)
+    verification = Verification(run.run_id)
     seen = np.zeros(run.spec.planned, dtype=np.uint8)
     rejected_rows = 0
     listed = [(file, True) for file in final["results"]]
@@ -50,26 +50,28 @@ def verify_run(run: Run, progress: Callable[[int], None] = lambda done: None) ->
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         checks = pool.map(lambda each: _check_file(run, *each), listed)
         for number, (file, part) in enumerate(zip(listed, checks, strict=True), start=1):
-            found.faults += part.faults
-            found.files += 1
-            found.bytes += part.bytes
+            verification.faults += part.faults
+            verification.files += 1
+            verification.bytes += part.bytes
             planned = part.qidx[part.qidx >= 0]
-            found.queries += len(part.qidx) if file[1] else 0
-            found.rejected += 0 if file[1] else len(planned)
+            verification.queries += len(part.qidx) if file[1] else 0
+            verification.rejected += 0 if file[1] else len(planned)
             rejected_rows += part.rejected_rows
             beyond = planned >= len(seen)
             if beyond.any():
-                found.faults.append(f"{file[0]['key']} holds queries beyond the plan")
+                verification.faults.append(f"{file[0]['key']} holds queries beyond the plan")
             np.add.at(seen, planned[~beyond], 1)
             progress(number)
-    found.faults += _gaps(seen)
-    found.faults += _attempt(lambda: _check_commits(run, final))
-    for name, value in (("queries", found.queries), ("rejects", rejected_rows)):
-        said = final.get(name)
-        said = sum(said.values()) if isinstance(said, Mapping) else said
-        if said is not None and said != value:
-            found.faults.append(f"final.json counts {said} {name}, the files hold {value}")
-    return found
+    verification.faults += _gaps(seen)
+    verification.faults += _attempt(lambda: _check_commits(run, final))
+    for name, value in (("queries", verification.queries), ("rejects", rejected_rows)):
+        counted = final.get(name)
+        counted = sum(counted.values()) if isinstance(counted, Mapping) else counted
+        if counted is not None and counted != value:
+            verification.faults.append(
+                f"final.json counts {counted} {name}, the files hold {value}"
+            )
+    return verification
 
 
 @dataclass

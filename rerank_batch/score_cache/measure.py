@@ -70,10 +70,10 @@ def measure_lookups(
     for _ in range(windows):
         numbers = random.integers(0, queries, window)
         numbers[random.random(window) >= hits] += queries  # these nobody has scored
-        asked = _query_keys(numbers, queries, seed)
+        query_keys = _query_keys(numbers, queries, seed)
         documents = _document_keys(numbers[query_of] * DEPTH + np.tile(range(DEPTH), window), seed)
         began = time.perf_counter()
-        answer = segment.find(asked, query_of, documents)
+        answer = segment.find(query_keys, query_of, documents)
         rates.append(len(query_of) / (time.perf_counter() - began))
         right = np.where(answer.found, answer.score == _score(documents), True)
         if not np.array_equal(answer.found, (numbers < queries)[query_of]) or not right.all():

@@ -98,18 +98,18 @@ class ScoreSegment:
             return answer
         try:
             batch, row, known = self._find_queries(queries)
-            asked = np.flatnonzero(known[query_of])
+            candidates = np.flatnonzero(known[query_of])
             at = {name: places[batch] for name, places in self._at.items()}
             start, stop = (self._views["offsets"][at["offsets"] + row + n] for n in (0, 1))
-            of = query_of[asked]
+            of = query_of[candidates]
             place, found = _search(
                 self._words,
                 (at["document_hi"] + start)[of],
                 (at["document_lo"] + start)[of],
                 (stop - start)[of],
-                documents[asked],
+                documents[candidates],
             )
-            hits, of, place = asked[found], of[found], place[found]
+            hits, of, place = candidates[found], of[found], place[found]
             for name, values in (("score", answer.score), ("truncated", answer.truncated)):
                 values[hits] = self._views[name][(at[name] + start)[of] + place]
         except IndexError:

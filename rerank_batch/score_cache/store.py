@@ -139,11 +139,13 @@ class ScoreCache:
         """
         before = time.time() - grace_seconds
         # Listed before the manifest is read: what is added meanwhile is then listed there.
-        there = self._root.sizes(self._segments)
+        present = self._root.sizes(self._segments)
         manifest = self._manifest()[0]
         listed = {each.key for each in manifest.segments}
         since = {each.key: each.at for each in manifest.dropped}
-        old = [key for key in there if key not in listed and since.get(key, _created(key)) < before]
+        old = [
+            key for key in present if key not in listed and since.get(key, _created(key)) < before
+        ]
         self._root.delete(old)
         for upload in self._root.stale_uploads(self._segments, grace_seconds):
             self._root.drop_upload(upload)

@@ -47,12 +47,12 @@ def _named(folder: Path) -> Iterator[tuple[str, str]]:
     """Files and the activations that they name, first what sentence-transformers looks at first."""
     config = json_file(folder / "config.json")
     nested = config.get("sentence_transformers")
-    found = (
+    settings = (
         (_ST_CONFIG, json_file(folder / _ST_CONFIG).get("activation_fn")),
         ("config.json", nested.get("activation_fn") if isinstance(nested, dict) else None),
         ("config.json", config.get("sbert_ce_default_activation_function")),
     )
-    yield from ((file, str(name)) for file, name in found if name)
+    yield from ((file, str(name)) for file, name in settings if name)
 
 
 def _keeps_order(activation: Any) -> bool:
@@ -61,9 +61,9 @@ def _keeps_order(activation: Any) -> bool:
         return True
     try:
         with warnings.catch_warnings(action="ignore"):
-            found = torch.as_tensor(activation(_LOGITS)).detach().reshape(-1)
+            values = torch.as_tensor(activation(_LOGITS)).detach().reshape(-1)
     except Exception:  # a function of another shape of input
         return False
-    if found.shape != (len(_LOGITS),) or not bool(torch.isfinite(found).all()):
+    if values.shape != (len(_LOGITS),) or not bool(torch.isfinite(values).all()):
         return False
-    return bool((found.diff() >= -_ROUNDING).all()) and bool(found[-1] > found[0])
+    return bool((values.diff() >= -_ROUNDING).all()) and bool(values[-1] > values[0])

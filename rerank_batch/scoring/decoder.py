@@ -121,16 +121,16 @@ class DecoderEngine:
         prompts = self.tokenizer.prompts(queries, documents)
         sizes = [len(prompt.bodies) for prompt in prompts]
         starts = np.cumsum([0, *sizes])
-        told = _concatenate(
+        counts = _concatenate(
             (np.bincount(p.which, minlength=len(p.bodies)) for p in prompts), np.int64
         )
         places: list[IntArray] = []
         pending: list[Tensor] = []
 
-        def done(at: IntArray, found: Tensor) -> None:
+        def done(at: IntArray, values: Tensor) -> None:
             places.append(at)
-            pending.append(found)
-            progress.scored(int(told[at].sum()))
+            pending.append(values)
+            progress.scored(int(counts[at].sum()))
 
         alone = np.flatnonzero(np.array(sizes, np.int64) == 1)
         whole = [self._tails(prompts[i], prompts[i].prefix)[0] for i in alone]
@@ -140,8 +140,8 @@ class DecoderEngine:
                 at = start + np.arange(size)
                 self._run(self._tails(prompt), at, prompt.prefix, done)
         scores = np.empty(starts[-1], np.float32)
-        for place, found in zip(places, self.decoder.fetch(pending), strict=True):
-            scores[place] = found
+        for place, values in zip(places, self.decoder.fetch(pending), strict=True):
+            scores[place] = values
         order = _concatenate(
             (start + prompt.which for prompt, start in zip(prompts, starts, strict=False)), np.int64
         )

@@ -148,8 +148,8 @@ class TextEngine:
         pending: deque[tuple[IntArray, TokenBatch, Any]] = deque()
 
         def take_first() -> None:
-            which, batch, found = pending.popleft()
-            take(which, batch, self.runtime.fetch([found])[0])
+            which, batch, output = pending.popleft()
+            take(which, batch, self.runtime.fetch([output])[0])
 
         def forward(which: IntArray) -> None:
             batch = rows.batch(which)
@@ -195,37 +195,39 @@ class Scores(Protocol):
 
 def probe(model: Any) -> FloatArray:
     """What ``model.predict`` gives for a few pairs, for `check_engine`."""
-    found = model.predict(list(_PROBES), activation_fn=torch.nn.Identity(), show_progress_bar=False)
-    return np.asarray(found, np.float32).reshape(-1)
+    logits = model.predict(
+        list(_PROBES), activation_fn=torch.nn.Identity(), show_progress_bar=False
+    )
+    return np.asarray(logits, np.float32).reshape(-1)
 
 
-def plain(theirs: FloatArray) -> FloatArray:
+def plain(reference: FloatArray) -> FloatArray:
     """Of what `probe` gave, that of pairs whose texts are not empty."""
-    return theirs[_PLAIN]
+    return reference[_PLAIN]
 
 
-def check_engine(engine: Scores, theirs: FloatArray, format: Format) -> None:
+def check_engine(engine: Scores, reference: FloatArray, format: Format) -> None:
     """Compare the logits of a few pairs with the model's own; see `probe`.
 
     Raises:
         NotTheSame: they are further apart than the number format explains.
     """
-    ours, _ = engine.score([q for q, _ in _PROBES], [[d] for _, d in _PROBES])
-    check_same(ours, theirs, format)
+    logits, _ = engine.score([q for q, _ in _PROBES], [[d] for _, d in _PROBES])
+    check_same(logits, reference, format)
 
 
-def check_same(ours: FloatArray, theirs: FloatArray, format: Format) -> None:
+def check_same(values: FloatArray, reference: FloatArray, format: Format) -> None:
     """Refuse numbers that are further apart than the number format explains: `NotTheSame`.
 
     What is no number in one has to be none in the other, as of a text without a token.
     """
-    if ours.shape != theirs.shape or not _are_near(ours, theirs, format):
+    if values.shape != reference.shape or not _are_near(values, reference, format):
         raise NotTheSame(
-            f"{ours.ravel()[:6].tolist()} where the model gives {theirs.ravel()[:6].tolist()}"
+            f"{values.ravel()[:6].tolist()} where the model gives {reference.ravel()[:6].tolist()}"
         )
 
 
-def _are_near(ours: FloatArray, theirs: FloatArray, format: Format) -> bool:
-    bound = _SAME[format] * (1 + np.abs(theirs))
-    near: NDArray[np.bool_] = np.abs(ours - theirs) <= bound
-    return bool((near | (np.isnan(ours) & np.isnan(theirs))).all())
+def _are_near(values: FloatArray, reference: FloatArray, format: Format) -> bool:
+    bound = _SAME[format] * (1 + np.abs(reference))
+    near: NDArray[np.bool_] = np.abs(values - reference) <= bound
+    return bool((near | (np.isnan(values) & np.isnan(reference))).all())

@@ -36,9 +36,9 @@ class Library:
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Logits of all pairs, query by query, and whether each pair was cut."""
         pairs = [(q, d) for q, listed in zip(queries, documents, strict=True) for d in listed]
-        asked = [(self._prompt + q, d) for q, d in pairs]
-        tokens = self._count_tokens({text for pair in asked for text in pair})
-        lengths = self._lengths(pairs, [tokens[q] + tokens[d] for q, d in asked])
+        prompted = [(self._prompt + q, d) for q, d in pairs]
+        tokens = self._count_tokens({text for pair in prompted for text in pair})
+        lengths = self._lengths(pairs, [tokens[q] + tokens[d] for q, d in prompted])
         pairs = self._shorten(pairs, tokens)
         longest = self._longest if self._longest is not None else np.iinfo(np.int64).max
         flat = np.empty(len(pairs), dtype=np.float32)
@@ -94,9 +94,9 @@ class Library:
 
         def shorten(query: str, document: str) -> tuple[str, str]:
             longer = tokens[prompt + query] - tokens[document]
-            asked = begin(prompt + query, 2 * enough if longer > 0 else enough)
+            short = begin(prompt + query, 2 * enough if longer > 0 else enough)
             return (
-                asked[len(prompt) :] if asked.startswith(prompt) else query,
+                short[len(prompt) :] if short.startswith(prompt) else query,
                 begin(document, 2 * enough if longer < 0 else enough),
             )
 

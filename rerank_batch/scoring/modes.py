@@ -74,5 +74,7 @@ def modes_for(
         formats += allow
     elif precision != "fp32":
         formats.append(precision)
-    there: list[RuntimeName] = ["openvino", "torch"] if device == "cpu" else ["torch"]
-    return [Mode(each, format) for format in formats for each in there if runtime in ("auto", each)]
+    runtimes: list[RuntimeName] = ["openvino", "torch"] if device == "cpu" else ["torch"]
+    return [
+        Mode(each, format) for format in formats for each in runtimes if runtime in ("auto", each)
+    ]

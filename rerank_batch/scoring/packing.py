@@ -71,9 +71,9 @@ class TokenBudget:
         """The share of all tokens so far that would be padding, were every batch padded."""
         return 1 - self._real / max(self._padded, 1)
 
-    def _halve(self, asked: int) -> None:
+    def _halve(self, requested: int) -> None:
         """Below what was asked for, which a short last batch may have been far under."""
-        self.tokens = max(1, min(self.tokens, asked) // 2)
+        self.tokens = max(1, min(self.tokens, requested) // 2)
         logger.warning("out of memory: the token budget is halved to %d", self.tokens)
         tally.count(f"out of memory: token budget halved to {self.tokens}")
         if torch.cuda.is_available():

@@ -81,10 +81,10 @@ class PromptTokenizer:
         }
         bodies = self._encode([template.document + text for text in number])
         first, last = template.query
-        asked = self._encode([first + text + last for text in queries])
+        query_ids = self._encode([first + text + last for text in queries])
         return [
             self._prompt(query, bodies, np.array([number[text] for text in listed], np.int64))
-            for query, listed in zip(asked, documents, strict=True)
+            for query, listed in zip(query_ids, documents, strict=True)
         ]
 
     def _prompt(
@@ -100,8 +100,8 @@ class PromptTokenizer:
         return TokenPrompt(prefix, [body[:room] for body in whole], np.array(lost, np.bool_), which)
 
     def _encode(self, texts: Sequence[str]) -> list[IntArray]:
-        found = self._text.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(each.ids, np.int64) for each in found]
+        encodings = self._text.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(each.ids, np.int64) for each in encodings]
 
     def _check_split(self) -> None:
         first, last = self.template.query

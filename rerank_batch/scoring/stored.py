@@ -16,8 +16,8 @@ def stored_prompts(folder: Path) -> dict[str, str]:
     """
     settings = json_file(folder / "config_sentence_transformers.json")
     listed = settings.get("prompts")
-    found = listed.items() if isinstance(listed, dict) else ()
-    prompts = {str(name): str(text) for name, text in found if text}
+    named = listed.items() if isinstance(listed, dict) else ()
+    prompts = {str(name): str(text) for name, text in named if text}
     default = settings.get("default_prompt_name")
     return {**prompts, **({"default": str(default)} if default else {})} if prompts else {}
 

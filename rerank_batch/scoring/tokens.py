@@ -300,18 +300,18 @@ def _compare(
     rows: TokenRows, tokenizer: Any, texts: list[Any], truncation: str | bool, limit: int | None
 ) -> None:
     """Refuse a tokenizer whose own ids are others than those of ``rows``."""
-    theirs = tokenizer(
+    reference = tokenizer(
         texts,
         truncation=truncation if limit else False,
         max_length=limit,
         return_token_type_ids=True,
         verbose=False,
     )
-    ours = rows.batch(np.arange(len(texts)))
+    batch = rows.batch(np.arange(len(texts)))
     if (
-        ours.lengths.tolist() != [len(ids) for ids in theirs["input_ids"]]
-        or ours.ids.tolist() != list(chain.from_iterable(theirs["input_ids"]))
-        or ours.types.tolist() != list(chain.from_iterable(theirs["token_type_ids"]))
+        batch.lengths.tolist() != [len(ids) for ids in reference["input_ids"]]
+        or batch.ids.tolist() != list(chain.from_iterable(reference["input_ids"]))
+        or batch.types.tolist() != list(chain.from_iterable(reference["token_type_ids"]))
     ):
         raise NotSpliceable("what it makes of texts is more than their ids and special tokens")
 

@@ -69,8 +69,8 @@ def check_words(folder: Path, tokenizer: Any) -> None:
         raise ModelError(
             f"{folder} has no words in its tokenizer, which would make one text of all: {fetch}"
         )
-    there = {file.name for file in folder.iterdir()}
-    if "vocab.json" in there and not there & {"tokenizer.json", "merges.txt"}:
+    names = {file.name for file in folder.iterdir()}
+    if "vocab.json" in names and not names & {"tokenizer.json", "merges.txt"}:
         raise ModelError(f"{folder} has vocab.json without merges.txt: {fetch}")
 
 
@@ -81,9 +81,9 @@ def check_positions(
     positions = None if transformer is None else _positions(transformer)
     if positions is None or (length is not None and length <= positions):
         return
-    asked = f"{length:,} tokens" if length is not None and length < 1 << 30 else "texts uncut"
+    requested = f"{length:,} tokens" if length is not None and length < 1 << 30 else "texts uncut"
     raise ModelError(
-        f"{folder} reads at most {positions} tokens, and is to be given {asked}: "
+        f"{folder} reads at most {positions} tokens, and is to be given {requested}: "
         f"set {section}.max_length: {positions}"
     )
 

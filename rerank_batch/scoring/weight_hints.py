@@ -54,9 +54,9 @@ def hint(
 
 def _wrapper(missing: Sequence[str], unexpected: Sequence[str]) -> str:
     """The prefix under which the file has the missing names; empty where there is none."""
-    there = set(unexpected)
+    names = set(unexpected)
     for wrapper in _WRAPPERS:
-        if missing and all(wrapper + name in there for name in missing):
+        if missing and all(wrapper + name in names for name in missing):
             return wrapper
     for wrapper in _WRAPPERS[:3]:
         if unexpected and all(name.startswith(wrapper) for name in unexpected):
@@ -108,4 +108,4 @@ def _headless(
 
 def _highest(names: Iterable[str]) -> int:
     """The highest number of a layer in the names; -1 where there is none."""
-    return max((int(found) for name in names for found in _LAYER.findall(name)), default=-1)
+    return max((int(number) for name in names for number in _LAYER.findall(name)), default=-1)

@@ -161,31 +161,31 @@ def _loads() -> Iterator[list[Load]]:
 
 
 def _refuse_misfits(
-    folder: Path, model: Any, found: dict[str, Any], fresh_head: bool, unread: Sequence[Exempt]
+    folder: Path, model: Any, report: dict[str, Any], fresh_head: bool, unread: Sequence[Exempt]
 ) -> None:
     is_encoder = model.base_model is model
     absent = (*ABSENT, *(ABSENT_IN_ENCODERS if is_encoder else ()))
-    missing = [name for name in sorted(found["missing_keys"]) if not _matches(name, absent)]
+    missing = [name for name in sorted(report["missing_keys"]) if not _matches(name, absent)]
     if fresh_head:
         missing = _without_fresh_head(model, missing)
     unexpected = [
         name
-        for name in sorted(found["unexpected_keys"])
+        for name in sorted(report["unexpected_keys"])
         if not _matches(name, (*UNREAD, *unread))
         and not _matches(f"{model.base_model_prefix}.{name}", UNREAD)
         and _is_used(model, name, fresh_head)
     ]
-    shapes = sorted(found["mismatched_keys"])
-    said = [
+    shapes = sorted(report["mismatched_keys"])
+    reasons = [
         f"{_listed(missing, 'is', 'are')} missing" if missing else "",
         f"{_listed(unexpected, 'is', 'are')} not of this network" if unexpected else "",
         f"{_listed([_shapes(*each) for each in shapes], 'has', 'have')} another shape"
         if shapes
         else "",
     ]
-    if any(said):
-        kind = hint(folder, model, missing, sorted(found["unexpected_keys"]), bool(shapes))
-        raise ModelError(f"its weights do not fit: {'; '.join(filter(None, said))}. {kind}")
+    if any(reasons):
+        kind = hint(folder, model, missing, sorted(report["unexpected_keys"]), bool(shapes))
+        raise ModelError(f"its weights do not fit: {'; '.join(filter(None, reasons))}. {kind}")
 
 
 def _without_fresh_head(model: Any, missing: Sequence[str]) -> list[str]:

@@ -83,10 +83,10 @@ class Address:
                 service, or beyond this machine over plain http.
         """
         try:
-            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+            entries = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             raise Unresolved(f"{self.family}: {self.host} has no address: {error}") from None
-        ips = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
+        ips = tuple(dict.fromkeys(str(entry[4][0]) for entry in entries))
         for ip in ips:
             self._check(ip)
         return ips

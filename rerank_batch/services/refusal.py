@@ -30,10 +30,10 @@ def _message(body: Any) -> str:
     if isinstance(body, list):
         return _message(body[0]) if body else ""
     if isinstance(body, dict):
-        found = (
+        messages = (
             _message(body[key]) for key in ("message", "detail", "error", "msg") if key in body
         )
-        return next(filter(None, found), "")
+        return next(filter(None, messages), "")
     return ""
 
 

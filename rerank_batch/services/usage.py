@@ -22,8 +22,8 @@ class Usage:
     unread: int = 0
 
     def __add__(self, other: "Usage") -> "Usage":
-        mine, theirs = asdict(self), asdict(other)
-        return Usage(**{name: mine[name] + theirs[name] for name in mine})
+        mine, others = asdict(self), asdict(other)
+        return Usage(**{name: mine[name] + others[name] for name in mine})
 
     def cost(self, price: PriceConfig) -> float:
         """In the currency of the price."""

@@ -1,4 +1,4 @@
-"""Where things lie: roots of runs and indexes, files that are read, the cache of a node."""
+"""Storage: roots of runs and indexes, input files, the cache of a node."""
 
 from rerank_batch.storage.base import Published, Root, sha256_file
 from rerank_batch.storage.file_hashes import file_hashes

@@ -1,4 +1,4 @@
-"""What the run protocol needs of a place to keep things, whatever the place is.
+"""The interface of a root, a place where objects are kept: a folder or a prefix of a bucket.
 
 The verbs are those object storage can keep, so everything above is written once for folders and
 s3://. Knows bytes and keys, not runs.

@@ -105,11 +105,11 @@ def input_of(names: Sequence[str], suffixes: tuple[str, ...], what: str, place: 
     chosen = list(names)
     if what in STEMS:
         readable = [name for name in names if _ends(name, SUFFIXES[what])]
-        if others := _of_other_parts(readable, what):
-            chosen = _own_part(names, what, place, others)
+        if stray := _of_other_parts(readable, what):
+            chosen = _own_part(names, what, place, stray)
         else:
-            mine = (None, what)
-            rest = [n for n in names if n not in readable and _part_of(n, _SURE | _LIKELY) in mine]
+            own = (None, what)
+            rest = [n for n in names if n not in readable and _part_of(n, _SURE | _LIKELY) in own]
             chosen = [*readable, *rest]
     tables = [name for name in chosen if _ends(name, (*suffixes, *_TABLES))]
     if any(_ends(name, suffixes) for name in tables):
@@ -125,9 +125,9 @@ def input_of_glob(names: Sequence[str], what: str, pattern: str) -> None:
     Raises:
         InputError: they are of several kinds, parts or splits.
     """
-    if what in STEMS and (others := _of_other_parts(names, what)):
+    if what in STEMS and (stray := _of_other_parts(names, what)):
         raise InputError(
-            f"{what}: {pattern} matches {_listed(names)}, and {others[0]} holds other things by "
+            f"{what}: {pattern} matches {_listed(names)}, and {stray[0]} holds other things by "
             f"its name; name the files of the {_subject(what)} alone"
         )
     if what == "qrels":
@@ -195,7 +195,7 @@ def _split_in_qrels(name: str) -> str | None:
     return _NUMBERED.sub("", stem) if ending == ".parquet" else stem
 
 
-def _own_part(names: Sequence[str], part: str, place: str, others: Sequence[str]) -> list[str]:
+def _own_part(names: Sequence[str], part: str, place: str, stray: Sequence[str]) -> list[str]:
     """The files of a part in the folder of a collection."""
     stems = STEMS[part]
     if part == "qrels":
@@ -209,7 +209,7 @@ def _own_part(names: Sequence[str], part: str, place: str, others: Sequence[str]
             f"--set {part}.path=…"
         )
     raise InputError(
-        f"{part}: {place} holds {_listed(names)}, of which {others[0]} holds other things by its "
+        f"{part}: {place} holds {_listed(names)}, of which {stray[0]} holds other things by its "
         f"name. Name the file or folder of the {_subject(part)} with --set {part}.path=…"
     )
 

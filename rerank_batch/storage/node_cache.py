@@ -56,32 +56,32 @@ class NodeCache:
             IndexMismatch: an object is not what its sha256 says.
             StorageError: an object is missing, or the disk cannot be written.
         """
-        here = [root.local(each.key) for each in wanted]
-        away = [each for each, file in zip(wanted, here, strict=True) if file is None]
+        local = [root.local(item.key) for item in wanted]
+        remote = [item for item, file in zip(wanted, local, strict=True) if file is None]
         self.check_room(root, wanted)
-        if away:
+        if remote:
             with ThreadPoolExecutor(_DOWNLOADS) as pool:
-                list(pool.map(lambda each: self._have(root, each), away))
-            self._evict(keep={each.sha256 for each in away})
-        return [file or self._file(each) for each, file in zip(wanted, here, strict=True)]
+                list(pool.map(lambda item: self._have(root, item), remote))
+            self._evict(keep={item.sha256 for item in remote})
+        return [file or self._file(item) for item, file in zip(wanted, local, strict=True)]
 
     def check_room(self, root: Root, wanted: Sequence[Wanted]) -> None:
         """Refuse what can never fit; see `fetch`."""
-        away = {each.sha256: each.bytes for each in wanted if root.local(each.key) is None}
-        if sum(away.values()) > self.max_bytes:
+        sizes = {item.sha256: item.bytes for item in wanted if root.local(item.key) is None}
+        if sum(sizes.values()) > self.max_bytes:
             raise ConfigError(
-                f"{root.uri} needs {sum(away.values()) / 1e9:.2f} GB of node cache, which may hold "
-                f"{self.max_bytes / 1e9:.2f} GB; raise storage.cache_gb"
+                f"{root.uri} needs {sum(sizes.values()) / 1e9:.2f} GB of node cache, which may "
+                f"hold {self.max_bytes / 1e9:.2f} GB; raise storage.cache_gb"
             )
 
     def room(self) -> int:
         """How many bytes it may hold on this node: its limit, or what the disk has for it."""
-        there = next(each for each in (self.folder, *self.folder.parents) if each.exists())
+        existing = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
         held = 0
         for file in self.folder.glob("??/*"):
             with suppress(FileNotFoundError):  # another process may throw it out in this moment
                 held += file.stat().st_size
-        return min(self.max_bytes, shutil.disk_usage(there).free + held)
+        return min(self.max_bytes, shutil.disk_usage(existing).free + held)
 
     def _file(self, wanted: Wanted) -> Path:
         return self.folder / wanted.sha256[:2] / wanted.sha256
@@ -147,11 +147,11 @@ def _is_whole(file: Path, wanted: Wanted) -> bool:
     """Whether the cached file is what it should be; hashed again once a day, or when it changed."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         state = file.stat()
-        said = json.loads(_side(file).read_text(encoding="ascii"))
-        fresh = time.time() - said["hashed"] < _CHECK_AGAIN_SECONDS
+        checked = json.loads(_side(file).read_text(encoding="ascii"))
+        fresh = time.time() - checked["hashed"] < _CHECK_AGAIN_SECONDS
         if state.st_size != wanted.bytes:
             return False
-        if fresh and said["mtime_ns"] == state.st_mtime_ns:
+        if fresh and checked["mtime_ns"] == state.st_mtime_ns:
             return True
         if sha256_file(file) == wanted.sha256:
             _remember(file)
@@ -160,8 +160,8 @@ def _is_whole(file: Path, wanted: Wanted) -> bool:
 
 
 def _remember(file: Path) -> None:
-    said = {"mtime_ns": file.stat().st_mtime_ns, "hashed": time.time()}
-    _side(file).write_text(json.dumps(said), encoding="ascii")
+    checked = {"mtime_ns": file.stat().st_mtime_ns, "hashed": time.time()}
+    _side(file).write_text(json.dumps(checked), encoding="ascii")
 
 
 def _side(file: Path) -> Path:

@@ -1,16 +1,14 @@
 """The card of a trained model: what it is made of and what was measured, for a person to read."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
+from rerank_batch.evaluation.significance import PairedTest
 from rerank_batch.training.config import FinetuneConfig
+from rerank_batch.training.measure import MeasuredSplit
 from rerank_batch.training.workspace import Best, Ended
-
-if TYPE_CHECKING:
-    from rerank_batch.evaluation.significance import PairedTest
-    from rerank_batch.training.result import Measured
 
 
 def card(
@@ -19,7 +17,7 @@ def card(
     made_of: Mapping[str, Any],
     ended: Ended,
     best: Best,
-    measured: "Sequence[Measured]",
+    measured: Sequence[MeasuredSplit],
 ) -> str:
     """The text of a README.md with the front matter that model hubs read."""
     front = {
@@ -47,12 +45,12 @@ def card(
     return "\n\n".join(lines) + "\n"
 
 
-def interval(gain: "PairedTest") -> str:
+def _interval(gain: PairedTest) -> str:
     """The 95 % interval of a gain, or a dash."""
     return "–" if gain.interval is None else f"{gain.interval[0]:+.3f} {gain.interval[1]:+.3f}"
 
 
-def _table(measured: "Sequence[Measured]") -> str:
+def _table(measured: Sequence[MeasuredSplit]) -> str:
     lines = [
         "| split | queries | over | before | tuned | gain | 95 % interval | p | |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -61,7 +59,7 @@ def _table(measured: "Sequence[Measured]") -> str:
         for over, gain in each.gains.items():
             lines.append(
                 f"| {each.split} | {each.queries:,} | {over} | {each.means[over]:.4f} "
-                f"| {each.means['tuned']:.4f} | {gain.difference:+.4f} | {interval(gain)} "
+                f"| {each.means['tuned']:.4f} | {gain.difference:+.4f} | {_interval(gain)} "
                 f"| {gain.corrected_p_value:.3f} | {gain.outcome} |"
             )
     return "\n".join(lines)

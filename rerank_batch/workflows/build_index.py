@@ -25,7 +25,7 @@ from rerank_batch.models.fingerprint import pin_model
 from rerank_batch.models.location import parse_model
 from rerank_batch.pipeline.index_stages import BuildShards, BuildTexts, read_vectors
 from rerank_batch.ray_backend.cluster import cluster
-from rerank_batch.remarks import remark_objects
+from rerank_batch.remarks import NotKnown
 from rerank_batch.reporter import Reporter
 from rerank_batch.storage import open_root
 from rerank_batch.workflows.build_postings import build_postings
@@ -37,8 +37,9 @@ from rerank_batch.workflows.index_steps import (
     publish_rows,
     summary_of,
 )
+from rerank_batch.workflows.index_summary import IndexSummary, rounded
 from rerank_batch.workflows.peak_memory import PeakMemory
-from rerank_batch.workflows.update_index import plan_update, texts_of, update_index
+from rerank_batch.workflows.update_index import Update, plan_update, texts_of, update_index
 
 RECALL_QUERIES = 200
 RECALL_CUTOFF = 100
@@ -48,7 +49,7 @@ _CORPUS = "corpus"
 
 def build_index(
     config: Config, reporter: Reporter, force: bool = False, dry_run: bool = False
-) -> dict[str, Any]:
+) -> IndexSummary:
     """Build the index of a configuration, or bring the one that is there up to date.
 
     ``force`` encodes everything anew; ``dry_run`` tells what would be done and writes nothing.
@@ -68,28 +69,27 @@ def build_index(
     cache = node_cache(config.storage)
     there = root.read(MANIFEST)
     job = IndexJob(config, reporter, root, cache, encoder, pin, made_of, there, began, dry_run)
-    current, why = (None, "--force asks for it") if force else _current(job)
-    differs = [] if current is None else _differences(current, made_of)
-    if current is not None and not differs:
-        reporter.note(f"the index at {root.uri} is up to date")
-        return summary_of(job, current.manifest, {})
-    if current is not None and differs == [BM25]:
-        reporter.note(f"the vectors at {root.uri} are up to date: BM25 alone is built")
-        return summary_of(job, current.manifest, {}) if dry_run else _add_postings(job, current)
+    current = NotKnown("--force asks for it") if force else _current(job)
+    if isinstance(current, Index):
+        differs = _differences(current, made_of)
+        if not differs:
+            reporter.note(f"the index at {root.uri} is up to date")
+            return summary_of(job, current.manifest, {})
+        if differs == [BM25]:
+            reporter.note(f"the vectors at {root.uri} are up to date: BM25 alone is built")
+            return summary_of(job, current.manifest, {}) if dry_run else _add_postings(job, current)
 
     corpus = read_corpus(config.corpus)
     digests = digests_of(corpus.documents)
-    if current is not None:
-        update = plan_update(job, current, corpus, digests)
-        if not isinstance(update, str):
-            return update_index(job, current, update)
-        why = update
-    if why:
-        reporter.note(f"the index at {root.uri} is built in full: {why}")
+    update = plan_update(job, current, corpus, digests) if isinstance(current, Index) else current
+    if isinstance(update, Update):
+        return update_index(job, update)
+    if update is not None:
+        reporter.note(f"the index at {root.uri} is built in full: {update.reason}")
     return _build(job, corpus, digests)
 
 
-def _build(job: IndexJob, corpus: Corpus, digests: pa.Table) -> dict[str, Any]:
+def _build(job: IndexJob, corpus: Corpus, digests: pa.Table) -> IndexSummary:
     """Encode and write every document."""
     config, root, made_of = job.config, job.root, job.made_of
     documents = corpus.documents.num_rows
@@ -100,7 +100,7 @@ def _build(job: IndexJob, corpus: Corpus, digests: pa.Table) -> dict[str, Any]:
     build = new_build(digest(made_of))
     texts = publish_rows(root, f"{build}/texts", corpus.documents, bounds)
     kept = publish_rows(root, f"{build}/digests", digests, bounds)
-    dropped, remarks = corpus.dropped, remark_objects(corpus.remarks)
+    dropped, remarks = corpus.dropped, tuple(corpus.remarks)
     del corpus, digests
     opened = BuildTexts(root, job.cache, tuple(file.wanted for file in texts), tuple(bounds))
     with (
@@ -117,7 +117,7 @@ def _build(job: IndexJob, corpus: Corpus, digests: pa.Table) -> dict[str, Any]:
         bm25_seconds = time.perf_counter() - bm25_began
 
     dimension = int(read_vectors(root, build, 0, 1).shape[1])
-    recall, asked = _recall(job, build, bounds, shards)
+    recall, queries = _recall(job, build, bounds, shards)
     manifest = Manifest(
         format=FORMAT,
         fingerprint=digest(made_of),
@@ -129,7 +129,7 @@ def _build(job: IndexJob, corpus: Corpus, digests: pa.Table) -> dict[str, Any]:
         encoder=str(job.encoder),
         encoder_mode=choice.to_dict(),
         recall_at_100=recall,
-        recall_queries=asked,
+        recall_queries=queries,
         made_of=made_of,
         builds=(build,),
         shards=tuple(
@@ -143,28 +143,26 @@ def _build(job: IndexJob, corpus: Corpus, digests: pa.Table) -> dict[str, Any]:
     return finish(job, manifest, seconds, memory, encoded=documents, remarks=remarks)
 
 
-def _would_build(job: IndexJob, corpus: Corpus, shards: int, read_seconds: float) -> dict[str, Any]:
+def _would_build(job: IndexJob, corpus: Corpus, shards: int, read_seconds: float) -> IndexSummary:
     documents = corpus.documents.num_rows
-    return {
-        "index": job.root.uri,
-        "dry_run": True,
-        "built": False,
-        "fingerprint": digest(job.made_of),
-        "kind": job.config.index.kind,
-        "bm25": job.made_of.get(BM25),
-        "shards": shards,
-        "documents": documents,
-        "dropped": corpus.dropped,
-        "recall_at_100": None,
-        "changes": None,
-        "encoded": documents,
-        "files_read": file_counts(job.config, "corpus"),
-        "remarks": remark_objects(corpus.remarks),
-        "seconds": {"read": round(read_seconds, 2)},
-    }
+    return IndexSummary(
+        index=job.root.uri,
+        dry_run=True,
+        fingerprint=digest(job.made_of),
+        kind=job.config.index.kind,
+        bm25=job.made_of.get(BM25),
+        shards=shards,
+        documents=documents,
+        dropped=corpus.dropped,
+        recall_at_100=None,
+        files_read=file_counts(job.config, "corpus"),
+        remarks=tuple(corpus.remarks),
+        seconds=rounded({"read": read_seconds}),
+        encoded=documents,
+    )
 
 
-def _add_postings(job: IndexJob, current: Index) -> dict[str, Any]:
+def _add_postings(job: IndexJob, current: Index) -> IndexSummary:
     """Build BM25 shards beside the vectors that are there; returns the summary."""
     config, manifest = job.config, current.manifest
     if config.index.bm25 is None:
@@ -187,20 +185,20 @@ def _add_postings(job: IndexJob, current: Index) -> dict[str, Any]:
     return finish(job, manifest, {}, memory, encoded=0)
 
 
-def _current(job: IndexJob) -> tuple[Index | None, str]:
-    """The index that is there if it can be used, else in words why not, if there is one."""
+def _current(job: IndexJob) -> Index | NotKnown | None:
+    """The index that is there if it can be used, else why not; None where there is none."""
     try:
         index = Index(job.root, read_manifest(job.root), job.cache)
     except IndexMismatch as error:
-        return None, "" if job.there is None else str(error)
+        return None if job.there is None else NotKnown(str(error))
     other = [name for name in _differences(index, job.made_of) if name not in (_CORPUS, BM25)]
     if other:
-        return None, f"it was built with another {', '.join(other)}"
+        return NotKnown(f"it was built with another {', '.join(other)}")
     try:
         verify_files(index)
     except IndexMismatch as error:
-        return None, str(error)
-    return index, ""
+        return NotKnown(str(error))
+    return index
 
 
 def _differences(index: Index, made_of: dict[str, Any]) -> list[str]:
@@ -226,5 +224,5 @@ def _recall(
     ]
     stored = read_vectors(job.root, build, 0, bounds[-1][1])
     rng = np.random.default_rng(0)
-    asked = stored[rng.choice(len(stored), size=min(RECALL_QUERIES, len(stored)), replace=False)]
-    return measure_recall(opened, stored, asked, RECALL_CUTOFF), len(asked)
+    queries = stored[rng.choice(len(stored), size=min(RECALL_QUERIES, len(stored)), replace=False)]
+    return measure_recall(opened, stored, queries, RECALL_CUTOFF), len(queries)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from rerank_batch.models.delta import Kept, write_delta
+from rerank_batch.models.delta import DeltaFormat, write_delta
 from rerank_batch.models.fingerprint import model_fingerprint, pin_model
 from rerank_batch.models.location import model_folder
 from rerank_batch.training.labels import Labels, read_labels
@@ -14,7 +14,7 @@ _MOST_QUERIES = 1000
 
 
 def export_delta(
-    model: Path, out: Path, base: str, kept: Kept, labels_folder: str | None
+    model: Path, out: Path, base: str, kept: DeltaFormat, labels_folder: str | None
 ) -> dict[str, Any]:
     """Write the delta of ``model`` over the model at ``base`` to ``out``, and load it once.
 
@@ -39,7 +39,7 @@ def export_delta(
 
 def _lost(labels: Labels, whole: Path, delta: Path) -> dict[str, Any]:
     from rerank_batch.training.dev import Judged
-    from rerank_batch.training.result import measure_models
+    from rerank_batch.training.measure import measure_models
 
     judged = Judged(labels.splits["dev"], labels.texts, _MEASURE, _MOST_QUERIES)
     made = model_folder(str(delta))

@@ -3,10 +3,11 @@
 import importlib.metadata
 import importlib.util
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rerank_batch.config import ComputeConfig
 from rerank_batch.errors import ConfigError
@@ -17,6 +18,9 @@ from rerank_batch.training.config import FinetuneConfig
 from rerank_batch.training.dev import Judged
 from rerank_batch.training.labels import Labels, read_labels, trainable
 from rerank_batch.training.workspace import Workspace
+
+if TYPE_CHECKING:  # it loads torch
+    from rerank_batch.training.result import FinetuneSummary
 
 _NEEDED = ("accelerate", "datasets")
 _VERSIONED = ("torch", "transformers", "sentence-transformers", "peft")
@@ -31,9 +35,38 @@ class Work:
     workers: int = 1
 
 
+@dataclass(frozen=True)
+class FinetunePlan:
+    """What a training would read and do.
+
+    ``rows`` and ``queries`` are by split, ``left_out`` how many of which kind cannot be trained on.
+    ``rounds`` is how often each query is read, ``measurements`` how often the dev split is.
+    """
+
+    made_of: Mapping[str, str]
+    head: str
+    documents: int
+    rows: Mapping[str, int]
+    queries: Mapping[str, int]
+    train_queries: int
+    left_out: Mapping[str, int]
+    steps: int
+    pairs_per_step: int
+    pairs: int
+    rounds: float
+    dev_queries: int
+    dev_pairs: int
+    measurements: int
+    workers: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that ``--json`` prints."""
+        return dict(vars(self))
+
+
 def finetune(
     config: FinetuneConfig, labels_folder: str, out: Path, work: Work, reporter: Reporter
-) -> dict[str, Any]:
+) -> "FinetuneSummary":
     """Train and publish the model at ``out``; the summary says what it is and what it gained."""
     _refuse_missing_packages(config)
     if config.queries_per_step % work.workers:
@@ -69,7 +102,7 @@ def finetune(
         return finish(workspace, labels, config, ended, facts, threads)
 
 
-def dry_run(config: FinetuneConfig, labels_folder: str, work: Work) -> dict[str, Any]:
+def dry_run(config: FinetuneConfig, labels_folder: str, work: Work) -> FinetunePlan:
     """Check labels, settings and the start model, and say what training would do."""
     _refuse_missing_packages(config)
     from rerank_batch.training.model import has_head
@@ -79,23 +112,23 @@ def dry_run(config: FinetuneConfig, labels_folder: str, work: Work) -> dict[str,
     queries, left_out = trainable(labels, config)
     dev = Judged(labels.splits["dev"], labels.texts, config.dev.measure, config.dev.queries)
     pairs = config.queries_per_step * config.documents_per_query
-    return {
-        "made_of": _made_of(config, labels, source),
-        "head": "its own" if has_head(source) else "fresh",
-        "documents": len(labels.texts),
-        "rows": {split: labels.rows(split) for split in labels.splits},
-        "queries": {split: len(found) for split, found in labels.splits.items()},
-        "train_queries": len(queries),
-        "left_out": left_out,
-        "steps": config.steps,
-        "pairs_per_step": pairs,
-        "pairs": config.steps * pairs,
-        "rounds": config.steps * config.queries_per_step / len(queries),
-        "dev_queries": len(dev.queries),
-        "dev_pairs": dev.pairs,
-        "measurements": 1 + -(-config.steps // config.dev.every),
-        "workers": work.workers,
-    }
+    return FinetunePlan(
+        made_of=_made_of(config, labels, source),
+        head="its own" if has_head(source) else "fresh",
+        documents=len(labels.texts),
+        rows={split: labels.rows(split) for split in labels.splits},
+        queries={split: len(found) for split, found in labels.splits.items()},
+        train_queries=len(queries),
+        left_out=left_out,
+        steps=config.steps,
+        pairs_per_step=pairs,
+        pairs=config.steps * pairs,
+        rounds=config.steps * config.queries_per_step / len(queries),
+        dev_queries=len(dev.queries),
+        dev_pairs=dev.pairs,
+        measurements=1 + -(-config.steps // config.dev.every),
+        workers=work.workers,
+    )
 
 
 def _train(

@@ -25,7 +25,6 @@ from rerank_batch.pipeline.pools import LIGHT_CPUS, Pool, plan_encoding
 from rerank_batch.pipeline.resources import Cluster
 from rerank_batch.pipeline.stage import StageSpec
 from rerank_batch.ray_backend.execution import build_shards, encode_documents
-from rerank_batch.remarks import remark_objects
 from rerank_batch.reporter import Reporter
 from rerank_batch.retrieval.options import EncoderOptions
 from rerank_batch.runs import Run, block_bounds, list_runs
@@ -33,6 +32,7 @@ from rerank_batch.scoring.graphs import graphs
 from rerank_batch.scoring.modes import Choice
 from rerank_batch.storage import NodeCache, Root, open_root
 from rerank_batch.workflows.build_postings import FILE_FIELDS, SHARD_FIELDS
+from rerank_batch.workflows.index_summary import IndexSummary, rounded
 from rerank_batch.workflows.modes import encoder_mode
 from rerank_batch.workflows.peak_memory import PeakMemory
 
@@ -163,7 +163,7 @@ def finish(
     seconds: Mapping[str, float],
     memory: PeakMemory,
     **facts: Any,
-) -> dict[str, Any]:
+) -> IndexSummary:
     """Publish what was built and return the summary; the total comes to ``seconds`` here."""
     manifest = publish_manifest(job.root, manifest, job.there, generations_of_runs(job))
     return summary_of(
@@ -178,27 +178,26 @@ def finish(
 
 def summary_of(
     job: IndexJob, manifest: Manifest, seconds: Mapping[str, float], **facts: Any
-) -> dict[str, Any]:
-    """The summary of the job, when there is an index."""
-    return {
-        "index": job.root.uri,
-        "dry_run": job.dry_run,
-        "built": False,
-        "fingerprint": manifest.fingerprint,
-        "generation": manifest.generation,
-        "kind": manifest.kind,
-        "bm25": manifest.bm25,
-        "shards": len(manifest.shards),
-        "documents": manifest.documents,
-        "dimension": manifest.dimension,
-        "dropped": manifest.dropped,
-        "recall_at_100": manifest.recall_at_100,
-        "changes": None,
-        "files_read": file_counts(job.config, "corpus"),
-        "remarks": remark_objects(corpus_remarks(job.config.corpus)),
-        "seconds": {name: round(value, 2) for name, value in seconds.items()},
-        **facts,
-    }
+) -> IndexSummary:
+    """The summary of the job, when there is an index; ``facts`` are further fields of it."""
+    summary = IndexSummary(
+        index=job.root.uri,
+        dry_run=job.dry_run,
+        fingerprint=manifest.fingerprint,
+        generation=manifest.generation,
+        kind=manifest.kind,
+        bm25=manifest.bm25,
+        shards=len(manifest.shards),
+        documents=manifest.documents,
+        dimension=manifest.dimension,
+        dropped=manifest.dropped,
+        recall_at_100=manifest.recall_at_100,
+        files_read=file_counts(job.config, "corpus"),
+        seconds=rounded(seconds),
+    )
+    if "remarks" not in facts:
+        facts["remarks"] = tuple(corpus_remarks(job.config.corpus))
+    return replace(summary, **facts)
 
 
 def _publish(root: Root, key: str, file: Path) -> IndexFile:

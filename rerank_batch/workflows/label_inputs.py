@@ -24,7 +24,7 @@ from rerank_batch.evaluation.ground_truth import label_files, read_labels
 from rerank_batch.index.configured import open_generation
 from rerank_batch.index.open import Index, verify_files
 from rerank_batch.labels.candidates import Source
-from rerank_batch.labels.mining import Mining, OtherRun
+from rerank_batch.labels.mining.pools import Mining, OtherRun
 from rerank_batch.labels.planning import LabelPlan, Truth, plan_labels
 from rerank_batch.labels.rows import SPLITS
 from rerank_batch.labels.rules import Rules

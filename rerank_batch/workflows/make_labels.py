@@ -8,7 +8,7 @@ from rerank_batch import schema
 from rerank_batch.config import Config
 from rerank_batch.errors import ConfigError, LabelsLeak
 from rerank_batch.labels.dataset import check_target, write_dataset
-from rerank_batch.labels.mining import MineLabels
+from rerank_batch.labels.mining.stage import MineLabels
 from rerank_batch.labels.rows import (
     LABELLED,
     PLAN,

@@ -47,7 +47,7 @@ def _decided(run: Run, scorer: ScorerInput) -> Choice | None:
 
 
 def _decide(run: Run, config: Config, scorer: ScorerInput, pool: Pool, reporter: Reporter) -> None:
-    options = replace(scorer_options(config, scorer), threads=pool.threads)
+    options = replace(scorer_options(config.storage, scorer), threads=pool.threads)
 
     def measure() -> Choice:
         return on_worker(choose_scorer_mode, pool, scorer.model, scorer.weights(), options)

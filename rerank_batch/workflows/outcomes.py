@@ -7,7 +7,12 @@ import pyarrow.parquet as pq
 
 from rerank_batch.answers import ANSWER_GRADE, References
 from rerank_batch.config import Config
-from rerank_batch.data.outcomes import Outcomes, add_outcomes, read_outcomes, refuse_taken
+from rerank_batch.data.outcomes import (
+    Outcomes,
+    add_outcomes,
+    read_outcomes,
+    refuse_repeated_outcome,
+)
 from rerank_batch.evaluation.comparison import Comparison
 from rerank_batch.evaluation.judged import JudgedQuery
 from rerank_batch.evaluation.outcomes.study import OutcomeStudy, study_outcomes
@@ -40,7 +45,7 @@ def prepare_outcomes(config: Config) -> Prepared:
     outcomes = None if config.outcomes is None else read_outcomes(config.outcomes)
     references = prepare_answers(config)
     if outcomes is not None and references is not None:
-        refuse_taken(outcomes, ANSWER_GRADE, "answer_check")
+        refuse_repeated_outcome(outcomes, ANSWER_GRADE, "answer_check")
     return Prepared(outcomes, references)
 
 

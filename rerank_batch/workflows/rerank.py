@@ -18,7 +18,7 @@ from rerank_batch.runs import (
 )
 from rerank_batch.runs.differences import changes_since
 from rerank_batch.runs.rejects import check_rejects
-from rerank_batch.runs.summary import Publication, RunSummary, RunTotals
+from rerank_batch.runs.summary import RunSummary, RunTotals
 from rerank_batch.storage import Root, open_root
 from rerank_batch.workflows.execute import execute
 from rerank_batch.workflows.inputs import read_comparison, read_inputs
@@ -141,7 +141,7 @@ def _execute(
 
 def _summary(run: Run, publish: bool = False) -> RunSummary:
     """The summary of a finished run, which is published if it is to be and its guards let it."""
-    publication = Publication(**guards.publish_unless_held_back(run)) if publish else None
+    publication = guards.publish_unless_held_back(run) if publish else None
     final = run.finished()
     return RunSummary(
         run_id=run.run_id,

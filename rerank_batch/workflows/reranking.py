@@ -116,7 +116,9 @@ def scorer_uses(
     families = [scorer.model.family for scorer in work.scorers]
     uses = []
     for scorer, choice, known in zip(work.scorers, modes, scores, strict=True):
-        options = scorer_options(config, scorer, sharers=families.count(scorer.model.family))
+        options = scorer_options(
+            config.storage, scorer, sharers=families.count(scorer.model.family)
+        )
         price = config.cost.price(str(scorer.model))
         prefix = f"runs/{run.run_id}/"
         uses.append(

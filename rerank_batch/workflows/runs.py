@@ -1,67 +1,174 @@
-"""Look at runs and look after them: list, show, export, verify, abort, collect garbage."""
+"""Look at runs and look after them: list, describe, export, verify, publish, abort, clean up."""
 
 import getpass
 import os
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from rich.table import Table
-
-from jobs.console import Console
-from jobs.tables.facts import facts_table
-from rerank_batch.errors import ConfigError, RunDamaged
-from rerank_batch.runs import (
-    Run,
-    find_garbage,
-    guards,
-    is_latest,
-    remove_garbage,
-    verify_run,
+from rerank_batch import runs
+from rerank_batch.errors import ConfigError, RunConflict, RunDamaged
+from rerank_batch.reporter import Reporter
+from rerank_batch.runs import COMPLETE, Garbage, Owner, Run, Verification, guards, is_latest
+from rerank_batch.runs.decisions import (
+    Override,
+    Verdict,
+    is_held_back,
+    override,
+    read_override,
+    read_verdict,
 )
-from rerank_batch.runs.decisions import override, read_override
-from rerank_batch.runs.export.exports import Format, export_run
-from rerank_batch.runs.export.serving import ServingFormat, export_serving
+from rerank_batch.runs.export import rankings, serving
+from rerank_batch.runs.spec import RunSpec
+from rerank_batch.runs.summary import Publication
 from rerank_batch.storage import open_root
 
+UNFINISHED = "unfinished"
+OTHER_VERSION = "of another version"
 
-def export(
+_NAMED_FAULTS = 20
+
+
+@dataclass(frozen=True)
+class ListedRun:
+    """A run in the list of a root; of one of another version only its name is known."""
+
+    run_id: str
+    job: str = ""
+    created: str = ""
+    state: str = OTHER_VERSION
+    queries: int = 0
+    latest: bool = False
+    held_back: bool = False
+
+
+def list_runs(root_uri: str) -> list[ListedRun]:
+    """Every run under a root, oldest first, and which one is its job's latest."""
+    root = open_root(root_uri)
+    listed = []
+    for run_id in runs.list_runs(root):
+        try:
+            run = Run.open(root, run_id)
+        except RunConflict:
+            listed.append(ListedRun(run_id))
+            continue
+        listed.append(
+            ListedRun(
+                run_id,
+                run.spec.job,
+                run.spec.created,
+                _state(run.final()),
+                run.spec.planned,
+                is_latest(run),
+                is_held_back(run),
+            )
+        )
+    return listed
+
+
+@dataclass(frozen=True)
+class RunDescription:
+    """What a run is made of and what came out.
+
+    ``driver`` and ``how_to_go_on`` are of an unfinished run, ``files`` of a complete one.
+    """
+
+    run_id: str
+    spec: RunSpec
+    final: dict[str, Any] | None
+    state: str
+    verdict: Verdict | None
+    override: Override | None
+    driver: Owner | None
+    how_to_go_on: str | None
+    files: Sequence[str]
+
+
+def describe_run(root_uri: str, run_id: str) -> RunDescription:
+    """Read what a run keeps of itself."""
+    run = Run.open(open_root(root_uri), run_id)
+    final = run.final()
+    state = _state(final)
+    return RunDescription(
+        run_id,
+        run.spec,
+        final,
+        state,
+        read_verdict(run),
+        read_override(run),
+        run.last_owner(),
+        run.how_to_go_on() if final is None else None,
+        run.results_paths() if state == COMPLETE else (),
+    )
+
+
+def _state(final: Mapping[str, Any] | None) -> str:
+    return final["state"] if final else UNFINISHED
+
+
+@dataclass(frozen=True)
+class ExportedRun:
+    """The file that a run's rankings were written to; ``served`` is there for serving formats."""
+
+    run_id: str
+    format: str
+    system: str
+    out: str
+    rows: int
+    served: serving.Exported | None = None
+
+
+def export_run(
     root_uri: str,
     run_id: str,
-    format: Format | ServingFormat,
+    format: rankings.Format | serving.ServingFormat,
     system: str,
     out: Path,
-    console: Console,
-) -> None:
+) -> ExportedRun:
     """Write a run's rankings to a file.
 
     Raises:
         ConfigError: only reranked lists are served.
     """
     run = Run.open(open_root(root_uri), run_id)
-    summary = {"run_id": run_id, "format": format, "system": system, "out": str(out)}
     if format == "trec" or format == "jsonl" or format == "pairs":
-        rows = export_run(run, format, system, out)
-        console.result({**summary, "rows": rows}, f"{rows:,} rows of {system} written to {out}")
-        return
+        rows = rankings.export_run(run, format, system, out)
+        return ExportedRun(run_id, format, system, str(out), rows)
     if system != "reranked":
         raise ConfigError(f"--format {format} serves reranked lists, not --system {system}")
-    done = export_serving(run, format, out)
-    each = done.bytes / max(done.rows, 1)
-    parts = [f"{done.rows:,} queries written to {out}: {done.bytes:,} bytes, {each:,.0f} each"]
-    if done.merged:
-        parts.append(f"{done.merged:,} had the key of a heavier one and are left out")
-    if done.too_large:
-        parts.append(f"{done.too_large:,} are LEFT OUT: too large for {format}")
-    console.result({**summary, **asdict(done)}, "\n".join(parts))
+    served = serving.export_serving(run, format, out)
+    return ExportedRun(run_id, format, system, str(out), served.rows, served)
 
 
-def verify(root_uri: str, run_id: str, console: Console) -> None:
-    """Read a finished run again and say everything that is not as its final.json has it.
+@dataclass(frozen=True)
+class VerifiedRun:
+    """What was read of a run again, and how many queries it planned."""
 
-    Raises:
-        RunDamaged: something is not; the message names it.
-    """
+    verification: Verification
+    planned: int
+
+    def raise_if_damaged(self) -> None:
+        """End the command of a run that is not as its final.json has it.
+
+        Raises:
+            RunDamaged: what is not; the first twenty faults.
+        """
+        faults = self.verification.faults
+        if not faults:
+            return
+        listed = "\n".join(f"  - {fault}" for fault in faults[:_NAMED_FAULTS])
+        more = len(faults) - _NAMED_FAULTS
+        rest = f"\n  … and {more} more" if more > 0 else ""
+        raise RunDamaged(
+            f"run {self.verification.run_id} is damaged:\n{listed}{rest}\n"
+            "Bring its files back from a copy, or make it again under another --run-id"
+        )
+
+
+def verify_run(root_uri: str, run_id: str, reporter: Reporter) -> VerifiedRun:
+    """Read a finished run again and find everything that is not as its final.json has it."""
     run = Run.open(open_root(root_uri), run_id)
     final = run.finished()
     files = len(final["results"]) + len(final["reject_files"])
@@ -71,53 +178,42 @@ def verify(root_uri: str, run_id: str, console: Console) -> None:
         nonlocal read
         read = done
 
-    with console.progress("files", files, lambda: read):
-        found = verify_run(run, progress)
-    summary = {**asdict(found), "planned": run.spec.planned}
-    if found.faults:
-        console.result(summary)
-        listed = "\n".join(f"  - {fault}" for fault in found.faults[:_NAMED_FAULTS])
-        more = len(found.faults) - _NAMED_FAULTS
-        rest = f"\n  … and {more} more" if more > 0 else ""
-        raise RunDamaged(
-            f"run {run_id} is damaged:\n{listed}{rest}\n"
-            "Bring its files back from a copy, or make it again under another --run-id"
-        )
-    facts = {
-        "files": f"{found.files:,} with {found.bytes:,} bytes: sha256 and rows as listed",
-        "queries": f"{found.queries:,} written + {found.rejected:,} rejected = "
-        f"{run.spec.planned:,} planned, each exactly once",
-    }
-    console.result(summary, facts_table(f"Run {run_id} is whole", facts))
+    with reporter.progress("files", files, lambda: read):
+        return VerifiedRun(runs.verify_run(run, progress), run.spec.planned)
 
 
-def publish(root_uri: str, run_id: str, force: bool, console: Console) -> None:
-    """Make a complete run the latest of its job; one that failed a guard only if told to.
+@dataclass(frozen=True)
+class PublishedRun:
+    """What came of publishing a run.
+
+    ``newer`` says that the latest run of the job is a newer one; ``override`` who published this
+    one although it failed a guard.
+    """
+
+    root: str
+    run_id: str
+    job: str
+    publication: Publication
+    newer: bool
+    override: Override | None
+
+
+def publish_run(root_uri: str, run_id: str, force: bool) -> PublishedRun:
+    """Make a complete run the latest of its job; one that failed a guard only with ``force``.
 
     Raises:
-        GuardsFailed: it failed a guard and ``force`` was not given.
         RunConflict: it is not complete.
     """
     run = Run.open(open_root(root_uri), run_id)
     run.finished()
     verdict = guards.decide(run)
-    failing = verdict is not None and not verdict.passed
-    if failing and force:
+    if force and verdict is not None and not verdict.passed:
         override(
             run, f"{_user()} at {run.owner.host}", datetime.now(UTC).isoformat(timespec="seconds")
         )
-    outcome = guards.publish_unless_held_back(run)
-    summary = {"root": root_uri, "run_id": run_id, **outcome}
-    if not outcome["published"]:
-        console.result(summary)
-        guards.refuse_if_held_back(summary)
-    newer = "" if is_latest(run) else f"; {outcome['latest']} is newer and stays the latest"
-    published = read_override(run)
-    by = f", published by {published.who} whatever its guards found" if published else ""
-    console.result(
-        {**summary, "override": asdict(published) if published else None},
-        f"run {run_id} is {'older' if newer else 'the latest'} of {run.spec.job}{by}{newer}",
-    )
+    publication = guards.publish_unless_held_back(run)
+    newer, by = not is_latest(run), read_override(run)
+    return PublishedRun(root_uri, run_id, run.spec.job, publication, newer, by)
 
 
 def _user() -> str:
@@ -128,40 +224,22 @@ def _user() -> str:
         return f"user {os.getuid()}"
 
 
-def abort(root_uri: str, run_id: str, console: Console) -> None:
-    """Give an unfinished run up for good; a driver that still works on it stops."""
+def abort_run(root_uri: str, run_id: str) -> str:
+    """Give an unfinished run up for good; a driver that still works on it stops.
+
+    Returns its state.
+    """
     run = Run.open(open_root(root_uri), run_id)
     run.abort()
-    console.result(
-        {"run_id": run_id, "state": run.state()},
-        f"run {run_id} is aborted; free its space with: rerank-batch runs gc {root_uri} --delete",
-    )
+    return run.state()
 
 
 def collect_garbage(
-    root_uri: str, job: str | None, keep: int | None, delete: bool, console: Console
-) -> None:
-    """Show what no reader will ask for, and remove it if told to."""
+    root_uri: str, job: str | None, keep: int | None, delete: bool
+) -> list[Garbage]:
+    """Find what no reader will ask for, and remove it with ``delete``."""
     root = open_root(root_uri)
-    garbage = find_garbage(root, job, keep)
+    garbage = runs.find_garbage(root, job, keep)
     if delete:
-        remove_garbage(root, garbage)
-    table = Table(box=None, pad_edge=False)
-    for column in ("run", "objects", "uploads", "MB", "why"):
-        table.add_column(column)
-    for each in garbage:
-        megabytes = f"{each.bytes / 1e6:.1f}"
-        table.add_row(each.run_id, str(len(each.keys)), str(len(each.uploads)), megabytes, each.why)
-    total_bytes = sum(each.bytes for each in garbage)
-    done = "removed" if delete else "to remove with --delete; nothing was removed"
-    summary = {
-        "root": root_uri,
-        "deleted": delete,
-        "bytes": total_bytes,
-        "garbage": [asdict(each) for each in garbage],
-    }
-    end = f"{total_bytes / 1e6:.1f} MB {done}" if garbage else "nothing to remove"
-    console.result(summary, *([table] if garbage else []), end)
-
-
-_NAMED_FAULTS = 20
+        runs.remove_garbage(root, garbage)
+    return garbage

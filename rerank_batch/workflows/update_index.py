@@ -1,10 +1,10 @@
 """Bring an index up to date with its corpus: encode what changed, reuse the rest.
 
 A new generation of the index names the shards of the one before that stay, with the rows masked
-whose documents are gone, and one new shard or a few (see `retrieval.updates`). Its search finds
-what that of a full build of the new corpus finds, to the last bit of every score over Flat shards
-and of BM25; only documents that are encoded now may differ in the last bits of their vectors, since
-an encoder sees them in other company.
+whose documents are gone, and one new shard or a few (see `rerank_batch.index.changes`). Its search
+finds what that of a full build of the new corpus finds, to the last bit of every score over Flat
+shards and of BM25; only documents that are encoded now may differ in the last bits of their
+vectors, since an encoder sees them in other company.
 """
 
 import time
@@ -34,7 +34,7 @@ from rerank_batch.pipeline.index_stages import BuildTexts
 from rerank_batch.pipeline.resources import Cluster
 from rerank_batch.pipeline.update_stages import AssembleShards
 from rerank_batch.ray_backend.cluster import cluster
-from rerank_batch.remarks import remark_objects
+from rerank_batch.remarks import NotKnown
 from rerank_batch.scoring.modes import Choice
 from rerank_batch.workflows.build_postings import build_postings
 from rerank_batch.workflows.index_steps import (
@@ -46,20 +46,23 @@ from rerank_batch.workflows.index_steps import (
     publish_rows,
     summary_of,
 )
+from rerank_batch.workflows.index_summary import IndexSummary
 from rerank_batch.workflows.peak_memory import PeakMemory
 
 
 @dataclass(frozen=True)
 class Update:
-    """An update of an index that is worth it: the corpus, its digests, and what is to be done."""
+    """An update of an index that is worth it: the index before, the corpus, its digests, and what
+    is to be done."""
 
+    current: Index
     corpus: Corpus
     digests: pa.Table
     changes: Changes
     layout: Layout
 
     def facts(self) -> dict[str, Any]:
-        """What it does, for the summary."""
+        """What it does, as fields of the summary."""
         changes = self.changes
         return {
             "changes": {
@@ -69,23 +72,25 @@ class Update:
                 "unchanged": changes.unchanged,
             },
             "encoded": len(changes.to_encode),
-            "remarks": remark_objects(self.corpus.remarks),
+            "remarks": tuple(self.corpus.remarks),
             "shards_reused": len(self.layout.kept),
             "shards_written": len(self.layout.written),
         }
 
 
-def plan_update(job: IndexJob, current: Index, corpus: Corpus, digests: pa.Table) -> Update | str:
-    """How the index that is there becomes one of the corpus; in words why a full build is due."""
+def plan_update(
+    job: IndexJob, current: Index, corpus: Corpus, digests: pa.Table
+) -> Update | NotKnown:
+    """How the index that is there becomes one of the corpus, or why a full build is due."""
     from rerank_batch.retrieval.shards import keeps_vectors
 
     there = current.digests()
     if there is None:
-        return "a version that knew no updates built it"
+        return NotKnown("a version that knew no updates built it")
     changes = compare(digests, there, current.numbers())
     documents = len(changes.rows)
     if changes.unchanged < documents / 2:
-        return f"{len(changes.to_encode):,} of {documents:,} documents are new or changed"
+        return NotKnown(f"{len(changes.to_encode):,} of {documents:,} documents are new or changed")
     layout = plan_layout(
         changes,
         current.manifest.bounds,
@@ -93,12 +98,12 @@ def plan_update(job: IndexJob, current: Index, corpus: Corpus, digests: pa.Table
         job.config.index.compact_at,
         lambda shard: keeps_vectors(current.vector_files([shard])[0]),
     )
-    return Update(corpus, digests, changes, layout)
+    return Update(current, corpus, digests, changes, layout)
 
 
-def update_index(job: IndexJob, current: Index, update: Update) -> dict[str, Any]:
+def update_index(job: IndexJob, update: Update) -> IndexSummary:
     """Write the new generation; returns the summary."""
-    config = job.config
+    config, current = job.config, update.current
     read_seconds = time.perf_counter() - job.began
     if job.dry_run:
         after = current.manifest.model_copy(
@@ -120,7 +125,7 @@ def update_index(job: IndexJob, current: Index, update: Update) -> dict[str, Any
         choice = Choice.from_dict(before.encoder_mode)
         if len(changes.to_encode):
             choice, encode_seconds = _encode(job, update, build, resources, choice)
-        shards = [*_kept(current, update), *_written(job, current, update, build, resources)]
+        shards = [*_kept(update), *_written(job, update, build, resources)]
         shards = _in_a_row(shards)
         manifest = before.model_copy(
             update={
@@ -136,7 +141,7 @@ def update_index(job: IndexJob, current: Index, update: Update) -> dict[str, Any
                 "made_of": job.made_of,
                 "builds": (build,),
                 "shards": tuple(shards),
-                "numbering": _numbering(job, current, update, build),
+                "numbering": _numbering(job, update, build),
                 "bm25": job.made_of.get(BM25),
                 "words": words or (),
             }
@@ -192,17 +197,15 @@ def _encode(
     return encode(job, texts, build, resources, before)
 
 
-def _kept(current: Index, update: Update) -> list[ShardEntry]:
+def _kept(update: Update) -> list[ShardEntry]:
     # Their postings, if they had any, are of the corpus that was.
     return [
-        current.manifest.shards[shard].model_copy(update={"postings": None})
+        update.current.manifest.shards[shard].model_copy(update={"postings": None})
         for shard in update.layout.kept
     ]
 
 
-def _written(
-    job: IndexJob, current: Index, update: Update, build: str, resources: Cluster
-) -> list[ShardEntry]:
+def _written(job: IndexJob, update: Update, build: str, resources: Cluster) -> list[ShardEntry]:
     layout, bounds = update.layout, update.layout.bounds
     if not layout.written:
         return []
@@ -210,7 +213,7 @@ def _written(
     texts = publish_rows(job.root, f"{build}/texts", update.corpus.documents.take(rows), bounds)
     digests = publish_rows(job.root, f"{build}/digests", update.digests.take(rows), bounds)
     stage = {
-        "index": current,
+        "index": update.current,
         "build": build,
         "kind": job.config.index.kind,
         "usual": _usual(job, len(update.changes.rows)),
@@ -235,8 +238,8 @@ def _in_a_row(shards: list[ShardEntry]) -> list[ShardEntry]:
     return placed
 
 
-def _numbering(job: IndexJob, current: Index, update: Update, build: str) -> Numbering | None:
-    numbers, rows = number_rows(update.changes, update.layout, current.manifest.bounds)
+def _numbering(job: IndexJob, update: Update, build: str) -> Numbering | None:
+    numbers, rows = number_rows(update.changes, update.layout, update.current.manifest.bounds)
     if np.array_equal(numbers, np.arange(len(rows))):
         return None
     return Numbering(

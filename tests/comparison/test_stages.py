@@ -10,13 +10,8 @@ import pyarrow as pa
 import pytest
 
 from rerank_batch import schema, tally
-from rerank_batch.comparison.stages import (
-    AssembleSystems,
-    Reads,
-    ScoreSystems,
-    System,
-    read_by,
-)
+from rerank_batch.comparison.assemble import AssembleSystems
+from rerank_batch.comparison.stages import Reads, ScoreSystems, System, read_by
 from rerank_batch.data.text_store import TextStore, shard_bounds, write_texts
 from rerank_batch.models.location import ModelName
 from rerank_batch.pipeline.assemble import AssembleResults

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rerank_batch.config import Config, digest, parse_config, results_settings
-from rerank_batch.data.collection import located
+from rerank_batch.data.collection import with_collection_paths
 from rerank_batch.data.corpus import corpus_fingerprint, read_corpus
 from rerank_batch.data.parquet import fingerprint_files
 from rerank_batch.data.plan import make_plan
@@ -104,7 +104,7 @@ EXPECTED = (["d0", "d1", "d2"], ["query number 0", "query number 1"], QRELS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_collection_needs_no_other_path(tmp_path: Path, layout: Any, name: str) -> None:
     layout(tmp_path / name)
-    assert read(located(configured(f"{tmp_path}/{name}"))) == EXPECTED
+    assert read(with_collection_paths(configured(f"{tmp_path}/{name}"))) == EXPECTED
 
 
 @pytest.mark.parametrize("layout", [beir_packed, hub_folders, hub_files])
@@ -117,7 +117,7 @@ def test_a_collection_in_a_bucket_is_read_alike(
         if file.is_file():
             key = f"{prefix}/{file.relative_to(tmp_path)}".removeprefix(f"s3://{BUCKET}/")
             store.client().put_object(Bucket=BUCKET, Key=key, Body=file.read_bytes())
-    assert read(located(configured(f"{prefix}/mine"))) == EXPECTED
+    assert read(with_collection_paths(configured(f"{prefix}/mine"))) == EXPECTED
 
 
 def test_the_folder_one_stands_in_is_a_collection(
@@ -125,13 +125,15 @@ def test_the_folder_one_stands_in_is_a_collection(
 ) -> None:
     beir(tmp_path)
     monkeypatch.chdir(tmp_path)
-    assert read(located(configured("."))) == EXPECTED
+    assert read(with_collection_paths(configured("."))) == EXPECTED
 
 
 def test_a_path_that_is_given_goes_before_the_collection(tmp_path: Path) -> None:
     beir(tmp_path)
     other = write_parquet(tmp_path / "mine/log.parquet", [{"query_id": "q9", "query": "mine"}])
-    config = located(configured(tmp_path, queries={"path": str(other)}, corpus={"title": "text"}))
+    config = with_collection_paths(
+        configured(tmp_path, queries={"path": str(other)}, corpus={"title": "text"})
+    )
     assert read(config) == (["d0", "d1", "d2"], ["mine"], QRELS)
     assert config.corpus.title == "text"
 
@@ -139,18 +141,18 @@ def test_a_path_that_is_given_goes_before_the_collection(tmp_path: Path) -> None
 def test_nothing_is_looked_for_where_every_path_is_given() -> None:
     paths = {part: {"path": f"{part}.there"} for part in ("corpus", "queries", "qrels")}
     config = configured("nowhere", **paths)
-    assert located(config) == config
+    assert with_collection_paths(config) == config
 
 
 def test_judgements_that_are_switched_off_are_not_looked_for(tmp_path: Path) -> None:
     write(tmp_path / "corpus.jsonl", lines(DOCUMENTS))
     write(tmp_path / "queries.jsonl", lines(QUERIES))
-    config = located(configured(tmp_path, qrels=None))
+    config = with_collection_paths(configured(tmp_path, qrels=None))
     assert config.qrels is None
     with pytest.raises(
         InputError, match=r"has no qrels.*found corpus.jsonl, queries.jsonl"
     ) as told:
-        located(configured(tmp_path))
+        with_collection_paths(configured(tmp_path))
     assert "--set qrels=null" in str(told.value)
 
 
@@ -174,8 +176,8 @@ def test_a_run_is_what_its_files_are_and_not_how_they_were_named(tmp_path: Path)
         )
         for config in (
             spelled,
-            located(configured(tmp_path / "one")),
-            located(configured(tmp_path / "two", split="test")),
+            with_collection_paths(configured(tmp_path / "one")),
+            with_collection_paths(configured(tmp_path / "two", split="test")),
         )
         if config.queries
     }
@@ -205,7 +207,7 @@ def test_a_split_is_chosen(
 ) -> None:
     for name in ("corpus.jsonl", "queries.jsonl", *files):
         write(tmp_path / name, b"x")
-    config = located(configured(tmp_path, split=split))
+    config = with_collection_paths(configured(tmp_path, split=split))
     assert config.qrels is not None
     assert config.qrels.path == f"{tmp_path}/{chosen}"
 
@@ -230,7 +232,7 @@ def test_a_split_that_is_not_plain_is_refused(
     for name in ("corpus.jsonl", "queries.jsonl", *files):
         write(tmp_path / name, b"x")
     with pytest.raises(InputError) as error:
-        located(configured(tmp_path, split=split))
+        with_collection_paths(configured(tmp_path, split=split))
     assert told in str(error.value)
 
 
@@ -245,7 +247,7 @@ def test_a_split_of_judgements_that_are_not_looked_for_is_refused(tmp_path: Path
     beir(tmp_path)
     for qrels in (None, {"path": "qrels.tsv"}):
         with pytest.raises(ConfigError, match=r"split \(dev\) chooses among"):
-            located(configured(tmp_path, split="dev", qrels=qrels))
+            with_collection_paths(configured(tmp_path, split="dev", qrels=qrels))
 
 
 # --- refusals ----------------------------------------------------------------------------------
@@ -255,7 +257,7 @@ def test_a_part_that_is_missing_is_told_with_what_was_looked_for_and_found(tmp_p
     beir(tmp_path)
     (tmp_path / "corpus.jsonl").rename(tmp_path / "documents.jsonl")
     with pytest.raises(InputError) as error:
-        located(configured(tmp_path))
+        with_collection_paths(configured(tmp_path))
     assert str(error.value) == (
         f"collection: {tmp_path} has no corpus: looked for corpus.parquet, corpus.jsonl, "
         "corpus-*.parquet, corpus/ (packed or not); found documents.jsonl, qrels/, "
@@ -267,26 +269,26 @@ def test_a_part_that_is_missing_is_told_with_what_was_looked_for_and_found(tmp_p
 def test_a_file_with_a_name_much_alike_is_not_the_part(tmp_path: Path, name: str) -> None:
     beir(tmp_path)
     write(tmp_path / name, b"something else")
-    assert read(located(configured(tmp_path))) == EXPECTED
+    assert read(with_collection_paths(configured(tmp_path))) == EXPECTED
 
 
 def test_a_part_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     beir(tmp_path)
     write(tmp_path / "corpus.jsonl.gz", b"")
     with pytest.raises(InputError, match=r"several of corpus: corpus.jsonl, corpus.jsonl.gz. Name"):
-        located(configured(tmp_path))
+        with_collection_paths(configured(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["corpus.jsonl", "*"])
 def test_a_collection_is_a_folder(tmp_path: Path, name: str) -> None:
     beir(tmp_path)
     with pytest.raises(InputError, match="is no folder"):
-        located(configured(tmp_path / name))
+        with_collection_paths(configured(tmp_path / name))
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"collection: nothing at .*gone"):
-        located(configured(tmp_path / "gone"))
+        with_collection_paths(configured(tmp_path / "gone"))
 
 
 def test_without_a_collection_the_corpus_is_required() -> None:

@@ -12,9 +12,9 @@ import pytest
 
 from rerank_batch.config import Config, parse_config
 from rerank_batch.data import ir_datasets as ir_datasets_copy
-from rerank_batch.data.collection import located
+from rerank_batch.data.collection import with_collection_paths
 from rerank_batch.data.corpus import read_corpus
-from rerank_batch.data.ir_datasets import copied
+from rerank_batch.data.ir_datasets import copy_dataset
 from rerank_batch.data.plan import make_plan
 from rerank_batch.data.qrels import read_qrels
 from rerank_batch.errors import ConfigError, InputError, StorageError
@@ -105,7 +105,7 @@ def read(config: Config) -> tuple[list[tuple[str, ...]], dict[str, str], Any]:
 
 
 def test_a_dataset_is_a_collection(tmp_path: Path, package: Any) -> None:
-    documents, queries, qrels = read(located(configured("vaswani", tmp_path)))
+    documents, queries, qrels = read(with_collection_paths(configured("vaswani", tmp_path)))
     assert documents == [("d1", "", "plain"), ("d2", "title", "text"), ("d3", "", "text")]
     assert queries == {"q1": "a title"}
     assert qrels == {"q1": {"d2": 2}}
@@ -115,16 +115,16 @@ def test_documents_without_a_text_have_what_the_package_takes_for_it(
     tmp_path: Path, package: Any
 ) -> None:
     package.datasets["p"] = Dataset(docs=[Parts("d1", "head", "body")])
-    rows = pq.read_table(copied("p", tmp_path) / "corpus.parquet").to_pylist()
+    rows = pq.read_table(copy_dataset("p", tmp_path) / "corpus.parquet").to_pylist()
     assert rows == [{"doc_id": "d1", "title": "", "text": "head body"}]
 
 
 def test_a_dataset_is_written_once_for_each_version(tmp_path: Path, package: Any) -> None:
-    first = copied("vaswani", tmp_path)
-    assert copied("vaswani", tmp_path) == first
+    first = copy_dataset("vaswani", tmp_path)
+    assert copy_dataset("vaswani", tmp_path) == first
     assert package.datasets["vaswani"].reads == 3
     package.__version__ = "1.1"
-    assert copied("vaswani", tmp_path) != first
+    assert copy_dataset("vaswani", tmp_path) != first
     assert package.datasets["vaswani"].reads == 6
 
 
@@ -132,14 +132,14 @@ def test_many_rows_are_written_in_pieces(
     tmp_path: Path, package: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ir_datasets_copy, "_ROWS", 2)
-    rows = pq.read_table(copied("vaswani", tmp_path) / "corpus.parquet").to_pylist()
+    rows = pq.read_table(copy_dataset("vaswani", tmp_path) / "corpus.parquet").to_pylist()
     assert [row["doc_id"] for row in rows] == ["d1", "d2", "d3"]
 
 
 @pytest.mark.parametrize("name", ["beir/scifact/test", "../../evil", "..", "/etc"])
 def test_no_name_leaves_the_cache(tmp_path: Path, package: Any, name: str) -> None:
     package.datasets[name] = package.datasets["vaswani"]
-    assert copied(name, tmp_path / "cache").parent == tmp_path / "cache/ir_datasets"
+    assert copy_dataset(name, tmp_path / "cache").parent == tmp_path / "cache/ir_datasets"
     assert [file.name for file in tmp_path.iterdir()] == ["cache"]
 
 
@@ -151,17 +151,17 @@ def test_a_dataset_that_breaks_off_leaves_nothing(
 ) -> None:
     package.datasets["broken"] = Dataset(docs=DOCS, queries=[*QUERIES, failure])
     with pytest.raises(InputError, match=f"queries of ir_datasets:broken failed: {failure}"):
-        located(configured("broken", tmp_path))
+        with_collection_paths(configured("broken", tmp_path))
     assert list((tmp_path / "ir_datasets").iterdir()) == []
 
 
 def test_rows_of_another_kind_are_an_input_error(tmp_path: Path, package: Any) -> None:
     package.datasets["odd"] = Dataset(docs=[SimpleNamespace(doc_id="d1")])
     with pytest.raises(InputError, match=r"corpus of ir_datasets:odd failed: .*default_text"):
-        copied("odd", tmp_path)
+        copy_dataset("odd", tmp_path)
     package.datasets["odd"] = Dataset(docs=[Plain("d1", ["a", "list"])])  # type: ignore[arg-type]
     with pytest.raises(InputError, match="corpus of ir_datasets:odd failed"):
-        copied("odd", tmp_path)
+        copy_dataset("odd", tmp_path)
 
 
 def test_two_processes_may_write_it_at_once(
@@ -174,10 +174,10 @@ def test_two_processes_may_write_it_at_once(
         write_all(*arguments)
         monkeypatch.undo()
         monkeypatch.setitem(sys.modules, "ir_datasets", package)
-        copied("vaswani", tmp_path)
+        copy_dataset("vaswani", tmp_path)
 
     monkeypatch.setattr(ir_datasets_copy, "_write_all", late)
-    folder = copied("vaswani", tmp_path)
+    folder = copy_dataset("vaswani", tmp_path)
     assert [file.name for file in folder.parent.iterdir()] == [folder.name]
     assert len(list(folder.iterdir())) == 3
 
@@ -185,19 +185,19 @@ def test_two_processes_may_write_it_at_once(
 def test_what_a_dataset_lacks_is_told_as_of_any_collection(tmp_path: Path, package: Any) -> None:
     package.datasets["documents"] = Dataset(docs=DOCS)
     with pytest.raises(InputError, match=r"has no queries: looked for .*found corpus.parquet"):
-        located(configured("documents", tmp_path))
-    config = located(configured("documents", tmp_path, queries=None, qrels=None))
+        with_collection_paths(configured("documents", tmp_path))
+    config = with_collection_paths(configured("documents", tmp_path, queries=None, qrels=None))
     assert read_corpus(config.corpus).documents.num_rows == 3
 
 
 def test_a_split_of_what_is_not_split_is_refused(tmp_path: Path, package: Any) -> None:
     with pytest.raises(InputError, match="leave split out"):
-        located(configured("vaswani", tmp_path, split="test"))
+        with_collection_paths(configured("vaswani", tmp_path, split="test"))
 
 
 def test_an_unknown_dataset_is_named(tmp_path: Path, package: Any) -> None:
     with pytest.raises(ConfigError, match="ir_datasets knows no dataset 'vaswanni'"):
-        copied("vaswanni", tmp_path)
+        copy_dataset("vaswanni", tmp_path)
 
 
 def test_without_the_package_one_is_told_what_to_install(
@@ -205,13 +205,13 @@ def test_without_the_package_one_is_told_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ir_datasets", None)
     with pytest.raises(ConfigError, match=r"pip install 'rerank-batch\[ir-datasets\]'"):
-        located(configured("vaswani", tmp_path))
+        with_collection_paths(configured("vaswani", tmp_path))
 
 
 def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path, package: Any) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match=r"node cache .* cannot be used"):
-        copied("vaswani", tmp_path / "file")
+        copy_dataset("vaswani", tmp_path / "file")
 
 
 def test_the_package_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,8 +225,10 @@ def test_the_package_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     names = (*files, "qrels_trec")
     dataset = package.create_dataset(**{name: str(tmp_path / name) for name in names})
     monkeypatch.setitem(package.registry._registered, "mine/small", dataset)
-    documents, queries, qrels = read(located(configured("mine/small", tmp_path / "cache")))
+    documents, queries, qrels = read(
+        with_collection_paths(configured("mine/small", tmp_path / "cache"))
+    )
     assert documents == [("d1", "", "one"), ("d2", "", "two")]
     assert (queries, qrels) == ({"q1": "first"}, {"q1": {"d2": 1}})
     with pytest.raises(ConfigError, match="knows no dataset 'mine/none'"):
-        copied("mine/none", tmp_path / "cache")
+        copy_dataset("mine/none", tmp_path / "cache")

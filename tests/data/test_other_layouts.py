@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from rerank_batch.config import CorpusConfig, QrelsConfig, QueriesConfig, parse_config
-from rerank_batch.data.collection import located
+from rerank_batch.data.collection import with_collection_paths
 from rerank_batch.data.corpus import corpus_fingerprint, read_corpus
 from rerank_batch.data.plan import make_plan
 from rerank_batch.data.qrels import read_qrels
@@ -102,7 +102,7 @@ def test_a_collection_of_others_is_read(
     index = {"path": ".index", "encoder": "sentence-transformers:package:minilm"}
     paths = {part: {"path": str(tmp_path)} for part in ("corpus", "queries", "qrels")}
     found: dict[str, Any] = paths if by == "folder" else {"collection": str(tmp_path)}
-    config = located(parse_config({"index": index, **found}))
+    config = with_collection_paths(parse_config({"index": index, **found}))
     assert config.queries
     assert config.qrels
     documents = read_corpus(config.corpus).documents["doc_id"].to_pylist()

@@ -14,7 +14,7 @@ from rerank_batch.data.outcomes import (
     add_outcomes,
     outcome_remarks,
     read_outcomes,
-    refuse_taken,
+    refuse_repeated_outcome,
 )
 from rerank_batch.errors import InputError
 from tests.support.helpers import broken_strings, write_parquet
@@ -97,9 +97,9 @@ def test_outcomes_of_our_own_come_to_those_from_outside(tmp_path):
     assert both.table.column("outcome").to_pylist() == ["thumb", "answer_grade"]
     assert (both.rows, both.dropped) == (3, {"missing_value": 1})
     assert add_outcomes(None, own) == Outcomes(1, own, {})
-    refuse_taken(outside, "answer_grade", "answer_check")
+    refuse_repeated_outcome(outside, "answer_grade", "answer_check")
     with pytest.raises(InputError, match="'thumb' is what answer_check calls its own"):
-        refuse_taken(outside, "thumb", "answer_check")
+        refuse_repeated_outcome(outside, "thumb", "answer_check")
 
 
 def test_outcomes_of_other_queries_are_told() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rerank_batch.data.trec import Ranking, read_run
 from rerank_batch.errors import InputError
-from rerank_batch.runs.export.exports import export_run
+from rerank_batch.runs.export.rankings import export_run
 from rerank_batch.schema import SYSTEMS
 from tests.support.helpers import finished_run, result_row
 

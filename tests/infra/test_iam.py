@@ -19,13 +19,12 @@ import pytest
 import yaml
 
 from jobs.console import Console
-from jobs.tables.runs import show_list
 from rerank_batch.runs import Run, publish_run
 from rerank_batch.runs.decisions import keep_decision
 from rerank_batch.score_cache import ScoreCache
 from rerank_batch.storage import Root, open_root, s3
 from rerank_batch.workflows.open_results import open_results
-from rerank_batch.workflows.runs import collect_garbage, verify
+from rerank_batch.workflows.runs import collect_garbage, list_runs, verify_run
 from tests.chaos import fault_proxy
 from tests.chaos.arena import write_base
 from tests.chaos.project import Project, clean_environment, write_project
@@ -131,7 +130,7 @@ def play_job(prefix: str, tmp_path: Path) -> None:
 
 
 def play_gc(prefix: str, tmp_path: Path) -> None:
-    collect_garbage(f"{prefix}/rerank", None, 1, True, Console())
+    collect_garbage(f"{prefix}/rerank", None, 1, delete=True)
 
 
 def play_reader(prefix: str, tmp_path: Path) -> None:
@@ -139,9 +138,9 @@ def play_reader(prefix: str, tmp_path: Path) -> None:
     results = open_results(uri, "nightly")
     assert results.arrow().count_rows() == 4
     results.rejects()
-    show_list(uri, console)
+    list_runs(uri)
     results.run.last_owner()
-    verify(uri, results.run_id, console)
+    verify_run(uri, results.run_id, console).raise_if_damaged()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rerank_batch import open_results
 from rerank_batch.errors import (
     ComputeError,
     ConfigError,
@@ -28,6 +27,7 @@ from rerank_batch.errors import (
 )
 from rerank_batch.runs import Run, latest_run
 from rerank_batch.storage import open_root
+from rerank_batch.workflows.open_results import open_results
 from tests.chaos.arena import ray_cluster, write_base
 from tests.chaos.project import (
     HERE,

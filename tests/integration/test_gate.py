@@ -5,8 +5,8 @@ import json
 import pytest
 import yaml
 
-from rerank_batch import open_results
 from rerank_batch.errors import ConfigError
+from rerank_batch.workflows.open_results import open_results
 from tests.conftest import run_command, run_json
 
 pytestmark = pytest.mark.slow

@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rerank_batch import open_results
 from rerank_batch.config import load_config
 from rerank_batch.errors import InputsChanged, ModelError, RunConflict
 from rerank_batch.runs import Run, latest_run
 from rerank_batch.schema import RESULT
 from rerank_batch.storage.folder import Folder
+from rerank_batch.workflows.open_results import open_results
 from tests.conftest import run_command, run_json, sentences
 from tests.support.helpers import content, wait_for
 

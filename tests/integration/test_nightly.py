@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from rerank_batch import open_results
+from rerank_batch.workflows.open_results import open_results
 from tests.conftest import run_json, sentences
 
 pytestmark = (

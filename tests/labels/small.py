@@ -11,7 +11,8 @@ from rerank_batch.config import LabelsConfig
 from rerank_batch.data.qrels import Qrels
 from rerank_batch.data.text_store import TextStore, shard_bounds, write_texts
 from rerank_batch.labels.candidates import Source
-from rerank_batch.labels.mining import MineLabels, Mining
+from rerank_batch.labels.mining.pools import Mining
+from rerank_batch.labels.mining.stage import MineLabels
 from rerank_batch.labels.planning import LabelPlan, Truth, plan_labels
 from rerank_batch.labels.rules import Rules
 from rerank_batch.labels.splits import HeldOut

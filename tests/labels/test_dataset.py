@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.console import Console
-from rerank_batch import open_results
 from rerank_batch.config import Config, LabelsConfig
 from rerank_batch.errors import (
     ConfigError,
@@ -21,13 +20,14 @@ from rerank_batch.errors import (
 from rerank_batch.labels import card as cards
 from rerank_batch.labels import planning
 from rerank_batch.labels.formats import FORMATS
-from rerank_batch.labels.mining import order_key
+from rerank_batch.labels.mining.draws import order_key
 from rerank_batch.labels.rows import LABELS, label_rows
 from rerank_batch.labels.splits import split_queries
 from rerank_batch.runs import Run, verify_run
-from rerank_batch.runs.export.exports import export_run
+from rerank_batch.runs.export.rankings import export_run
 from rerank_batch.storage import open_root
 from rerank_batch.workflows import make_labels as job
+from rerank_batch.workflows.open_results import open_results
 from rerank_batch.workflows.start import Start
 from tests.support.helpers import overwrite
 

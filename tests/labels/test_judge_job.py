@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 from jobs.__main__ import app
 from jobs.console import Console
 from jobs.tables.make_labels import show
-from rerank_batch import open_results
 from rerank_batch.benchmarks.synthetic_runs import write_run
 from rerank_batch.config import Config, parse_config
 from rerank_batch.errors import ConfigError, InputsChanged, ModelError, SpendCapReached
@@ -22,6 +21,7 @@ from rerank_batch.llm.journal import Journal
 from rerank_batch.runs import Run
 from rerank_batch.storage import open_root
 from rerank_batch.workflows import make_labels as job
+from rerank_batch.workflows.open_results import open_results
 from rerank_batch.workflows.start import Start
 from tests.labels.pretend_judge import PretendJudge, by_hash
 

@@ -6,7 +6,9 @@ import pytest
 
 from rerank_batch.config import LabelWindowConfig
 from rerank_batch.errors import InputError
-from rerank_batch.labels.mining import MineLabels, Mining, OtherRun, draws
+from rerank_batch.labels.mining.draws import draws
+from rerank_batch.labels.mining.pools import Mining, OtherRun
+from rerank_batch.labels.mining.stage import MineLabels
 from rerank_batch.labels.rows import LABELLED
 from rerank_batch.labels.rules import Rules
 from rerank_batch.labels.splits import HeldOut

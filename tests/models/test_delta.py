@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from rerank_batch.errors import ModelError, StorageError
 from rerank_batch.models import delta as deltas
 from rerank_batch.models import location as models
-from rerank_batch.models.delta import Kept, write_delta
+from rerank_batch.models.delta import DeltaFormat, write_delta
 from rerank_batch.models.fingerprint import model_fingerprint
 from rerank_batch.models.location import ModelName, model_folder
 from rerank_batch.rerankers import load_scorer
@@ -61,7 +61,7 @@ def test_a_change_of_that_rank_is_kept_to_a_thousandth(
     shutil.copytree(tiny_cross_encoder, base)
     trained = trained_from(base, tmp_path / "trained", rank=4)
     (trained / "README.md").write_text("about it")
-    written = write_delta(trained, base, str(base), Kept(4), tmp_path / "delta")
+    written = write_delta(trained, base, str(base), DeltaFormat(4), tmp_path / "delta")
     assert written.worst < 1e-3
     assert (tmp_path / "delta" / "README.md").read_text() == "about it"
     ours = (tmp_path / "delta" / "delta.safetensors").stat().st_size
@@ -69,7 +69,7 @@ def test_a_change_of_that_rank_is_kept_to_a_thousandth(
     theirs = scores(trained)
     assert np.abs(theirs - scores(base)).max() > 0.1
     assert np.abs(theirs - scores(tmp_path / "delta")).max() < 1e-3
-    worse = write_delta(trained, base, str(base), Kept(2), tmp_path / "less")
+    worse = write_delta(trained, base, str(base), DeltaFormat(2), tmp_path / "less")
     assert worse.worst > 0.1
 
 
@@ -80,7 +80,7 @@ def test_a_change_of_every_direction_is_kept_in_few_bits(
     trained = trained_from(tiny_cross_encoder, tmp_path / "trained", rank=32)
     lost, sizes, apart = {}, {}, {}
     theirs = scores(trained)
-    for kept in (Kept(bits=4), Kept(bits=8), Kept(4)):
+    for kept in (DeltaFormat(bits=4), DeltaFormat(bits=8), DeltaFormat(4)):
         out = tmp_path / str(kept)
         written = write_delta(trained, tiny_cross_encoder, str(tiny_cross_encoder), kept, out)
         lost[str(kept)] = written.worst
@@ -141,7 +141,7 @@ def test_an_encoder_is_the_base_of_a_cross_encoder(
     start = tmp_path / "start"
     config = FinetuneConfig(model="cross-encoder:x", max_length=32)
     write_start(tiny_bi_encoder, config, start)
-    write_delta(start, tiny_bi_encoder, str(tiny_bi_encoder), Kept(), tmp_path / "delta")
+    write_delta(start, tiny_bi_encoder, str(tiny_bi_encoder), DeltaFormat(), tmp_path / "delta")
     kinds = json.loads((tmp_path / "delta" / "delta.json").read_text())["tensors"]
     changed = {name for name, kind in kinds.items() if kind["is"] != "same"}
     assert changed == {"classifier.weight", "classifier.bias"}
@@ -159,9 +159,9 @@ def test_another_base_and_damage_are_refused(tiny_cross_encoder: Path, tmp_path:
     base, delta = tmp_path / "base", tmp_path / "delta"
     shutil.copytree(tiny_cross_encoder, base)
     trained = trained_from(base, tmp_path / "trained", rank=2)
-    write_delta(trained, base, str(base), Kept(2), delta)
+    write_delta(trained, base, str(base), DeltaFormat(2), delta)
     with pytest.raises(StorageError, match="exists already"):
-        write_delta(trained, base, str(base), Kept(2), delta)
+        write_delta(trained, base, str(base), DeltaFormat(2), delta)
 
     other = trained_from(base, tmp_path / "other", rank=1, seed=1)
     (base / "model.safetensors").rename(tmp_path / "right")
@@ -188,7 +188,7 @@ def test_the_sample_reranker_is_a_delta_of_this_package(
         model_folder("sample")
     trained = trained_from(tiny_cross_encoder, tmp_path / "trained", rank=1)
     write_delta(
-        trained, tiny_cross_encoder, str(tiny_cross_encoder), Kept(1), tmp_path / "reranker"
+        trained, tiny_cross_encoder, str(tiny_cross_encoder), DeltaFormat(1), tmp_path / "reranker"
     )
     made = load_file(model_folder("sample") / "model.safetensors")
     for name, tensor in load_file(trained / "model.safetensors").items():

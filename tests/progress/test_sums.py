@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_batch.progress import Part, Place, Progress, ProgressSender, pairs
+from rerank_batch.progress import CallReport, Place, Progress, ProgressSender, pairs
 from rerank_batch.progress.messages import read, write
 from rerank_batch.progress.pairs import Pairs
 
@@ -29,7 +29,7 @@ def read_whole(queries: int, reranker: int) -> Pairs:
     return replace(pairs, scored=pairs.requested - pairs.known)
 
 
-def part(block: int, share: float, done: bool = False, seconds: float = 1.0) -> Part:
+def part(block: int, share: float, done: bool = False, seconds: float = 1.0) -> CallReport:
     """A block of which the first reranker has scored a share; the second begins when it is done."""
     start, stop = BLOCKS[block]
     found = {}
@@ -38,7 +38,7 @@ def part(block: int, share: float, done: bool = False, seconds: float = 1.0) -> 
         found[reranker] = replace(mine, scored=int(scored * (mine.requested - mine.known)))
     if share < 0.5:
         del found[2]
-    return Part(start, stop - start, done, seconds, found)
+    return CallReport(start, stop - start, done, seconds, found)
 
 
 class Cluster:
@@ -49,7 +49,7 @@ class Cluster:
         self.now = 100.0
         self.progress = Progress(PLACES, BLOCKS, to_do, lambda: self.messages, lambda: self.now)
 
-    def report(self, stage: str, worker: str, *parts: Part) -> None:
+    def report(self, stage: str, worker: str, *parts: CallReport) -> None:
         self.messages[stage, worker] = write(parts)
 
     def commit(self, block: int) -> None:
@@ -97,7 +97,7 @@ def test_never_more_than_there_is_and_all_of_it_at_the_end(steps, to_do):
 
 def test_inside_a_block_pairs_say_how_fast_it_goes_and_what_is_left():
     cluster = Cluster(to_do=[2])
-    half = Part(8, 5, False, 10.0, {1: Pairs(requested=50, known=10, scored=20)})
+    half = CallReport(8, 5, False, 10.0, {1: Pairs(requested=50, known=10, scored=20)})
     cluster.report("rerank", "first", half)
     line = cluster.lines()["rerank 1"]
     assert (line.queries, line.pairs, line.known) == (8, 30, 10)
@@ -111,17 +111,17 @@ def test_inside_a_block_pairs_say_how_fast_it_goes_and_what_is_left():
 
 def test_of_a_block_that_is_begun_anew_only_the_new_attempt_counts():
     cluster = Cluster()
-    cluster.report("rerank", "restarted", Part(4, 4, False, 1.0, {}))
-    cluster.report("rerank", "died", Part(0, 4, False, 9.0, {1: Pairs(40, 0, 30)}))
+    cluster.report("rerank", "restarted", CallReport(4, 4, False, 1.0, {}))
+    cluster.report("rerank", "died", CallReport(0, 4, False, 9.0, {1: Pairs(40, 0, 30)}))
     assert cluster.lines()["rerank 1"].pairs == 30
-    cluster.report("rerank", "restarted", Part(0, 4, False, 1.0, {1: Pairs(40, 0, 10)}))
+    cluster.report("rerank", "restarted", CallReport(0, 4, False, 1.0, {1: Pairs(40, 0, 10)}))
     assert cluster.lines(after=5)["rerank 1"].pairs == 10
     assert cluster.lines(after=5)["rerank 1"].pairs == 10, "what the dead one said is old"
 
 
 def test_a_line_is_as_fast_as_it_was_when_all_is_done():
     cluster = Cluster(to_do=[0])
-    cluster.report("encode", "first", Part(0, 4, True, 2.0, {}))
+    cluster.report("encode", "first", CallReport(0, 4, True, 2.0, {}))
     assert cluster.lines()["encode"].rate == pytest.approx(2.0)
     assert cluster.lines(after=500)["encode"].rate == pytest.approx(2.0)
 

@@ -86,7 +86,7 @@ def test_a_server_that_greets_as_ray_does_is_left_to_ray():
 
 
 def test_what_is_waited_for_is_said(monkeypatch):
-    monkeypatch.setattr(ray_start, "_SAY_AFTER_SECONDS", 0.1)
+    monkeypatch.setattr(ray_start, "_NOTE_AFTER_SECONDS", 0.1)
     said: list[str] = []
     with pytest.raises(ComputeError):
         reach("127.0.0.1:9", say=said.append)
@@ -94,7 +94,7 @@ def test_what_is_waited_for_is_said(monkeypatch):
 
 
 def test_a_cluster_that_answers_and_then_blocks_is_given_up(monkeypatch):
-    monkeypatch.setattr(ray_start, "_SAY_AFTER_SECONDS", 0.1)
+    monkeypatch.setattr(ray_start, "_NOTE_AFTER_SECONDS", 0.1)
     said: list[str] = []
     with pytest.raises(ComputeError, match="lets nobody join"):
         connected(threading.Event().wait, "somewhere:1", 0.5, said.append)

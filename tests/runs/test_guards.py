@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +81,15 @@ def test_a_run_that_fails_a_guard_is_complete_and_readers_keep_the_one_before(
     tmp_path: Path, asked: dict[str, Any], made: dict[str, Any], words: str
 ) -> None:
     root = open_root(str(tmp_path))
-    assert publish_unless_held_back(night(root, 1, asked=asked and {}))["published"]
+    assert publish_unless_held_back(night(root, 1, asked=asked and {})).published
     run = night(root, 2, asked=asked, **made)
     outcome = publish_unless_held_back(run)
     assert run.state() == "complete"
-    assert latest_run(root, "nightly").run_id == "night-1" == outcome["latest"]
-    (failed,) = outcome["guards"]
+    assert latest_run(root, "nightly").run_id == "night-1" == outcome.latest
+    (failed,) = outcome.guards
     assert not failed["passed"] and words in failed["words"]
     with pytest.raises(GuardsFailed, match=f"guards.{failed['name']}") as told:
-        guards.refuse_if_held_back({**outcome, "root": root.uri, "run_id": run.run_id})
+        guards.refuse_if_held_back({**asdict(outcome), "root": root.uri, "run_id": run.run_id})
     assert f"runs publish {root.uri} night-2 --force" in str(told.value)
 
 
@@ -103,10 +103,10 @@ def test_a_run_that_holds_every_guard_is_published(tmp_path: Path) -> None:
         "min_overlap_at_10": 0.6,
     }
     first = publish_unless_held_back(night(root, 1, asked=asked))
-    assert first["published"]
-    assert "no run was published before" in first["guards"][-1]["words"]
+    assert first.published
+    assert "no run was published before" in first.guards[-1]["words"]
     second = publish_unless_held_back(night(root, 2, [moved("x")] * 4, asked))
-    assert second["published"] and len(second["guards"]) == 5
+    assert second.published and len(second.guards) == 5
     assert latest_run(root, "nightly").run_id == "night-2"
 
 
@@ -129,8 +129,8 @@ def test_a_verdict_is_given_once(tmp_path: Path, later: dict[str, Any]) -> None:
     else:
         publish_unless_held_back(night(root, 3))
     again = publish_unless_held_back(Run.open(root, "night-2"))
-    assert not again["published"]
-    assert again["guards"] == first["guards"]
+    assert not again.published
+    assert again.guards == first.guards
     with pytest.raises(GuardsFailed):  # nor by any other way to publish
         publish_run(Run.open(root, "night-2"))
 
@@ -139,7 +139,7 @@ def test_a_driver_that_dies_before_the_verdict_leaves_it_to_the_next(tmp_path: P
     """The guards are those that the run began with."""
     root = open_root(str(tmp_path))
     night(root, 2, asked={"min_queries": 5})
-    assert not publish_unless_held_back(Run.open(root, "night-2"))["published"]
+    assert not publish_unless_held_back(Run.open(root, "night-2")).published
     assert read_latest(root, "nightly") is None
 
 
@@ -149,13 +149,13 @@ def test_a_last_run_that_cannot_be_read_or_asked_other_queries_holds_the_next_ba
     root = open_root(str(tmp_path))
     publish_unless_held_back(night(root, 1))
     root.delete(["runs/night-1/spec.json"])
-    (gone,) = publish_unless_held_back(night(root, 2, asked={"min_overlap_at_10": 0.0}))["guards"]
+    (gone,) = publish_unless_held_back(night(root, 2, asked={"min_overlap_at_10": 0.0})).guards
     assert not gone["passed"] and "no run night-1" in gone["words"]
 
     other = open_root(str(tmp_path / "other"))
     publish_unless_held_back(night(other, 1))
     asked = {"min_overlap_at_10": 0.0}
-    (none,) = publish_unless_held_back(night(other, 2, asked=asked, asks="another"))["guards"]
+    (none,) = publish_unless_held_back(night(other, 2, asked=asked, asks="another")).guards
     assert not none["passed"] and none["words"] == "no query in common with night-1"
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from rerank_batch import open_results
 from rerank_batch.errors import ServiceError, SpendCapReached
 from rerank_batch.rerankers import FAMILIES
+from rerank_batch.workflows.open_results import open_results
 from tests.conftest import run_command, run_json
 from tests.services.server import FAULTS, Canned, Rate, score
 

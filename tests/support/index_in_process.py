@@ -117,8 +117,8 @@ def configured(folder: Path, model: Path, index: str = "index", **settings: Any)
 
 
 def build(config: Config, **how: bool) -> dict[str, Any]:
-    """Run the job."""
-    return rerank_batch.workflows.build_index.build_index(config, Console(), **how)
+    """Run the job; the object that ``--json`` gives."""
+    return rerank_batch.workflows.build_index.build_index(config, Console(), **how).to_json()
 
 
 def opened(config: Config) -> Index:

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from jobs.console import Console
 from rerank_batch.config import load_section
 from rerank_batch.errors import ConfigError, InputsChanged, ModelError, RunConflict
-from rerank_batch.models.delta import Kept, write_delta
+from rerank_batch.models.delta import DeltaFormat, write_delta
 from rerank_batch.models.fingerprint import model_fingerprint
 from rerank_batch.models.location import ModelName, model_folder
 from rerank_batch.rerankers import load_scorer
@@ -74,20 +74,20 @@ def test_the_model_of_the_best_step_is_measured_and_told_about(
 ) -> None:
     out, summary = trained
     assert not (out.parent / "model.training").exists()
-    assert (summary["steps"], summary["ended"]) == (12, "all steps are done")
+    assert (summary.steps, summary.ended) == (12, "all steps are done")
     logged = [json.loads(line) for line in (out / "training.jsonl").read_text().splitlines()]
     measures = {entry["step"]: entry["measure"] for entry in logged if "measure" in entry}
     assert sorted(measures) == [0, 4, 8, 12]
-    assert measures[summary["best_step"]] == max(measures.values())
+    assert measures[summary.best_step] == max(measures.values())
     # What was measured in training is what the saved model does.
-    dev, test = summary["measured"]
-    assert dev["means"]["tuned"] == pytest.approx(max(measures.values()), abs=1e-6)
-    assert dev["means"]["start"] == pytest.approx(measures[0], abs=1e-6)
-    assert dev["means"]["retrieval"] == 1.0  # the made-up ranks of the rows put positives first
-    assert (test["split"], test["queries"]) == ("test", 6)
+    dev, test = summary.measured
+    assert dev.means["tuned"] == pytest.approx(max(measures.values()), abs=1e-6)
+    assert dev.means["start"] == pytest.approx(measures[0], abs=1e-6)
+    assert dev.means["retrieval"] == 1.0  # the made-up ranks of the rows put positives first
+    assert (test.split, test.queries) == ("test", 6)
     card = (out / "README.md").read_text()
-    assert summary["made_of"]["labels"] in card
-    assert f"| {dev['means']['tuned']:.4f} |" in card
+    assert summary.made_of["labels"] in card
+    assert f"| {dev.means['tuned']:.4f} |" in card
 
 
 def test_rerank_scores_with_it_as_the_library_does(
@@ -117,9 +117,9 @@ def test_it_is_shipped_as_what_changed_and_loads_as_a_model(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     out, summary = trained
     delta = tmp_path / "delta"
-    found = export_delta(out, delta, str(tiny_bi_encoder), Kept(bits=8), labels)
+    found = export_delta(out, delta, str(tiny_bi_encoder), DeltaFormat(bits=8), labels)
     assert found["fingerprint"] == model_fingerprint(model_folder(str(delta)))
-    assert found["lost"]["whole"] == summary["measured"][0]["means"]["tuned"]
+    assert found["lost"]["whole"] == summary.measured[0].means["tuned"]
     assert found["lost"]["delta"] == pytest.approx(found["lost"]["whole"], abs=0.05)
 
 
@@ -195,7 +195,9 @@ def test_so_does_one_with_adapters_and_its_change_has_their_rank(
     run(config, labels, out, resume=True)
     assert_same_weights(out, tmp_path / "whole")
 
-    write_delta(out, tiny_cross_encoder, str(tiny_cross_encoder), Kept(3), tmp_path / "delta")
+    write_delta(
+        out, tiny_cross_encoder, str(tiny_cross_encoder), DeltaFormat(3), tmp_path / "delta"
+    )
     asked, documents = sentences(4, seed=5), [sentences(6, seed=6)] * 4
     found = [
         np.concatenate(
@@ -238,8 +240,8 @@ def test_time_that_is_over_ends_in_the_best_model_so_far(
     tiny_cross_encoder: Path, labels: str, tmp_path: Path
 ) -> None:
     summary = run(settings(tiny_cross_encoder), labels, tmp_path / "model", minutes=0)
-    assert (summary["steps"], summary["ended"]) == (1, "0 minutes are over")
-    assert summary["best_step"] in (0, 1)
+    assert (summary.steps, summary.ended) == (1, "0 minutes are over")
+    assert summary.best_step in (0, 1)
     assert (tmp_path / "model" / "model.safetensors").is_file()
 
 
@@ -251,11 +253,11 @@ def test_training_stops_where_nothing_is_gained_any_more(
         tiny_cross_encoder, learning_rate=1e-9, steps=50, dev={"every": 2, "patience": 3}
     )
     summary = run(config, labels, tmp_path / "model")
-    assert (summary["best_step"], summary["steps"]) == (0, 6)
-    assert summary["ended"] == "no new best in 6 steps"
-    dev = summary["measured"][0]
-    assert dev["means"]["tuned"] == dev["means"]["start"]
-    assert dev["gains"]["start"]["outcome"] == "undecided"
+    assert (summary.best_step, summary.steps) == (0, 6)
+    assert summary.ended == "no new best in 6 steps"
+    dev = summary.measured[0]
+    assert dev.means["tuned"] == dev.means["start"]
+    assert dev.gains["start"].outcome == "undecided"
 
 
 def test_a_loss_that_is_no_number_ends_training(
@@ -349,7 +351,7 @@ def test_the_configurations_can_be_trained(
     if name == "finetune-sample-long":
         config = config.model_copy(update={"model": f"cross-encoder:{tiny_cross_encoder}"})
     plan = dry_run(config, labels, Work())
-    assert plan["head"] == head
-    assert plan["pairs_per_step"] == pairs
-    assert plan["train_queries"] == 18
-    assert (plan["dev_queries"], plan["dev_pairs"]) == (6, 42)
+    assert plan.head == head
+    assert plan.pairs_per_step == pairs
+    assert plan.train_queries == 18
+    assert (plan.dev_queries, plan.dev_pairs) == (6, 42)

@@ -65,8 +65,8 @@ class _BertLayer(nn.Module):
             part.unflatten(-1, (self.heads, -1))
             for part in (self.query(asking), self.key(hidden), self.value(hidden))
         )
-        found = layout.attend(query, key, value, None).flatten(-2)
-        middle = self.norm(self.out(found) + asking)
+        attended = layout.attend(query, key, value, None).flatten(-2)
+        middle = self.norm(self.out(attended) + asking)
         result: Tensor = self.last_norm(self.down(self.activation(self.up(middle))) + middle)
         return result
 

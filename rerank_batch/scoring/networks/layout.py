@@ -80,7 +80,7 @@ class Packed:
         from torch.nn.attention.varlen import varlen_attn
 
         one_each = torch.arange(len(self.starts), dtype=torch.int32, device=query.device)
-        found: Any = varlen_attn(
+        attended: Any = varlen_attn(
             query,
             key,
             value,
@@ -90,7 +90,7 @@ class Packed:
             self.longest,
             window_size=(-1, -1) if window is None else (window, window),
         )
-        result: Tensor = found
+        result: Tensor = attended
         return result
 
     def _attend_one_by_one(
@@ -103,13 +103,13 @@ class Packed:
             asking = query[start:stop] if whole else query[number : number + 1]
             place = torch.arange(stop - start)
             near = (place[:, None] - place[None, :]).abs() <= (window or 0)
-            found = F.scaled_dot_product_attention(
+            attended = F.scaled_dot_product_attention(
                 asking.transpose(0, 1)[None],
                 key[start:stop].transpose(0, 1)[None],
                 value[start:stop].transpose(0, 1)[None],
                 attn_mask=None if window is None else near,
             )
-            parts.append(found[0].transpose(0, 1))
+            parts.append(attended[0].transpose(0, 1))
         return torch.cat(parts)
 
     def mean(self, hidden: Tensor) -> Tensor:

@@ -71,8 +71,8 @@ class _ModernBertLayer(nn.Module):
         query, key = (_turned(part, cosine, sine) for part in (query, key))
         if first:
             query, hidden = layout.first(query), layout.first(hidden)
-        found = layout.attend(query, key, value, self.window).flatten(-2)
-        hidden = hidden + self.attention.Wo(found)
+        attended = layout.attend(query, key, value, self.window).flatten(-2)
+        hidden = hidden + self.attention.Wo(attended)
         result: Tensor = hidden + self.feed(self.feed_norm(hidden))
         return result
 

@@ -98,9 +98,9 @@ class OpenVinoRuntime:
         try:
             if not hasattr(self._of_thread, "request"):
                 self._of_thread.request = self._compiled.create_infer_request()
-            found: FloatArray = self._of_thread.request.infer(list(batch.even()))[0]
+            output: FloatArray = self._of_thread.request.infer(list(batch.even()))[0]
             # Copied, as the request computes the next batch in the same memory.
-            return (found.reshape(-1, found.shape[-1]) if self._tokens else found).copy()
+            return (output.reshape(-1, output.shape[-1]) if self._tokens else output).copy()
         finally:
             self._room.release()
 
@@ -186,8 +186,8 @@ def _graph(openvino: Any, core: Any, network: Network, graphs: Graphs | None) ->
 def _is_whole(kept: Path) -> bool:
     """Whether a kept network has the sizes it was written with; its logits are checked later."""
     try:
-        said = json.loads((kept / _SIZES).read_text(encoding="ascii"))
-        return bool(said == [(kept / file).stat().st_size for file in _FILES])
+        sizes = json.loads((kept / _SIZES).read_text(encoding="ascii"))
+        return bool(sizes == [(kept / file).stat().st_size for file in _FILES])
     except (OSError, ValueError):
         return False
 

@@ -46,8 +46,8 @@ class TorchRuntime:
                 self._there(starts),
                 int(batch.lengths.max()),
             )
-        found: Tensor = self._network(*map(self._there, batch.even()))
-        return found.flatten(0, 1) if self._network.read == "tokens" else found
+        output: Tensor = self._network(*map(self._there, batch.even()))
+        return output.flatten(0, 1) if self._network.read == "tokens" else output
 
     def fetch(self, pending: Sequence[Tensor]) -> list[FloatArray]:
         """See `Runtime.fetch`."""

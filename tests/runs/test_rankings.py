@@ -13,7 +13,7 @@ from rerank_batch.errors import InputError, RunConflict
 from rerank_batch.evaluation.comparison import compare
 from rerank_batch.evaluation.judged import judged_blocks
 from rerank_batch.runs import Run
-from rerank_batch.runs.export.exports import Format, export_run
+from rerank_batch.runs.export.rankings import Format, export_run
 from rerank_batch.schema import SYSTEMS
 from tests.support.helpers import MEASURES, finished_run, result_row
 

@@ -6,31 +6,19 @@ systems of a comparison at full depth.
 
 import json
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rerank_batch import schema
 from rerank_batch.data.trec import run_lines
 from rerank_batch.errors import ConfigError, RunConflict
 from rerank_batch.runs import Run
+from rerank_batch.runs.export.pairs import write_pairs
 from rerank_batch.storage import open_file
 
 Format = Literal["trec", "jsonl", "pairs"]
-
-_QUERIES_PER_ROW_GROUP = 2_000
-_PAIRS = pa.schema(
-    [
-        ("query_id", pa.string()),
-        ("query", pa.string()),
-        ("doc_id", pa.string()),
-        ("rank", pa.int32()),
-        ("score", pa.float32()),
-    ]
-)
 
 
 def export_run(run: Run, format: Format, system: str, out: Path) -> int:
@@ -49,15 +37,17 @@ def export_run(run: Run, format: Format, system: str, out: Path) -> int:
     paths = run.results_paths()
     if "labels" in run.finished():
         raise RunConflict(f"run {run.run_id} holds labels, no rankings; see make-labels --out")
-    there = run.spec.systems or schema.SYSTEMS
-    if system not in there:
-        raise ConfigError(f"run {run.run_id} holds no system {system!r}; it has {', '.join(there)}")
+    systems = run.spec.systems or schema.SYSTEMS
+    if system not in systems:
+        raise ConfigError(
+            f"run {run.run_id} holds no system {system!r}; it has {', '.join(systems)}"
+        )
     rows = _placed_rows(paths, system) if run.spec.systems else _rows(paths, system)
     out.parent.mkdir(parents=True, exist_ok=True)
     staged = out.with_name(f".{out.name}.part")
     try:
         if format == "pairs":
-            count = _write_pairs(rows, staged)
+            count = write_pairs(rows, staged)
         elif format == "trec":
             count = _write_lines(_trec_lines(rows, f"{run.run_id}-{system}"), staged)
         else:
@@ -120,17 +110,3 @@ def _trec_lines(rows: Iterator[dict[str, Any]], tag: str) -> Iterator[str]:
 def _json_lines(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
     for row in rows:
         yield json.dumps(row, ensure_ascii=False)
-
-
-def _write_pairs(rows: Iterator[dict[str, Any]], out: Path) -> int:
-    count = 0
-    with pq.ParquetWriter(out, _PAIRS, compression="zstd") as writer:
-        while some := list(islice(rows, _QUERIES_PER_ROW_GROUP)):
-            pairs = [
-                {"query_id": row["query_id"], "query": row["query"], **hit}
-                for row in some
-                for hit in row["ranking"]
-            ]
-            writer.write_table(pa.Table.from_pylist(pairs, schema=_PAIRS))
-            count += len(pairs)
-    return count

@@ -10,20 +10,20 @@ from rich.console import Console as RichConsole
 from jobs import live
 from jobs.console import Console
 from jobs.live import as_table, as_text
-from rerank_batch.progress import Line, Part, Whole
+from rerank_batch.progress import CallReport, Snapshot, StageProgress
 from rerank_batch.progress.messages import write
 from rerank_batch.progress.pairs import Pairs
 from rerank_batch.ray_backend import run_progress
 from rerank_batch.ray_backend.run_progress import RunProgress, places_of
 
 LINES = (
-    Line("encode", 10_000_000, 1.0, 12_345.6, 0.0),
-    Line("retrieve", 4_096, 0.2501, 54.2, 1_100.0),
-    Line("rerank 1", 4_096, 0.3812, 1_102.4, 192.0, pairs=123_456_789, known=1_024),
-    Line("rerank-2", 0, 0.0, None, None, pairs=0),
-    Line("assemble", 0, 0.0, None, None),
+    StageProgress("encode", 10_000_000, 1.0, 12_345.6, 0.0),
+    StageProgress("retrieve", 4_096, 0.2501, 54.2, 1_100.0),
+    StageProgress("rerank 1", 4_096, 0.3812, 1_102.4, 192.0, pairs=123_456_789, known=1_024),
+    StageProgress("rerank-2", 0, 0.0, None, None, pairs=0),
+    StageProgress("assemble", 0, 0.0, None, None),
 )
-WHOLE = Whole(4_096, 16_322, 75.0, 192.0, LINES)
+WHOLE = Snapshot(4_096, 16_322, 75.0, 192.0, LINES)
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -65,7 +65,7 @@ def test_each_reranker_of_a_cascade_has_a_line():
 
 def test_a_log_in_json_tells_the_stages_inside_a_block(monkeypatch, capsys):
     """A run of one large block, of which nothing is committed yet."""
-    half = Part(0, 100, False, 10.0, {1: Pairs(requested=5_000, known=0, scored=2_500)})
+    half = CallReport(0, 100, False, 10.0, {1: Pairs(requested=5_000, known=0, scored=2_500)})
     monkeypatch.setattr(
         run_progress, "actor_messages", lambda: {("rerank", "actor"): write([half])}
     )
