@@ -1,1 +1,1 @@
-"""The jobs, one file each: a file reads as the job it is."""
+"""The commands, one file each: options in, one call, one table out."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def command_console(
     as_json: bool, verbose: bool, log_format: LogFormat = LogFormat.text
 ) -> Iterator[Console]:
-    """A console, and every failure a user can act on as one message and its exit code."""
+    """Open a console; turn a failure that a user can act on into one message and its exit code."""
     console = Console(as_json, verbose, log_format.value)
     handlers = [EventLog(console)] if log_format is LogFormat.json else None
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, handlers=handlers)
@@ -48,7 +48,7 @@ def command_console(
 def config_from_options(
     path: Path, overrides: list[str] | None, date: str | None = None, run: str | None = None
 ) -> Config:
-    """The configuration, on the day that is given, or on that of a run where it is there."""
+    """Load the configuration for the day given, or else for the day of the run, where it exists."""
     config = load_config(path, overrides, _day(date))
     use_endpoint(config.storage.endpoint)
     if date is None and run is not None and config.queries is not None and config.queries.date:
@@ -68,7 +68,7 @@ def _day(date: str | None) -> datetime.date | None:
 def start_from_options(
     run_id: str | None, resume: str | None, take_over: bool, or_resume: bool = False
 ) -> "Start":
-    """How a run begins, or which one goes on.
+    """How a run begins, or which run goes on.
 
     Raises:
         ConfigError: these options do not go together.

@@ -1,7 +1,7 @@
-"""What a person sees: lines, progress and tables; with --json one object on stdout instead.
+"""The output of a command: lines, progress and tables; with --json one object on stdout instead.
 
-With the log format ``json`` what goes to stderr is an object a line, for machines that read logs:
-time, level, event, message, the run's id, and fields of the event.
+With the log format ``json`` each line on stderr is an object, for machines that read logs: time,
+level, event, message, the run's id, and fields of the event.
 """
 
 import json
@@ -32,7 +32,7 @@ from rich.text import Text
 from rerank_batch.progress import Snapshot
 from rerank_batch.reporter import Reporter, visible
 
-from .live import SAY_EVERY_SECONDS, shown
+from .live import LINE_EVERY_SECONDS, run_progress
 
 LogFormat = Literal["text", "json"]
 
@@ -41,7 +41,7 @@ _POLL_SECONDS = 0.5
 
 
 class _Terminal(RichConsole):
-    """Takes every text for text: neither markup nor control characters in it mean anything."""
+    """A terminal for plain text: it obeys neither markup nor control characters."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         """See `rich.console.Console.render_str`."""
@@ -49,11 +49,11 @@ class _Terminal(RichConsole):
 
 
 class Console(Reporter):
-    """Everything but the result goes to stderr, so that stdout can be piped.
+    """Prints the result to stdout and everything else to stderr, so that stdout can be piped.
 
-    With ``as_json`` stdout belongs to the one object alone: Ray's processes print warnings to file
-    descriptor 1, so that is pointed at stderr and the object goes to a copy of the real one.
-    ``run_id`` is set by a job as soon as it knows it.
+    With ``as_json`` stdout holds the one object only: Ray's processes print warnings to file
+    descriptor 1, so that points at stderr, and the object goes to a copy of the real one.
+    A job sets ``run_id`` as soon as it knows it.
     """
 
     def __init__(
@@ -72,25 +72,25 @@ class Console(Reporter):
 
     @property
     def log_format(self) -> LogFormat:
-        """What a line on stderr is."""
+        """The format of a line on stderr."""
         return self._log_format
 
     def note(self, text: str) -> None:
-        """A line about what is going on."""
+        """Print a line about the work in progress."""
         if self.log_format == "json":
             self.event("note", text)
             return
         self._err.print(text, markup=False, soft_wrap=True)
 
     def error(self, text: str, exit_code: int | None = None) -> None:
-        """A failure, in one message."""
+        """Print a failure as one message."""
         if self.log_format == "json":
             self.event("error", text, level="error", exit_code=exit_code)
             return
         self._err.print(f"error: {text}", style="bold red", markup=False, soft_wrap=True)
 
     def event(self, event: str, message: str, level: str = "info", **fields: Any) -> None:
-        """A line of the log in JSON; in another format nothing, as its reader is told otherwise."""
+        """Print a line of the log in JSON; in the text format other lines tell the same."""
         if self.log_format != "json":
             return
         line = {
@@ -107,7 +107,7 @@ class Console(Reporter):
         sys.stderr.flush()
 
     def result(self, summary: Mapping[str, Any], *tables: Table | str) -> None:
-        """The end of a job: its summary as JSON, or as tables and lines."""
+        """Print the summary of a job as JSON, or as tables and lines."""
         plain: dict[str, Any] = {
             k: v for k, v in summary.items() if isinstance(v, (str, int, float, bool))
         }
@@ -131,7 +131,7 @@ class Console(Reporter):
     ) -> Iterator[None]:
         """Show ``done()`` of ``total`` until the block ends: a bar on a terminal, else lines.
 
-        ``remark()`` is looked at every 15 seconds and shown beside it where it is not empty.
+        ``remark()`` is called every 15 seconds; text that it returns is shown beside the numbers.
         """
         stop = threading.Event()
         plain = self.log_format == "json" or not self._err.is_terminal
@@ -149,12 +149,12 @@ class Console(Reporter):
     ) -> AbstractContextManager[None]:
         """Show a whole run until the context ends: redrawn on a terminal, else a line now and then.
 
-        ``remark()`` is looked at every 15 seconds and shown beside it where it is not empty.
+        ``remark()`` is called every 15 seconds; text that it returns is shown beside the numbers.
         """
-        return shown(self, look, remark)
+        return run_progress(self, look, remark)
 
     def live(self, first: RenderableType) -> Live | None:
-        """A place on the terminal to draw on again and again; None where lines are printed."""
+        """An area of the terminal that can be redrawn; None where lines are printed."""
         if self.log_format == "json" or not self._err.is_terminal:
             return None
         # It is drawn when there is something new: a refresh of its own would only flicker.
@@ -176,12 +176,12 @@ class Console(Reporter):
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        said = monotonic()
+        remarked = monotonic()
         with Progress(*columns, console=self._err) as bar:
             task = bar.add_task(what, total=total, completed=done())
             while not stop.wait(_POLL_SECONDS):
-                if monotonic() - said >= SAY_EVERY_SECONDS:
-                    said = monotonic()
+                if monotonic() - remarked >= LINE_EVERY_SECONDS:
+                    remarked = monotonic()
                     bar.update(task, description=" ".join(filter(None, (what, remark()))))
                 bar.update(task, completed=done())
             bar.update(task, completed=done())
@@ -194,17 +194,17 @@ class Console(Reporter):
         remark: Callable[[], str],
         stop: threading.Event,
     ) -> None:
-        began = said = monotonic()
+        began = printed = monotonic()
         before = done()
         while not stop.wait(_POLL_SECONDS):
-            if monotonic() - said < SAY_EVERY_SECONDS:
+            if monotonic() - printed < LINE_EVERY_SECONDS:
                 continue
-            said = monotonic()
+            printed = monotonic()
             count = done()
-            parts = [f"{what}: {count:,} of {total:,} after {said - began:.0f} s"]
+            parts = [f"{what}: {count:,} of {total:,} after {printed - began:.0f} s"]
             left = None
             if count > before:
-                left = (total - count) * (said - began) / (count - before)
+                left = (total - count) * (printed - began) / (count - before)
                 parts.append(f"{left:.0f} s left")
             text = ", ".join([*parts, *filter(None, [remark()])])
             if self.log_format != "json":
@@ -213,20 +213,20 @@ class Console(Reporter):
             fields: dict[str, Any] = {
                 "done": count,
                 "total": total,
-                "seconds": round(said - began, 1),
+                "seconds": round(printed - began, 1),
             }
             left = None if left is None else round(left, 1)
             self.event("progress", text, what=what, seconds_left=left, **fields)
 
 
 class EventLog(logging.Handler):
-    """What libraries log, as events of a console."""
+    """Sends the logs of libraries to a console as events."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        """A record as a line."""
+        """Print a record as a line."""
         level = record.levelname.lower()
         self._console.event("log", record.getMessage(), level=level, logger=record.name)

@@ -14,6 +14,7 @@ from .options import (
     AsJson,
     ConfigFile,
     Date,
+    DryRun,
     LogFormat,
     LogFormatOption,
     Overrides,
@@ -72,9 +73,6 @@ _Markdown = Annotated[
         help="Write the tables for a pull request.",
     ),
 ]
-_DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Check every input, estimate the work, stop.")
-]
 
 
 @app.command(
@@ -95,7 +93,7 @@ def evaluate(
     no_worse_than: _NoWorseThan = None,
     margin: _Margin = 0.005,
     markdown: _Markdown = None,
-    dry_run: _DryRun = False,
+    dry_run: DryRun = False,
     log_format: LogFormatOption = LogFormat.text,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -103,7 +101,7 @@ def evaluate(
     """Compare reranked lists with those of retrieval, or all of evaluation.systems with the first,
     on judged queries; write metrics and an HTML report."""
     with command_console(as_json, verbose, log_format) as console:
-        from rerank_batch.workflows.acceptance import Asked, judge
+        from rerank_batch.workflows.acceptance import Requirements, judge
 
         from .tables import evaluation as table
 
@@ -118,8 +116,8 @@ def evaluate(
             _show_plan(config_from_options(config, overrides, date), console)
             return
         start = start_from_options(run_id, resume, take_over)
-        asked = Asked(tuple(fail_under or ()), no_worse_than, margin, markdown)
-        if calibrate_gate and asked != Asked(margin=margin):
+        requirements = Requirements(tuple(fail_under or ()), no_worse_than, margin, markdown)
+        if calibrate_gate and requirements != Requirements(margin=margin):
             raise ConfigError(
                 "--calibrate-gate learns and checks nothing: leave --fail-under, "
                 "--no-worse-than and --markdown to another evaluate"
@@ -130,9 +128,9 @@ def evaluate(
             return
         from rerank_batch.workflows import evaluate as job
 
-        summary = job.evaluate(loaded, console, start, run, asked)
-        table.show(summary, console)
-        judge(summary)
+        evaluation = job.evaluate(loaded, console, start, run, requirements)
+        table.show(evaluation, console)
+        judge(evaluation.run_id, evaluation.checks, evaluation.report)
 
 
 def _show_plan(config: Config, console: Console) -> None:

@@ -1,4 +1,4 @@
-"""How far a run is, stage by stage: a line for each on a terminal, one line in a log."""
+"""The progress of a run, stage by stage: a line for each on a terminal, one line in a log."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -14,12 +14,12 @@ from rich.text import Text
 
 from rerank_batch.progress import Snapshot, StageProgress
 
-SAY_EVERY_SECONDS = 15
+LINE_EVERY_SECONDS = 15
 _DRAW_SECONDS = 1.0
 
 
 class Log(Protocol):
-    """Where progress is shown: a terminal that can be redrawn, or lines."""
+    """Output for progress: a terminal that can be redrawn, or lines."""
 
     @property
     def log_format(self) -> str:
@@ -32,11 +32,13 @@ class Log(Protocol):
         """Print a line in JSON."""
 
     def live(self, first: RenderableType) -> Live | None:
-        """Return a place to draw on, where there is a terminal."""
+        """Return an area that can be redrawn, where there is a terminal."""
 
 
 @contextmanager
-def shown(log: Log, look: Callable[[], Snapshot], remark: Callable[[], str]) -> Iterator[None]:
+def run_progress(
+    log: Log, look: Callable[[], Snapshot], remark: Callable[[], str]
+) -> Iterator[None]:
     """Show a run until the context ends: redrawn on a terminal, else a line now and then."""
     stop = threading.Event()
     watcher = threading.Thread(target=_show, args=(log, look, remark, stop), daemon=True)
@@ -58,7 +60,7 @@ def _show(
     read, text = monotonic(), ""
     with live:
         while not stop.wait(_DRAW_SECONDS):
-            if monotonic() - read >= SAY_EVERY_SECONDS:
+            if monotonic() - read >= LINE_EVERY_SECONDS:
                 read, text = monotonic(), remark()
             live.update(as_table(look(), text), refresh=True)
         live.update(as_table(look()), refresh=True)
@@ -70,7 +72,7 @@ def _print_lines(
     printed = monotonic()
     while not stop.wait(_DRAW_SECONDS):
         whole = look()
-        if monotonic() - printed < SAY_EVERY_SECONDS:
+        if monotonic() - printed < LINE_EVERY_SECONDS:
             continue
         printed = monotonic()
         text = "; ".join(filter(None, [as_text(whole), remark()]))
@@ -81,7 +83,7 @@ def _print_lines(
 
 
 def as_text(whole: Snapshot) -> str:
-    """Everything in one line of a log."""
+    """The progress as one line of a log."""
     parts = [f"queries: {whole.committed:,} of {whole.planned:,} after {whole.seconds:.0f} s"]
     if whole.left is not None:
         parts[0] += f", {whole.left:.0f} s left"
@@ -89,7 +91,7 @@ def as_text(whole: Snapshot) -> str:
 
 
 def as_fields(whole: Snapshot) -> dict[str, Any]:
-    """The same as fields of an event."""
+    """The progress as fields of an event."""
     return {
         "done": whole.committed,
         "total": whole.planned,
@@ -100,7 +102,7 @@ def as_fields(whole: Snapshot) -> dict[str, Any]:
 
 
 def as_table(whole: Snapshot, remark: str = "") -> RenderableType:
-    """The same for a terminal, at most its width: a line for the run and one for each stage."""
+    """The progress for a terminal, in its width: a line for the run and one for each stage."""
     first = f"queries {whole.committed:,} of {whole.planned:,}  {_clock(whole.seconds)}"
     if whole.left is not None:
         first += f"  {_clock(whole.left)} left"
@@ -150,7 +152,7 @@ def _line_as_fields(line: StageProgress) -> dict[str, Any]:
 
 
 def _percent(line: StageProgress) -> int:
-    """Down to a whole number: 100 is all of it."""
+    """The share in percent, rounded down: 100 means that all is done."""
     return int(100 * line.share)
 
 

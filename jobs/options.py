@@ -11,7 +11,7 @@ from rerank_batch.errors import EXIT_CODES
 
 
 class LogFormat(StrEnum):
-    """What the log is made of."""
+    """Formats of the log."""
 
     text = "text"
     json = "json"
@@ -25,7 +25,7 @@ class LossyFormat(StrEnum):
 
 
 def expand_path(value: Any) -> Any:
-    """An argument that is a path, with ~ and variables as the configuration has them."""
+    """Expand ~ and variables in a path as the configuration does."""
     if value is None:
         return None
     try:
@@ -54,6 +54,9 @@ Date = Annotated[
         help="The day of the night, for {date} and {yesterday} in queries; by default that of the "
         "run that is gone on with, else today in UTC.",
     ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check every input, estimate the work, stop.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="The summary as one JSON object on stdout.")]
 Verbose = Annotated[

@@ -1,7 +1,5 @@
 """The command `rerank`."""
 
-from typing import Annotated
-
 import typer
 
 from .command import command_console, config_from_options, start_from_options
@@ -9,6 +7,7 @@ from .options import (
     AsJson,
     ConfigFile,
     Date,
+    DryRun,
     LogFormat,
     LogFormatOption,
     OrResume,
@@ -31,9 +30,7 @@ def rerank(
     resume: Resume = None,
     take_over: TakeOver = False,
     or_resume: OrResume = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check every input, estimate the work, stop.")
-    ] = False,
+    dry_run: DryRun = False,
     log_format: LogFormatOption = LogFormat.text,
     as_json: AsJson = False,
     verbose: Verbose = False,

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The table of the command `benchmark estimate`."""
 
 from typing import Any
 

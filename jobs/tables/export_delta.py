@@ -1,4 +1,4 @@
-"""TODO."""
+"""The table of the command `export-delta`."""
 
 from typing import Any
 

@@ -28,7 +28,7 @@ def show_plan(plan: FinetunePlan, console: Console) -> None:
         "measuring": f"{plan.measurements:,} times {plan.dev_pairs:,} pairs of "
         f"{plan.dev_queries:,} dev queries",
     }
-    console.result(plan.as_json(), facts_table("Plan", facts))
+    console.result(plan.to_json(), facts_table("Plan", facts))
 
 
 def show(summary: "FinetuneSummary", console: Console) -> None:
@@ -57,4 +57,4 @@ def show(summary: "FinetuneSummary", console: Console) -> None:
                 f"{gain.corrected_p_value:.3f}",
                 gain.outcome,
             )
-    console.result(summary.as_json(), facts_table("Finetune", facts), table)
+    console.result(summary.to_json(), facts_table("Finetune", facts), table)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The tables of the command `make-labels` and of its dry run."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The table of the command `sample`."""
 
 from typing import Any
 

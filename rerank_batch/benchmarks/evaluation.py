@@ -29,7 +29,7 @@ from rerank_batch.evaluation.findings import Questions
 from rerank_batch.runs import Run, RunSpec, block_bounds
 from rerank_batch.storage import open_root
 from rerank_batch.workflows.evaluate import evaluate
-from rerank_batch.workflows.measured_run import measure_run
+from rerank_batch.workflows.measured_run import read_run
 from rerank_batch.workflows.peak_memory import PeakMemory
 
 _MEASURES = ("nDCG@10", "RR@10", "R@5", "R@50")
@@ -62,7 +62,7 @@ def evaluation(
 
         began = time.perf_counter()
         with PeakMemory() as memory:
-            measured = measure_run(run, read_qrels(_qrels(config)), config, questions, console)
+            measured = read_run(run, read_qrels(_qrels(config)), config, questions, console)
         took["the measures"] = time.perf_counter() - began, memory.bytes / 2**30, queries
         del measured
 
@@ -79,7 +79,7 @@ def evaluation(
         "queries": queries,
         "candidates": candidates,
         "stored_bytes": stored,
-        "means": summary["metrics"],
+        "means": summary.comparison.means(),
         "peer_means": means,
         "measured": {
             name: {

@@ -17,7 +17,7 @@ _NO_CANDIDATES = QueryCandidates(ranking.NO_DOCUMENTS, np.empty((1, 0), np.float
 
 
 class AssembleSystems:
-    """Turns what the systems found into the rows of a comparison, with measures where there are
+    """Turns the lists of the systems into the rows of a comparison, with measures where there are
     judgements."""
 
     def __init__(
@@ -38,20 +38,20 @@ class AssembleSystems:
         names = tuple(system.name for system in self._systems)
         output = schema.comparison(self._measures, names)
         rejected = [reason is not None for reason in table.column(schema.REJECT).to_pylist()]
-        begun = candidates_of(table, self._systems)
+        by_system = candidates_of(table, self._systems)
         candidates: list[list[str]] = []
         columns: dict[str, list[dict[str, Any]]] = {"systems": [], "retrieved": []}
         rankings: dict[str, list[list[str]]] = {name: [] for name in names}
         for row in range(table.num_rows):
-            found = {name: listed[row] for name, listed in begun.items()}
+            of_row = {name: listed[row] for name, listed in by_system.items()}
             if rejected[row]:
-                found = dict.fromkeys(names, _NO_CANDIDATES)
-            union, _ = ranking.distinct([each.documents for each in found.values()])
+                of_row = dict.fromkeys(names, _NO_CANDIDATES)
+            union, _ = ranking.distinct([each.documents for each in of_row.values()])
             ids = list(self._texts.ids(union))
             candidates.append(ids)
-            lists = {name: _list(f, union) for name, f in found.items()}
+            lists = {name: _list(f, union) for name, f in of_row.items()}
             columns["systems"].append(lists)
-            columns["retrieved"].append({name: _start(f, union) for name, f in found.items()})
+            columns["retrieved"].append({name: _start(f, union) for name, f in of_row.items()})
             for name, listed in lists.items():
                 rankings[name].append([ids[place] for place in listed["places"]])
         metrics = metrics_of(table, self._measures, self._qrels, rankings)
@@ -61,18 +61,18 @@ class AssembleSystems:
         return table
 
 
-def _list(found: QueryCandidates, union: Documents) -> dict[str, Any]:
+def _list(candidates: QueryCandidates, union: Documents) -> dict[str, Any]:
     """The system's list as `schema.PLACED`."""
-    best = ranking.cascade_order(found.scores, found.documents)
-    scores = ranking.deepest(found.scores)
-    if len(found.scores) > 1:
-        read = ~np.isnan(found.scores[1:]).all(axis=0)
+    best = ranking.cascade_order(candidates.scores, candidates.documents)
+    scores = ranking.deepest(candidates.scores)
+    if len(candidates.scores) > 1:
+        read = ~np.isnan(candidates.scores[1:]).all(axis=0)
         scores = np.where(read, scores, np.float32(np.nan))
-    return _placed(found.documents[best], scores[best], union)
+    return _placed(candidates.documents[best], scores[best], union)
 
 
-def _start(found: QueryCandidates, union: Documents) -> dict[str, Any]:
-    return _placed(found.documents, found.scores[0], union)
+def _start(candidates: QueryCandidates, union: Documents) -> dict[str, Any]:
+    return _placed(candidates.documents, candidates.scores[0], union)
 
 
 def _placed(documents: Documents, scores: Floats32, union: Documents) -> dict[str, Any]:

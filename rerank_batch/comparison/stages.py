@@ -104,15 +104,15 @@ class FuseAlso:
         """SEARCHED in, SEARCHED out."""
         lists = lists_of(table)
         for row in lists:
-            found = row.copy()
+            retrieved = row.copy()
             for each in self._fused:
-                parts = [found[n].first(d) for n, d in zip(each.of, each.depths, strict=True)]
+                parts = [retrieved[n].first(d) for n, d in zip(each.of, each.depths, strict=True)]
                 row.append(each.fusion.fuse(parts, each.depth))
         return with_lists(table, lists)
 
 
 class ScoreSystems:
-    """Takes every system as far as the models that are here can: the next stage goes on."""
+    """Takes every system as far as the models of this stage can: the next stage goes on."""
 
     def __init__(
         self,
@@ -139,13 +139,13 @@ class ScoreSystems:
             system, reads = max(waiting, key=lambda each: each[1].depth or each[0].depth)
             candidates = by_system[system.name]
             flag = partial(flagged, system=system.name)
-            for row, found in enumerate(candidates):
+            for row, listed in enumerate(candidates):
                 if (
                     system.gate is not None
                     and block.rejects[row] is None
-                    and len(found.scores) == 1
+                    and len(listed.scores) == 1
                 ):
-                    sure = system.gate.is_sure(found.scores[0])
+                    sure = system.gate.is_sure(listed.scores[0])
                     block.flags[row] |= {flag(schema.GATED)} if sure else set()
             positions = block.to_read(candidates, reads.depth, flag)
             pairs = [c.documents[p] for c, p in zip(candidates, positions, strict=True)]
@@ -157,7 +157,7 @@ class ScoreSystems:
     def _waiting(
         self, by_system: Mapping[str, list[QueryCandidates]]
     ) -> list[tuple[System, Reads]]:
-        """The systems whose next model is here."""
+        """The systems whose next model this stage has."""
         waiting = []
         for system in self._systems:
             state = by_system[system.name]
@@ -185,12 +185,12 @@ class _Memory:
             np.array([d for d in documents.tolist() if d not in known], np.int64)
             for documents, known in zip(wanted, self._pairs, strict=True)
         ]
-        asked = self._read(new)
-        found = []
+        new_scores = self._read(new)
+        scores = []
         for row, documents in enumerate(wanted):
-            one, known = asked[row], self._pairs[row]
+            one, known = new_scores[row], self._pairs[row]
             if one.fell_back:
-                found.append(one)
+                scores.append(one)
                 continue
             pairs = zip(one.values.tolist(), one.truncated.tolist(), strict=True)
             known.update(zip(new[row].tolist(), pairs, strict=True))
@@ -199,20 +199,20 @@ class _Memory:
                 if len(documents)
                 else ((), ())
             )
-            found.append(QueryScores(np.array(values, np.float32), np.array(cut, np.bool_)))
-        return found
+            scores.append(QueryScores(np.array(values, np.float32), np.array(cut, np.bool_)))
+        return scores
 
     def _score_lists(self, wanted: Sequence[Documents]) -> list[QueryScores]:
         new = [
             ranking.NO_DOCUMENTS if documents.tobytes() in known else documents
             for documents, known in zip(wanted, self._lists, strict=True)
         ]
-        asked = self._read(new)
+        new_scores = self._read(new)
         for row, documents in enumerate(new):
             if len(documents):
-                self._lists[row][documents.tobytes()] = asked[row]
+                self._lists[row][documents.tobytes()] = new_scores[row]
         return [
-            known.get(documents.tobytes(), asked[row])
+            known.get(documents.tobytes(), new_scores[row])
             for row, (documents, known) in enumerate(zip(wanted, self._lists, strict=True))
         ]
 

@@ -12,6 +12,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -43,11 +44,15 @@ class Limit:
 
 @dataclass(frozen=True)
 class Check:
-    """What was asked, whether it is so, and the numbers behind it."""
+    """A requirement of a run, whether the run meets it, and the numbers behind that."""
 
-    asked: str
+    requirement: str
     passed: bool
-    told: str
+    numbers: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The check as an object of metrics.json."""
+        return {"asked": self.requirement, "passed": self.passed, "told": self.numbers}
 
 
 def parse_limit(text: str, measures: Sequence[str]) -> Limit:
@@ -79,25 +84,25 @@ def check_limit(limit: Limit, means: Mapping[str, float]) -> Check:
 
 
 def check_no_worse(
-    measure: str, other: str, ours: Mapping[str, float], theirs: Mapping[str, float], margin: float
+    measure: str, other: str, own: Mapping[str, float], others: Mapping[str, float], margin: float
 ) -> Check:
     """Hold the values of one run against those of ``other``, on the queries that both judged.
 
     Raises:
         InputError: they share fewer than two queries, of which no interval can be told.
     """
-    shared = sorted(set(ours) & set(theirs))
+    shared = sorted(set(own) & set(others))
     if len(shared) < 2:
         raise InputError(
             f"this run and {other} share {len(shared)} judged queries: too few to say whether one "
             "is worse"
         )
-    losses = np.array([theirs[query] - ours[query] for query in shared], np.float64)
+    losses = np.array([others[query] - own[query] for query in shared], np.float64)
     bound = upper_bound(losses, CONFIDENCE)
-    before, after = (math.fsum(x[q] for q in shared) / len(shared) for x in (theirs, ours))
+    before, after = (math.fsum(x[q] for q in shared) / len(shared) for x in (others, own))
     return Check(
-        asked=f"{measure} no worse than in {other} by {margin:g}",
+        requirement=f"{measure} no worse than in {other} by {margin:g}",
         passed=bound <= margin,
-        told=f"{measure} went from {before:.4f} to {after:.4f} on {len(shared):,} queries of both; "
-        f"with {CONFIDENCE:.0%} confidence it lost at most {max(bound, 0.0):.4f}",
+        numbers=f"{measure} went from {before:.4f} to {after:.4f} on {len(shared):,} queries of "
+        f"both; with {CONFIDENCE:.0%} confidence it lost at most {max(bound, 0.0):.4f}",
     )

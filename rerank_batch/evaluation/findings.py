@@ -47,7 +47,7 @@ class Questions:
 
 
 @dataclass(frozen=True)
-class Part:
+class FindingsPart:
     """What some of the queries say; `Findings` of all of them."""
 
     values: tuple[MeasuredBlock, ...]
@@ -71,18 +71,18 @@ def find(
     qrels: Judgements,
     questions: Questions,
     external: External | None = None,
-) -> Part:
+) -> FindingsPart:
     """Read result files, some hundreds of queries at a time."""
     blocks = judged_blocks(paths, qrels, external)
     return join((find_in_block(block, questions) for block in blocks), questions)
 
 
-def find_in_file(path: str, qrels: Judgements, questions: Questions) -> Part:
+def find_in_file(path: str, qrels: Judgements, questions: Questions) -> FindingsPart:
     """The same of one file: what a worker does."""
     return find([path], qrels, questions)
 
 
-def find_in_block(block: Sequence[JudgedQuery], questions: Questions) -> Part:
+def find_in_block(block: Sequence[JudgedQuery], questions: Questions) -> FindingsPart:
     """What a block of queries says."""
     baseline, *others = questions.systems
     headline = questions.measures[0]
@@ -93,7 +93,7 @@ def find_in_block(block: Sequence[JudgedQuery], questions: Questions) -> Part:
         system: dict(zip(values.query_ids, values.values[system][headline].tolist(), strict=True))
         for system in questions.systems
     }
-    return Part(
+    return FindingsPart(
         values=(values,),
         failures={
             system: find_failures(
@@ -118,7 +118,7 @@ def _scores(block: Sequence[JudgedQuery], system: str, thinned: bool) -> ScoreSa
     return samples
 
 
-def join(parts: Iterable[Part], questions: Questions) -> Part:
+def join(parts: Iterable[FindingsPart], questions: Questions) -> FindingsPart:
     """Several parts as one; of the failures only the worst are kept on the way."""
     headline = questions.measures[0]
     values: list[MeasuredBlock] = []
@@ -133,7 +133,7 @@ def join(parts: Iterable[Part], questions: Questions) -> Part:
             failures[system] = joined((failures[system], found), headline)
         for system, sums in part.depths.items():
             depths[system] += sums
-    return Part(
+    return FindingsPart(
         values=tuple(values),
         failures=failures,
         depths={name: tuple(sums) for name, sums in depths.items()},
@@ -141,7 +141,7 @@ def join(parts: Iterable[Part], questions: Questions) -> Part:
     )
 
 
-def conclude(part: Part, questions: Questions) -> Findings:
+def conclude(part: FindingsPart, questions: Questions) -> Findings:
     """What the parts of a whole run, joined, amount to."""
     comparison = merged(part.values, questions.systems, questions.rejected, questions.measures)
     return Findings(

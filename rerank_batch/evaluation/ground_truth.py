@@ -19,7 +19,7 @@ JUDGEMENTS = "measured against judgements"
 
 
 @dataclass(frozen=True)
-class Labels:
+class GroundTruth:
     """Grades, and where they are made of clicks what of; ``clicks`` is None for judgements."""
 
     qrels: Qrels
@@ -32,7 +32,7 @@ class Labels:
         return JUDGEMENTS if self.clicks is None else f"measured against {self.clicks.words}"
 
 
-def read_labels(config: Config) -> Labels | None:
+def read_ground_truth(config: Config) -> GroundTruth | None:
     """The labels that ``evaluation.labels`` names; None where there are no judgements.
 
     Raises:
@@ -40,14 +40,14 @@ def read_labels(config: Config) -> Labels | None:
         TooManyRejects: more rows of the click log cannot be used than ``limits.max_rejects``.
     """
     if config.evaluation.labels == "judgements":
-        return None if config.qrels is None else Labels(read_qrels(config.qrels), None)
+        return None if config.qrels is None else GroundTruth(read_qrels(config.qrels), None)
     labels = read_clicks(_clicks(config), config.queries)
     _check_rejects(labels.facts, config.limits.max_rejects)
-    return Labels(labels.qrels, labels.facts, labels.remarks)
+    return GroundTruth(labels.qrels, labels.facts, labels.remarks)
 
 
-def label_files(config: Config) -> list[str] | None:
-    """sha256 of the files that `read_labels` reads, for the fingerprint of a run."""
+def ground_truth_files(config: Config) -> list[str] | None:
+    """sha256 of the files that `read_ground_truth` reads, for the fingerprint of a run."""
     if config.evaluation.labels == "clicks":
         return fingerprint_files(_clicks(config).path, CLICK_SUFFIXES, "clicks")
     if config.qrels is None:
@@ -55,7 +55,7 @@ def label_files(config: Config) -> list[str] | None:
     return fingerprint_files(config.qrels.path, QRELS_SUFFIXES, "qrels")
 
 
-def label_path(config: Config) -> str | None:
+def ground_truth_path(config: Config) -> str | None:
     """Where the labels are, for messages; None where there are none."""
     if config.evaluation.labels == "clicks":
         return _clicks(config).path
@@ -63,7 +63,7 @@ def label_path(config: Config) -> str | None:
 
 
 def label_remarks(
-    labels: Labels | None, plan: Plan, logged: set[str], texts: TextStore
+    labels: GroundTruth | None, plan: Plan, logged: set[str], texts: TextStore
 ) -> list[Remark]:
     """What looks wrong about judgements or clicks; ``logged`` are the ids of the log's queries."""
     if labels is None:

@@ -25,7 +25,7 @@ GONE = -1
 
 @dataclass(frozen=True)
 class Changes:
-    """What a corpus is to an index.
+    """The differences of a corpus from an index.
 
     ``rows`` int64 [documents of the corpus] is the row that holds the document as it is now, or
     `GONE`: it is new or changed.
@@ -77,16 +77,16 @@ def compare(corpus: pa.Table, index: pa.Table, numbers: Numbers | None) -> Chang
     places = pc.fill_null(pc.index_in(corpus.column("doc_id"), value_set=known), GONE)
     places = places.to_numpy().astype(np.int64)
     rows = np.full(corpus.num_rows, GONE, np.int64)
-    found = np.flatnonzero(places != GONE)
-    there = live[places[found]]
-    same = (_words(corpus)[found] == _words(index)[there]).all(axis=1)
-    rows[found[same]] = there[same]
+    common = np.flatnonzero(places != GONE)
+    common_rows = live[places[common]]
+    same = (_words(corpus)[common] == _words(index)[common_rows]).all(axis=1)
+    rows[common[same]] = common_rows[same]
     updated = int(np.count_nonzero(~same))
     return Changes(
         rows=rows,
-        added=len(rows) - len(found),
+        added=len(rows) - len(common),
         updated=updated,
-        deleted=len(live) - len(found),
+        deleted=len(live) - len(common),
     )
 
 
@@ -101,7 +101,7 @@ def plan_layout(
 
     ``bounds`` are the rows of the shards there are, ``usual`` the documents of a shard of a full
     build. A shard is written anew where more than ``compact_at`` of its rows are gone, or where it
-    is small beside what is new; ``can_copy`` says of a shard whether its vectors can be had.
+    is small beside what is new; ``can_copy`` is whether the vectors of a shard can be read.
     """
     starts = np.array([start for start, _ in bounds])
     unchanged = np.flatnonzero(changes.rows != GONE)

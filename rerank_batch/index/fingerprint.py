@@ -15,9 +15,9 @@ BM25 = "bm25"
 def index_fingerprint(
     config: IndexConfig, corpus: Mapping[str, object], encoder_fingerprint: str
 ) -> dict[str, Any]:
-    """What an index is made of, by name, so that a mismatch can say which part differs.
+    """What an index is made of, by name, so that an error can name the part that differs.
 
-    BM25 is a part of it where it is asked for: an index that has it serves those who do not ask.
+    BM25 is a part of it where it is configured: an index with it also serves runs without it.
     """
     made_of: dict[str, Any] = {
         "corpus": digest(dict(corpus)),

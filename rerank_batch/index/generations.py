@@ -61,13 +61,13 @@ def publish_manifest(
     root: Root,
     manifest: Manifest,
     replaces: bytes | None = None,
-    named: Callable[[], set[str] | None] | None = None,
+    in_use: Callable[[], set[str] | None] | None = None,
 ) -> Manifest:
     """Make a finished build the index, under a generation's name that it gets here.
 
     ``replaces`` is the manifest that was there when the build began. Files of older builds are
-    removed, but for those that this generation names, the one it replaces, and those of ``named``,
-    which is asked for the generations that are to stay; where it does not know, all of them do.
+    removed, but for those that this generation names, the one it replaces, and those ``in_use``,
+    which gives the generations that are to stay; where it is None, all of them do.
 
     Raises:
         IndexMismatch: another build was finished in the meantime.
@@ -89,18 +89,18 @@ def publish_manifest(
     if not root.swap(MANIFEST, raw, expected=replaces):
         root.delete([_generation_key(manifest.generation)])
         raise IndexMismatch(f"another build at {root.uri} was finished meanwhile; run it again")
-    _remove_old(root, [manifest, *([before] if before else [])], named or set)
+    _remove_old(root, [manifest, *([before] if before else [])], in_use or set)
     return manifest
 
 
-def _remove_old(root: Root, stay: list[Manifest], named: Callable[[], set[str] | None]) -> None:
+def _remove_old(root: Root, stay: list[Manifest], in_use: Callable[[], set[str] | None]) -> None:
     """Remove what no generation that stays has a use for; see `publish_manifest`."""
     known = {key: key.split("/")[-1].removesuffix(".json") for key in root.sizes(_GENERATIONS)}
     if set(known.values()) - {each.generation for each in stay}:
-        found = named()
-        if found is None:
+        kept = in_use()
+        if kept is None:
             return
-        for generation in found & set(known.values()):
+        for generation in kept & set(known.values()):
             raw = root.read(_generation_key(generation))
             with suppress(ValidationError):  # gone, or damaged: nobody can go on with it
                 stay.append(Manifest.model_validate_json(raw or b""))

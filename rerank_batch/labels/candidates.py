@@ -39,7 +39,7 @@ NOTHING = Candidates([], np.empty(0, dtype=np.float32))
 
 
 @dataclass(frozen=True)
-class Source:
+class CandidateSource:
     """Where the candidates of a run are: its files and the first query id of each.
 
     ``has_stages``: of a cascade it is the score of its last stage that counts.
@@ -50,7 +50,7 @@ class Source:
     has_stages: bool = False
 
     @classmethod
-    def of(cls, run: Run) -> "Source":
+    def of(cls, run: Run) -> "CandidateSource":
         """The files of a finished run.
 
         Raises:
@@ -70,7 +70,7 @@ class Source:
 class CandidateReader:
     """Looks queries up in the files of a run; keeps the last files it has read."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: CandidateSource) -> None:
         self._source = source
         self._tables: OrderedDict[int, tuple[dict[str, int], pa.Table]] = OrderedDict()
 

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from rerank_batch.config import LabelFormat
 from rerank_batch.errors import ConfigError, RunConflict
 from rerank_batch.labels import card
-from rerank_batch.labels.formats import FORMATS, Query, Row
+from rerank_batch.labels.formats import FORMATS, FormattedQuery, Row
 from rerank_batch.labels.mining.draws import order_key
 from rerank_batch.labels.rows import LABELS, SPLITS, labelled_batches, unfolded
 from rerank_batch.runs import Run
@@ -141,9 +141,9 @@ def _file(folder: Path, name: str, split: str, suffix: str) -> Path:
     return file
 
 
-def _queries(table: pa.Table) -> Iterable[tuple[str, Query]]:
+def _queries(table: pa.Table) -> Iterable[tuple[str, FormattedQuery]]:
     for row in table.select(["query_id", "query", "split", "documents"]).to_pylist():
-        yield row["split"], Query(row["query_id"], row["query"], row["documents"])
+        yield row["split"], FormattedQuery(row["query_id"], row["query"], row["documents"])
 
 
 def _count(labels: pa.Table, facts: _Facts) -> None:

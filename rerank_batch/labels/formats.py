@@ -19,7 +19,7 @@ Document = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Query:
+class FormattedQuery:
     """A query with its labelled documents, positives first; see `rows.DOCUMENT`."""
 
     query_id: str
@@ -36,10 +36,10 @@ class Query:
         """The others."""
         return [each for each in self.documents if each["role"] != POSITIVE]
 
-    def scored(self) -> "Query":
+    def scored(self) -> "FormattedQuery":
         """Only the documents that the teacher read."""
         read = [each for each in self.documents if each["teacher_score"] is not None]
-        return Query(self.query_id, self.text, read)
+        return FormattedQuery(self.query_id, self.text, read)
 
 
 @dataclass(frozen=True)
@@ -51,32 +51,32 @@ class Format:
     """
 
     reader: str
-    rows: Callable[[Query, int], Iterator[Row]]
+    rows: Callable[[FormattedQuery, int], Iterator[Row]]
 
 
-def _pairs(query: Query, negatives: int) -> Iterator[Row]:
+def _pairs(query: FormattedQuery, negatives: int) -> Iterator[Row]:
     for each in query.documents:
         label = float(each["role"] == POSITIVE)
         yield {"query": query.text, "passage": each["document"], "label": label}
 
 
-def _scores(query: Query, negatives: int) -> Iterator[Row]:
+def _scores(query: FormattedQuery, negatives: int) -> Iterator[Row]:
     for each in query.scored().documents:
         yield {"query": query.text, "passage": each["document"], "score": each["teacher_score"]}
 
 
-def _triplets(query: Query, negatives: int) -> Iterator[Row]:
+def _triplets(query: FormattedQuery, negatives: int) -> Iterator[Row]:
     for good, bad in _two(query):
         yield {"anchor": query.text, "positive": good["document"], "negative": bad["document"]}
 
 
-def _tuples(query: Query, negatives: int) -> Iterator[Row]:
+def _tuples(query: FormattedQuery, negatives: int) -> Iterator[Row]:
     for good, bad in _many(query, negatives):
         numbered = {f"negative_{n}": each["document"] for n, each in enumerate(bad, start=1)}
         yield {"anchor": query.text, "positive": good["document"], **numbered}
 
 
-def _listwise(query: Query, negatives: int) -> Iterator[Row]:
+def _listwise(query: FormattedQuery, negatives: int) -> Iterator[Row]:
     if query.positives:
         yield {
             "query": query.text,
@@ -85,7 +85,7 @@ def _listwise(query: Query, negatives: int) -> Iterator[Row]:
         }
 
 
-def _listwise_scores(query: Query, negatives: int) -> Iterator[Row]:
+def _listwise_scores(query: FormattedQuery, negatives: int) -> Iterator[Row]:
     scored = query.scored().documents
     if len(scored) > 1:
         yield {
@@ -95,28 +95,28 @@ def _listwise_scores(query: Query, negatives: int) -> Iterator[Row]:
         }
 
 
-def _margin_mse(query: Query, negatives: int) -> Iterator[Row]:
+def _margin_mse(query: FormattedQuery, negatives: int) -> Iterator[Row]:
     for good, bad in _two(query.scored()):
         margin = good["teacher_score"] - bad["teacher_score"]
         texts = {"positive": good["document"], "negative": bad["document"]}
         yield {"query": query.text, **texts, "score": margin}
 
 
-def _kl(query: Query, negatives: int) -> Iterator[Row]:
+def _kl(query: FormattedQuery, negatives: int) -> Iterator[Row]:
     for good, bad in _many(query.scored(), negatives):
         numbered = {f"negative_{n}": each["document"] for n, each in enumerate(bad, start=1)}
         scores = [each["teacher_score"] for each in (good, *bad)]
         yield {"query": query.text, "positive": good["document"], **numbered, "scores": scores}
 
 
-def _flagembedding(query: Query, negatives: int) -> Iterator[Row]:
+def _flagembedding(query: FormattedQuery, negatives: int) -> Iterator[Row]:
     good, bad = query.positives, query.negatives
     if good and bad:  # FlagEmbedding divides by the number of negatives
         texts = {name: [each["document"] for each in some] for name, some in _sides(good, bad)}
         yield {"query": query.text, **texts}
 
 
-def _flagembedding_scores(query: Query, negatives: int) -> Iterator[Row]:
+def _flagembedding_scores(query: FormattedQuery, negatives: int) -> Iterator[Row]:
     scored = query.scored()
     sides = _sides(scored.positives, scored.negatives)
     for row in _flagembedding(scored, negatives):
@@ -124,7 +124,7 @@ def _flagembedding_scores(query: Query, negatives: int) -> Iterator[Row]:
         yield {**row, **scores}
 
 
-def _tevatron(query: Query, negatives: int) -> Iterator[Row]:
+def _tevatron(query: FormattedQuery, negatives: int) -> Iterator[Row]:
     good, bad = query.positives, query.negatives
     if good and bad:
         passages = {
@@ -136,14 +136,14 @@ def _tevatron(query: Query, negatives: int) -> Iterator[Row]:
         yield {"query_id": query.query_id, "query": query.text, **passages}
 
 
-def _two(query: Query) -> Iterator[tuple[Document, Document]]:
+def _two(query: FormattedQuery) -> Iterator[tuple[Document, Document]]:
     """Every positive with every negative."""
     for good in query.positives:
         for bad in query.negatives:
             yield good, bad
 
 
-def _many(query: Query, count: int) -> Iterator[tuple[Document, Sequence[Document]]]:
+def _many(query: FormattedQuery, count: int) -> Iterator[tuple[Document, Sequence[Document]]]:
     """Every positive with ``count`` negatives at a time; what is left over is not used."""
     for good in query.positives:
         for start in range(0, len(query.negatives) - count + 1, count):

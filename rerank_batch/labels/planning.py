@@ -14,9 +14,9 @@ import pyarrow as pa
 from rerank_batch.config import LabelPositivesConfig, LabelsConfig
 from rerank_batch.data.qrels import Qrels, merge_grades
 from rerank_batch.errors import InputError
-from rerank_batch.labels.candidates import Candidates, Source, candidates_of
+from rerank_batch.labels.candidates import Candidates, CandidateSource, candidates_of
 from rerank_batch.labels.rows import PLAN
-from rerank_batch.labels.splits import HeldOut, Query, split_queries
+from rerank_batch.labels.splits import HeldOut, SplitQuery, split_queries
 
 _COLUMNS = ("query_id", "query_ids", "query", "weight")
 
@@ -40,7 +40,9 @@ class LabelPlan:
     withheld: Mapping[str, int]
 
 
-def plan_labels(source: Source, truth: Truth, labels: LabelsConfig, held_out: HeldOut) -> LabelPlan:
+def plan_labels(
+    source: CandidateSource, truth: Truth, labels: LabelsConfig, held_out: HeldOut
+) -> LabelPlan:
     """Plan the label run.
 
     Queries of ``held_out`` that the source of truth does not know are grouped with the others, so
@@ -50,14 +52,14 @@ def plan_labels(source: Source, truth: Truth, labels: LabelsConfig, held_out: He
         InputError: no query of the run is known, or a split stays empty.
     """
     rows: list[dict[str, Any]] = []
-    beside: list[Query] = []
+    beside: list[SplitQuery] = []
     seen = 0
     for row, grades in _judged(source, truth, labels.positives):
         seen += 1
         if grades is not None:
             rows.append({**row, "grades": grades})
         elif any(alias in held_out.query_ids for alias in row["query_ids"]):
-            beside.append(Query(row["query_ids"], row["query"], ()))
+            beside.append(SplitQuery(row["query_ids"], row["query"], ()))
     if not rows:
         raise InputError(
             f"labels: none of the {seen:,} queries of the run is known to the source of truth "
@@ -65,7 +67,9 @@ def plan_labels(source: Source, truth: Truth, labels: LabelsConfig, held_out: He
         )
     grade = labels.positives.grade
     queries = [
-        Query(row["query_ids"], row["query"], [d for d, g in row["grades"].items() if g >= grade])
+        SplitQuery(
+            row["query_ids"], row["query"], [d for d, g in row["grades"].items() if g >= grade]
+        )
         for row in rows
     ]
     splits = split_queries([*queries, *beside], labels.split, labels.seed, held_out)
@@ -97,7 +101,7 @@ def plan_labels(source: Source, truth: Truth, labels: LabelsConfig, held_out: He
 
 
 def _judged(
-    source: Source, truth: Truth, positives: LabelPositivesConfig
+    source: CandidateSource, truth: Truth, positives: LabelPositivesConfig
 ) -> Iterator[tuple[dict[str, Any], dict[str, int] | None]]:
     """Every query of the run with what the source of truth says of it, None where it is silent."""
     columns = [*_COLUMNS, *([] if truth.grades is not None else ["candidates"])]

@@ -25,7 +25,7 @@ _NAMED = 5
 
 
 @dataclass(frozen=True)
-class Query:
+class SplitQuery:
     """A query as it is split: its ids (the first names it), its text, its relevant documents."""
 
     query_ids: Sequence[str]
@@ -58,7 +58,7 @@ class Splits:
 
 
 def split_queries(
-    queries: Sequence[Query],
+    queries: Sequence[SplitQuery],
     config: LabelSplitConfig,
     seed: int,
     held_out: HeldOut | None = None,
@@ -103,7 +103,9 @@ def split_queries(
     )
 
 
-def _components(queries: Sequence[Query], config: LabelSplitConfig, held_out: HeldOut) -> list[int]:
+def _components(
+    queries: Sequence[SplitQuery], config: LabelSplitConfig, held_out: HeldOut
+) -> list[int]:
     """The number of each query's group: who is joined by similar text or a shared document."""
     edges = [similar_pairs([query.text for query in queries], config.similarity)]
     nodes = len(queries)
@@ -151,7 +153,7 @@ def _refuse_empty(splits: list[str], members: list[int], config: LabelSplitConfi
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenQuery:
     """A query as it was written: its ids, text, split, and the documents it has as positives."""
 
     query_ids: Sequence[str]
@@ -192,7 +194,7 @@ SHARED_DOCUMENT = "a document of a stricter split as a positive"
 
 
 def check_leaks(
-    written: Iterable[Written], similarity: float, held_out: HeldOut | None = None
+    written: Iterable[WrittenQuery], similarity: float, held_out: HeldOut | None = None
 ) -> LeakCheck:
     """Look for queries, near-duplicate queries and relevant documents in more than one split.
 
@@ -227,7 +229,9 @@ def check_leaks(
     return check
 
 
-def _across(rows: Sequence[Written], similarity: float) -> Iterable[tuple[Written, Written]]:
+def _across(
+    rows: Sequence[WrittenQuery], similarity: float
+) -> Iterable[tuple[WrittenQuery, WrittenQuery]]:
     """Pairs of similar queries of different splits; at least one where there is any.
 
     Texts with the same words are compared through the first of them: where one of them is in

@@ -70,9 +70,9 @@ class AssembleShards:
         shard_of = np.where(sources < 0, -1, np.searchsorted(starts, sources, side="right") - 1)
         shards = np.unique(shard_of[shard_of >= 0]).tolist()
         for shard, file in zip(shards, self._index.vector_files(shards), strict=True):
-            here = shard_of == shard
+            of_shard = shard_of == shard
             stored = stored_vectors(file)
             if stored is None:
                 raise IndexMismatch(f"{file} does not keep its vectors")
-            vectors[here] = stored[sources[here] - starts[shard]]
+            vectors[of_shard] = stored[sources[of_shard] - starts[shard]]
         return vectors

@@ -31,9 +31,9 @@ class SearchOptions:
 class ApproximateShard:
     """HNSW, IVF and other kinds: FAISS's own hits and scores, in the total order.
 
-    HNSW and IVF are told which rows are gone, other kinds are asked for more. Where that leaves a
-    query with fewer than it asks for, it is searched once more and through to the end: all lists
-    of IVF, all vectors of HNSW. So far as the kind lets rows be found at all, ``k`` come back.
+    HNSW and IVF get a mask of the rows that are gone, other kinds search for more. Where that
+    leaves a query with fewer documents than wanted, it is searched once more and to the end: all
+    lists of IVF, all vectors of HNSW. So far as the kind can reach all rows, ``k`` come back.
     """
 
     def __init__(self, index: Any, rows: ShardRows, options: SearchOptions) -> None:
@@ -45,26 +45,26 @@ class ApproximateShard:
     def search(self, vectors: Vectors, k: int) -> Hits:
         """See `Shard.search`."""
         k = min(k, self._rows.live)
-        asked = np.ascontiguousarray(vectors, dtype=np.float32)
-        scores, documents = self._look(asked, k)
+        queries = np.ascontiguousarray(vectors, dtype=np.float32)
+        scores, documents = self._look(queries, k)
         if k and self._rows.is_masked:
             few = np.flatnonzero(documents[:, -1] == ranking.PAD)
             if len(few):
-                scores[few], documents[few] = self._look(asked[few], k, thoroughly=True)
+                scores[few], documents[few] = self._look(queries[few], k, thoroughly=True)
         return Hits(scores, documents)
 
     def _look(
-        self, asked: Vectors, k: int, thoroughly: bool = False
+        self, queries: Vectors, k: int, thoroughly: bool = False
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         if k == 0:
-            return np.empty((len(asked), 0), np.float32), np.empty((len(asked), 0), np.int64)
+            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         index, width = self._index, k
         if isinstance(index, faiss.IndexIVF):
             lists = index.nlist
             probed = lists if thoroughly else self._options.nprobe or max(1, lists // 8)
-            if self._goes_by_lists(len(asked), min(probed, lists)):
-                scores, found = ivf.search_by_lists(index, asked, k, min(probed, lists))
-                return ranking.top_k(scores, self._rows.documents(found), k)
+            if self._goes_by_lists(len(queries), min(probed, lists)):
+                scores, rows = ivf.search_by_lists(index, queries, k, min(probed, lists))
+                return ranking.top_k(scores, self._rows.documents(rows), k)
             how = faiss.SearchParametersIVF(nprobe=probed, sel=self._selector)
         elif isinstance(index, faiss.IndexHNSWFlat) and thoroughly:
             index = faiss.downcast_index(index.storage)
@@ -77,10 +77,10 @@ class ApproximateShard:
             if self._rows.is_masked:
                 width = math.ceil(k / self._rows.share) + SHORTLIST_EXTRA
                 width = index.ntotal if thoroughly else min(width, index.ntotal)
-        scores, found = index.search(asked, width, params=how)
-        return ranking.top_k(scores, self._rows.documents(found), k)
+        scores, rows = index.search(queries, width, params=how)
+        return ranking.top_k(scores, self._rows.documents(rows), k)
 
     def _goes_by_lists(self, queries: int, nprobe: int) -> bool:
-        # It can be told of no rows that are gone.
+        # It takes no mask of rows that are gone.
         can = self._options.by_lists and self._selector is None
         return can and ivf.pays(self._index, queries, nprobe)

@@ -66,14 +66,14 @@ class Words:
 
     def of(self, texts: Sequence[str]) -> tuple[list[list[int]], list[str]]:
         """Of every text its words in order, as numbers, and the words that the numbers mean."""
-        found: Any = bm25s.tokenize(
+        tokenized: Any = bm25s.tokenize(
             list(texts),
             lower=self._lowercase,
             stopwords=self._stopwords,
             stemmer=self._stemmer,
             show_progress=False,
         )
-        return found.ids, sorted(found.vocab, key=found.vocab.__getitem__)
+        return tokenized.ids, sorted(tokenized.vocab, key=tokenized.vocab.__getitem__)
 
 
 def check_words(settings: Bm25Config) -> None:
@@ -85,7 +85,7 @@ def count_words(texts: Iterable[Sequence[str]], settings: Bm25Config) -> tuple[p
     """`COUNTS` of the documents of a shard, given in batches, and how many words they have."""
     words = Words(settings)
     number_of: dict[str, int] = {}
-    numbers, documents, counts = [_NONE64], [_NONE64], [_NONE64]
+    numbers, documents, counts = [_NO_NUMBERS], [_NO_NUMBERS], [_NO_NUMBERS]
     first = length = 0
     for batch in texts:
         for start in range(0, len(batch), _CHUNK):
@@ -221,19 +221,19 @@ class Bm25Shard:
                 continue
             summed: NDArray[np.float32] = self._model.get_scores_from_ids(known)
             summed[self._excluded] = 0
-            found = np.flatnonzero(summed)
-            if len(found) > k:
-                least = np.partition(summed[found], len(found) - k)[len(found) - k]
-                found = found[summed[found] >= least]
-            found = found[ranking.order(summed[found], found)][:k]
-            scores[row, : len(found)] = summed[found]
-            documents[row, : len(found)] = found + self._start
+            rows = np.flatnonzero(summed)
+            if len(rows) > k:
+                least = np.partition(summed[rows], len(rows) - k)[len(rows) - k]
+                rows = rows[summed[rows] >= least]
+            rows = rows[ranking.order(summed[rows], rows)][:k]
+            scores[row, : len(rows)] = summed[rows]
+            documents[row, : len(rows)] = rows + self._start
         return Hits(scores, documents)
 
     def _place(self, word: str) -> int | None:
         place = bisect_left(range(len(self._words)), word, key=lambda n: self._words[n].as_py())
-        there = place < len(self._words) and self._words[place].as_py() == word
-        return place if there else None
+        is_known = place < len(self._words) and self._words[place].as_py() == word
+        return place if is_known else None
 
 
 class Bm25Search:
@@ -244,7 +244,7 @@ class Bm25Search:
         self._words = Words(settings)
 
     def search(self, texts: Sequence[str], k: int) -> Hits:
-        """The best ``k`` over all shards under the total order, for queries as they were asked."""
+        """The best ``k`` over all shards under the total order, for the texts of queries."""
         if not self._shards:
             return Hits(np.empty((len(texts), 0), np.float32), np.empty((len(texts), 0), np.int64))
         ids, vocabulary = self._words.of(texts)
@@ -284,4 +284,4 @@ def _array(table: pa.Table, name: str) -> Any:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-_NONE64 = np.zeros(0, np.int64)
+_NO_NUMBERS = np.zeros(0, np.int64)

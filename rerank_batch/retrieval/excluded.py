@@ -72,11 +72,11 @@ def read_ids(exclude: ExcludeConfig) -> list[str]:
     column = table.column(exclude.id, "doc_id", "_id", "id") or ""
     ids: set[str] = set()
     for batch in table.batches({"doc_id": column}):
-        found, bad = as_ids(batch.column("doc_id"), f"{_WHAT}: ids")
+        batch_ids, bad = as_ids(batch.column("doc_id"), f"{_WHAT}: ids")
         if pc.any(bad).as_py():
             raise InputError(
                 f"{_WHAT}: {column!r} of {exclude.path} holds an id that is not UTF-8 text, and "
                 "its document would stay; mend the list"
             )
-        ids.update(each for each in found.to_pylist() if each)
+        ids.update(each for each in batch_ids.to_pylist() if each)
     return sorted(ids)

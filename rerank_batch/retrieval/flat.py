@@ -46,27 +46,27 @@ class FlatShard:
         width = math.ceil(k / self._rows.share) + SHORTLIST_EXTRA if k else 0
         while len(todo):
             width = min(width, self._index.ntotal)
-            asked = np.ascontiguousarray(vectors[todo], dtype=np.float32)
-            rough, found = self._index.search(asked, width)
-            there = self._rows.documents(found)
-            exact = np.where(there == ranking.PAD, -np.inf, self._rescore(asked, found))
+            queries = np.ascontiguousarray(vectors[todo], dtype=np.float32)
+            rough, rows = self._index.search(queries, width)
+            numbers = self._rows.documents(rows)
+            exact = np.where(numbers == ranking.PAD, -np.inf, self._rescore(queries, rows))
             scores[todo], documents[todo] = ranking.top_k(
-                exact.astype(np.float32, copy=False), there, k
+                exact.astype(np.float32, copy=False), numbers, k
             )
             if width == self._index.ntotal:
                 break
             # A document outside the shortlist scored at most the shortlist's worst by FAISS.
-            missed_at_most = rough[:, -1] + 2 * self._rounding * np.linalg.norm(asked, axis=1)
+            missed_at_most = rough[:, -1] + 2 * self._rounding * np.linalg.norm(queries, axis=1)
             todo = todo[scores[todo, -1] <= missed_at_most]
             width *= 4
         return Hits(scores, documents)
 
-    def _rescore(self, vectors: Vectors, found: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _rescore(self, vectors: Vectors, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Inner products of queries [n, d] and their hits [n, w] in float64, one pair at a time."""
-        exact = np.empty(found.shape, dtype=np.float32)
-        step = max(1, _RESCORE_BYTES // (8 * found.shape[1] * vectors.shape[1]))
+        exact = np.empty(rows.shape, dtype=np.float32)
+        step = max(1, _RESCORE_BYTES // (8 * rows.shape[1] * vectors.shape[1]))
         for start in range(0, len(vectors), step):
             part = slice(start, start + step)
-            stored = self._stored[found[part]].astype(np.float64)
+            stored = self._stored[rows[part]].astype(np.float64)
             exact[part] = (stored * vectors[part, None, :].astype(np.float64)).sum(axis=-1)
         return exact

@@ -34,15 +34,15 @@ class Fusion:
         scores travel. A list whose weight is 0 adds no candidates.
         """
         used = [
-            (found, weight)
-            for found, weight in zip(lists, self.weights, strict=True)
-            if weight and len(found.documents)
+            (listed, weight)
+            for listed, weight in zip(lists, self.weights, strict=True)
+            if weight and len(listed.documents)
         ]
-        union = np.unique(np.concatenate([_NONE, *(found.documents for found, _ in used)]))
+        union = ranking.distinct([listed.documents for listed, _ in used])[0]
         total = np.zeros(len(union))
-        for found, weight in used:
-            places = np.searchsorted(union, found.documents)
-            values, elsewhere = self._values(found)
+        for listed, weight in used:
+            places = np.searchsorted(union, listed.documents)
+            values, elsewhere = self._values(listed)
             share = np.full(len(union), elsewhere)
             share[places] = values
             total += weight * share
@@ -50,11 +50,11 @@ class Fusion:
         best = ranking.order(scores, union)[:depth]
         return RankedList(union[best], scores[best])
 
-    def _values(self, found: RankedList) -> tuple[NDArray[np.float64], float]:
+    def _values(self, listed: RankedList) -> tuple[NDArray[np.float64], float]:
         """What a list gives to each of its documents, and what to those that it does not hold."""
         if self.config.method == "rrf":
-            return 1.0 / (self.config.k + np.arange(1, len(found.documents) + 1)), 0.0
-        scores = found.scores.astype(np.float64)
+            return 1.0 / (self.config.k + np.arange(1, len(listed.documents) + 1)), 0.0
+        scores = listed.scores.astype(np.float64)
         minmax = self.config.normalise == "minmax"
         if scores.min() == scores.max():
             alike, elsewhere = (1.0, 0.0) if minmax else (0.0, -1.0)
@@ -64,6 +64,3 @@ class Fusion:
         else:
             values = (scores - scores.mean()) / scores.std()
         return values, float(values.min())
-
-
-_NONE = np.empty(0, np.int64)

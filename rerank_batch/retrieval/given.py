@@ -89,9 +89,9 @@ def _read_lists(path: str, given: GivenConfig) -> dict[str, Ranking]:
 def _ids_in_lists(lists: pa.Array) -> list[list[str | None] | None]:
     """The ids of a column of lists; an id that is no UTF-8 is missing."""
     ids = as_ids(lists.flatten(), f"{_WHAT}: document ids")[0].to_pylist()
-    found: list[list[str | None] | None] = []
+    lists_of_ids: list[list[str | None] | None] = []
     begin = 0
     for length in pc.list_value_length(lists).to_pylist():
-        found.append(None if length is None else ids[begin : begin + length])
+        lists_of_ids.append(None if length is None else ids[begin : begin + length])
         begin += length or 0
-    return found
+    return lists_of_ids

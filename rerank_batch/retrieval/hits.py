@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rerank_batch import ranking
+
 
 @dataclass(frozen=True)
 class Hits:
@@ -16,11 +18,20 @@ class Hits:
 
 @dataclass(frozen=True)
 class RankedList:
-    """What one source found for one query: int64 documents and float32 scores, best first."""
+    """What one source gives for one query: int64 documents and float32 scores, best first."""
 
     documents: NDArray[np.int64]
     scores: NDArray[np.float32]
 
     def first(self, depth: int) -> "RankedList":
-        """Its best so many."""
+        """Its best ``depth`` documents."""
         return RankedList(self.documents[:depth], self.scores[:depth])
+
+
+NO_HITS = RankedList(ranking.NO_DOCUMENTS, np.empty(0, np.float32))
+
+
+def ranked_lists(hits: Hits) -> list[RankedList]:
+    """The hits of each query without the padding."""
+    rows = zip(hits.documents, hits.scores, strict=True)
+    return [RankedList(d[d != ranking.PAD], s[d != ranking.PAD]) for d, s in rows]

@@ -2,10 +2,10 @@
 
 FAISS's own search goes query by query and reads a list again for every query, from memory where the
 lists are larger than the caches. `faiss.contrib.big_batch_search` sorts the work by lists instead.
-It is asked here for what that search would give: the same lists are probed, and every inner product
-is summed by the same kernel, so that scores are equal to the last bit. Of documents that score the
-same at the very end of a list it may keep another, as FAISS does whenever lists are filled in
-another order.
+Its results are those of that search: the same lists are probed, and every inner product is summed
+by the same kernel, so that scores are equal to the last bit. Of documents that score the same at
+the very end of a list it may keep another, as FAISS does whenever lists are filled in another
+order.
 """
 
 import io

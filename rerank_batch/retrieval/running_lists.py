@@ -28,24 +28,24 @@ def lists_of(table: pa.Table) -> list[list[RankedList]]:
     if schema.RETRIEVALS not in table.column_names:
         return [[] for _ in range(table.num_rows)]
     column = table.column(schema.RETRIEVALS).combine_chunks()
-    each = column.flatten()
-    documents = schema.split_lists(each.field(schema.DOCUMENTS), np.int64)
-    scores = schema.split_lists(each.field(schema.RETRIEVAL_SCORES), np.float32)
-    found = [RankedList(d, s) for d, s in zip(documents, scores, strict=True)]
+    structs = column.flatten()
+    documents = schema.split_lists(structs.field(schema.DOCUMENTS), np.int64)
+    scores = schema.split_lists(structs.field(schema.RETRIEVAL_SCORES), np.float32)
+    ranked = [RankedList(d, s) for d, s in zip(documents, scores, strict=True)]
     ends = np.cumsum(column.value_lengths().to_numpy(zero_copy_only=False))
     starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
-    return [found[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+    return [ranked[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
 
 
 def with_lists(table: pa.Table, lists: Sequence[Sequence[RankedList]]) -> pa.Table:
     """The table with these lists in the place of those that it had."""
-    every = [found for row in lists for found in row]
+    flat = [ranked for row in lists for ranked in row]
     columns = [
-        _joined([found.documents for found in every], np.int64),
-        _joined([found.scores for found in every], np.float32),
+        _joined([ranked.documents for ranked in flat], np.int64),
+        _joined([ranked.scores for ranked in flat], np.float32),
     ]
-    each = pa.StructArray.from_arrays(columns, [schema.DOCUMENTS, schema.RETRIEVAL_SCORES])
-    column = pa.ListArray.from_arrays(_offsets([len(row) for row in lists]), each)
+    structs = pa.StructArray.from_arrays(columns, [schema.DOCUMENTS, schema.RETRIEVAL_SCORES])
+    column = pa.ListArray.from_arrays(_offsets([len(row) for row in lists]), structs)
     column = column.cast(schema.SEARCHED.field(schema.RETRIEVALS).type)
     if schema.RETRIEVALS in table.column_names:
         place = table.column_names.index(schema.RETRIEVALS)

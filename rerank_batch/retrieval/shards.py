@@ -132,15 +132,15 @@ def search_all(shards: list[Shard], vectors: Vectors, k: int) -> Hits:
     return Hits(*ranking.merge([(hit.scores, hit.documents) for hit in hits], k))
 
 
-def measure_recall(shards: list[Shard], vectors: Vectors, asked: Vectors, k: int) -> float:
-    """Share of the exact top ``k`` over ``vectors`` [n, d] that the shards find for ``asked``."""
+def measure_recall(shards: list[Shard], vectors: Vectors, queries: Vectors, k: int) -> float:
+    """Share of the exact top ``k`` over ``vectors`` [n, d] that the shards give for ``queries``."""
     exact = faiss.IndexFlatIP(vectors.shape[1])
     exact.add(vectors)
     k = min(k, len(vectors))
-    _, truth = exact.search(asked, k)
-    found = search_all(shards, asked, k).documents
-    hits = [len(np.intersect1d(a, b)) for a, b in zip(truth, found, strict=True)]
-    return float(np.sum(hits) / truth.size)
+    _, truth = exact.search(queries, k)
+    hits = search_all(shards, queries, k).documents
+    common = [len(np.intersect1d(a, b)) for a, b in zip(truth, hits, strict=True)]
+    return float(np.sum(common) / truth.size)
 
 
 def _first_line(error: Exception) -> str:

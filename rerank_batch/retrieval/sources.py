@@ -11,10 +11,10 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from rerank_batch import ranking, schema
+from rerank_batch import schema
 from rerank_batch.config import Bm25Config, Source
 from rerank_batch.index.open import Index
-from rerank_batch.retrieval.hits import Hits, RankedList
+from rerank_batch.retrieval.hits import NO_HITS, RankedList, ranked_lists
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class SourceUse:
 
     @property
     def reads_shards(self) -> bool:
-        """Whether each shard of the index has a part of what it finds."""
+        """Whether each shard of the index has a part of its hits."""
         return self.source != "given"
 
 
@@ -64,19 +64,19 @@ class _Dense:
         self._search = shards.search_all
         numbers, bounds = index.numbers(use.excluded), index.manifest.bounds
         edges = [first - bounds[0][0] for first, _ in bounds[1:]]
-        each: Sequence[np.ndarray | None] = [None] * len(bounds)
+        parts: Sequence[np.ndarray | None] = [None] * len(bounds)
         if numbers is not None:
-            each = np.split(numbers, edges)
+            parts = np.split(numbers, edges)
         self._shards = [
             shards.open_shard(file, first, options, own)
-            for file, (first, _), own in zip(index.vector_files(), bounds, each, strict=True)
+            for file, (first, _), own in zip(index.vector_files(), bounds, parts, strict=True)
         ]
 
     def find(self, table: pa.Table, depth: int) -> list[RankedList]:
         """By the column ``vector``."""
         column = table.column(schema.VECTOR).combine_chunks()
         vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(table.num_rows, -1)
-        return _lists(self._search(self._shards, vectors, depth))
+        return ranked_lists(self._search(self._shards, vectors, depth))
 
 
 class _Words:
@@ -91,7 +91,7 @@ class _Words:
 
     def find(self, table: pa.Table, depth: int) -> list[RankedList]:
         """By the words of the column ``query``."""
-        return _lists(self._search.search(table.column(schema.QUERY).to_pylist(), depth))
+        return ranked_lists(self._search.search(table.column(schema.QUERY).to_pylist(), depth))
 
 
 class _Given:
@@ -100,18 +100,6 @@ class _Given:
 
     def find(self, table: pa.Table, depth: int) -> list[RankedList]:
         """By the column ``query_ids``: the list of the first id that has one."""
-        found = []
-        for ids in table.column("query_ids").to_pylist():
-            listed = next((self._given[each] for each in ids if each in self._given), _NOTHING)
-            found.append(listed.first(depth))
-        return found
-
-
-def _lists(hits: Hits) -> list[RankedList]:
-    rows: Sequence[tuple[np.ndarray, np.ndarray]] = list(
-        zip(hits.documents, hits.scores, strict=True)
-    )
-    return [RankedList(d[d != ranking.PAD], s[d != ranking.PAD]) for d, s in rows]
-
-
-_NOTHING = RankedList(np.empty(0, np.int64), np.empty(0, np.float32))
+        rows = table.column("query_ids").to_pylist()
+        lists = (next((self._given[i] for i in ids if i in self._given), NO_HITS) for ids in rows)
+        return [listed.first(depth) for listed in lists]

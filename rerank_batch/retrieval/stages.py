@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rerank_batch import ranking, schema
+from rerank_batch import schema
 from rerank_batch.index.open import Index
 from rerank_batch.models.fingerprint import ModelPin, pinned_model
 from rerank_batch.retrieval.fusion import Fusion
 from rerank_batch.retrieval.gate import Gate
-from rerank_batch.retrieval.hits import RankedList
+from rerank_batch.retrieval.hits import NO_HITS, RankedList
 from rerank_batch.retrieval.options import EncoderOptions
 from rerank_batch.retrieval.running_lists import lists_of, merged, with_lists
 from rerank_batch.retrieval.sources import SourceUse, open_source
@@ -53,26 +53,26 @@ class EncodeQueries:
 
 
 class _Sources:
-    """Open sources: what each finds in this index, or in this part of one."""
+    """The open sources of an index, or of a part of one."""
 
     def __init__(self, index: Index, uses: Sequence[SourceUse], threads: int) -> None:
         self._opened = [(open_source(use, index, threads), use) for use in uses]
 
     def find(
-        self, asked: pa.Table, known: Sequence[Sequence[RankedList]] | None = None
+        self, queries: pa.Table, known: Sequence[Sequence[RankedList]] | None = None
     ) -> list[tuple[RankedList, ...]]:
-        """Of every row a list from each source.
+        """Of every query a list from each source.
 
         ``known`` is what other parts of the index gave to the sources that read shards, in order.
         """
         lists, place = [], 0
         for source, use in self._opened:
-            found = source.find(asked, use.depth)
+            new = source.find(queries, use.depth)
             if known is not None and use.reads_shards:
                 before = [listed[place] for listed in known]
-                found = [merged(a, b, use.depth) for a, b in zip(before, found, strict=True)]
+                new = [merged(a, b, use.depth) for a, b in zip(before, new, strict=True)]
                 place += 1
-            lists.append(found)
+            lists.append(new)
         return list(zip(*lists, strict=True))
 
 
@@ -80,7 +80,7 @@ class SearchGroup:
     """Adds what one group of shards holds, where the index is more than a node may hold.
 
     ``index`` is that part of it. Of every source there is one list: a new one, or with ``goes_on``
-    the one that the group before made, which takes in what is found here.
+    the one that the group before made, which takes in the hits of this group.
     """
 
     def __init__(
@@ -95,17 +95,16 @@ class SearchGroup:
         table = schema.with_vector(table)
         alive = schema.alive_rows(table)
         lists = lists_of(table)
-        new = [RankedList(ranking.NO_DOCUMENTS, np.empty(0, np.float32))] * self._count
-        found = {}
+        new = {}
         if len(alive):
             known = [lists[row][-self._count :] for row in alive] if self._goes_on else None
             listed = self._sources.find(table.take(pa.array(alive)), known)
-            found = dict(zip(alive.tolist(), listed, strict=True))
+            new = dict(zip(alive.tolist(), listed, strict=True))
         for row, before in enumerate(lists):
             if not self._goes_on:
-                lists[row] = [*before, *found.get(row, new)]
-            elif row in found:
-                lists[row] = [*before[: -self._count], *found[row]]
+                lists[row] = [*before, *new.get(row, [NO_HITS] * self._count)]
+            elif row in new:
+                lists[row] = [*before[: -self._count], *new[row]]
         return with_lists(table, lists)
 
 
@@ -136,24 +135,24 @@ class SearchShards:
         if schema.REJECT not in table.column_names:
             table = table.append_column(schema.REJECT_FIELD, pa.nulls(table.num_rows, pa.string()))
         alive = schema.alive_rows(table)
-        documents: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * table.num_rows
-        scores: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * table.num_rows
+        documents: list[NDArray[np.int64]] = [NO_HITS.documents] * table.num_rows
+        scores: list[NDArray[np.float32]] = [NO_HITS.scores] * table.num_rows
         flags = table.column(schema.FLAGS).to_pylist()
         if len(alive):
             known = None
             if schema.RETRIEVALS in table.column_names:
                 lists = lists_of(table)
                 known = [lists[row] for row in alive]
-            each = self._sources.find(table.take(pa.array(alive)), known)
-            for row, found in zip(alive, each, strict=True):
-                best = self._fusion.fuse(found, self._depth) if self._fusion else found[0]
+            hits = self._sources.find(table.take(pa.array(alive)), known)
+            for row, of_sources in zip(alive, hits, strict=True):
+                best = self._fusion.fuse(of_sources, self._depth) if self._fusion else of_sources[0]
                 documents[row], scores[row] = best.documents, best.scores
                 if len(best.documents) < self._depth:
                     flags[row] = [*flags[row], schema.FEW_CANDIDATES]
                 if self._gate is not None and self._gate.is_sure(scores[row]):
                     flags[row] = [*flags[row], schema.GATED]
-        gone = (schema.VECTOR, schema.RETRIEVALS)
-        kept = table.select([name for name in table.column_names if name not in gone])
+        dropped = (schema.VECTOR, schema.RETRIEVALS)
+        kept = table.select([name for name in table.column_names if name not in dropped])
         kept = schema.replace_column(kept, schema.FLAGS, pa.array(flags, pa.list_(pa.string())))
         return kept.append_column(
             schema.DOCUMENTS, pa.array(documents, pa.list_(pa.int64()))

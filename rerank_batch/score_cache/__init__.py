@@ -15,16 +15,16 @@ from rerank_batch.score_cache.keys import Keys, scope, text_keys
 from rerank_batch.score_cache.lookup import CachedScores, open_segments
 from rerank_batch.score_cache.merging import merge
 from rerank_batch.score_cache.segment import KnownScores, ScoreSegment
-from rerank_batch.score_cache.store import ScoreCache, Snapshot
+from rerank_batch.score_cache.store import CacheSnapshot, ScoreCache
 from rerank_batch.score_cache.writer import today, write_block
 
 __all__ = [
+    "CacheSnapshot",
     "CachedScores",
     "Keys",
     "KnownScores",
     "ScoreCache",
     "ScoreSegment",
-    "Snapshot",
     "merge",
     "open_segments",
     "scope",

@@ -39,7 +39,7 @@ _RUNS_REMEMBERED = 1000
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class CacheSnapshot:
     """The segments of a moment, in the order in which they are asked, and what they hold.
 
     ``seconds_per_pair`` is what the run that was added last took to score one.
@@ -63,11 +63,11 @@ class ScoreCache:
         self._segments = f"{self._folder}segments/"
         self._key = f"{self._folder}manifest.json"
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> CacheSnapshot:
         """The segments that count now."""
         manifest, _ = self._manifest()
         listed = manifest.segments
-        return Snapshot(
+        return CacheSnapshot(
             tuple(each.wanted for each in listed),
             sum(each.pairs for each in listed),
             sum(each.bytes for each in listed),

@@ -1,8 +1,6 @@
 """Where nodes keep exported networks."""
 
-from rerank_batch.config import (
-    StorageConfig,
-)
+from rerank_batch.config import StorageConfig
 from rerank_batch.config.node_cache import node_cache
 from rerank_batch.scoring.modes import Graphs
 

@@ -17,7 +17,7 @@ _ORDER, _DRAW = 0, 1
 
 
 @dataclass(frozen=True)
-class Group:
+class TrainingGroup:
     """One query with a positive, which comes first, and negatives.
 
     ``labels`` and ``teacher`` belong to ``documents``. The teacher's score of a random document is
@@ -55,7 +55,7 @@ class GroupPlan:
         done = (number // self._config.queries_per_step) / max(self._config.steps - 1, 1)
         return first + (last - first) * done
 
-    def group(self, number: int) -> Group:
+    def group(self, number: int) -> TrainingGroup:
         """Group ``number``, from 0."""
         query = self._queries[self._query_number(number)]
         rng = np.random.default_rng([self._config.seed, _DRAW, number])
@@ -81,7 +81,7 @@ class GroupPlan:
             teacher = np.nan_to_num(teacher, nan=float(np.nanmin(query.teacher))).tolist()
         unknown = np.where(query.positive, 1.0, 0.0)
         labels = np.where(np.isnan(query.labels), unknown, query.labels)[listed]
-        return Group(
+        return TrainingGroup(
             query.query_id,
             query.text,
             [self._texts[n] for n in [*query.documents[listed], *drawn]],

@@ -19,7 +19,7 @@ Score = Callable[[Sequence[str], Sequence[Sequence[str]]], Scores]
 """Queries and the documents of each in, an array of scores for each out."""
 
 
-class Judged:
+class DevQueries:
     """Labelled queries to measure models on, at most ``most`` of them, evenly chosen."""
 
     def __init__(

@@ -13,7 +13,7 @@ import torch
 from sentence_transformers.cross_encoder import losses
 from sentence_transformers.cross_encoder.data_collator import CrossEncoderDataCollator
 
-from rerank_batch.training.batches import Group, GroupPlan
+from rerank_batch.training.batches import GroupPlan, TrainingGroup
 from rerank_batch.training.config import FinetuneConfig, Loss
 
 Batch = dict[str, Any]
@@ -45,7 +45,9 @@ class GroupCollator(CrossEncoderDataCollator):
         return {**batch, "prompt": self.prompts} if self.prompts else batch
 
 
-def batch_of(groups: Sequence[Group], config: FinetuneConfig, highest_label: float) -> Batch:
+def batch_of(
+    groups: Sequence[TrainingGroup], config: FinetuneConfig, highest_label: float
+) -> Batch:
     """The inputs of the configured loss for these groups; labels under ``label``.
 
     bce divides them by ``highest_label``.
@@ -73,7 +75,7 @@ def batch_of(groups: Sequence[Group], config: FinetuneConfig, highest_label: flo
     }
 
 
-def _targets(group: Group, config: FinetuneConfig) -> torch.Tensor:
+def _targets(group: TrainingGroup, config: FinetuneConfig) -> torch.Tensor:
     labels = torch.tensor(group.labels)
     if config.loss == "lambda":
         return labels

@@ -13,7 +13,7 @@ from rerank_batch.models.location import ModelName
 from rerank_batch.rerankers import load_scorer
 from rerank_batch.rerankers.base import PairScorer, ScorerOptions
 from rerank_batch.scoring.modes import Mode
-from rerank_batch.training.dev import Judged, average
+from rerank_batch.training.dev import DevQueries, average
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class MeasuredSplit:
     means: dict[str, float]
     gains: dict[str, PairedTest]
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """For JSON."""
         gains = {name: {**asdict(g), "outcome": g.outcome} for name, g in self.gains.items()}
         return {**vars(self), "gains": gains}
 
 
 def measure_models(
-    splits: Mapping[str, Judged], start: Path, tuned: Path, threads: int
+    splits: Mapping[str, DevQueries], start: Path, tuned: Path, threads: int
 ) -> list[MeasuredSplit]:
     """Two models on those of the splits that have queries to measure on."""
     options = ScorerOptions(mode=Mode("torch", "fp32"), threads=threads)
@@ -48,7 +48,7 @@ def measure_models(
     return [_measured(split, judged, scorers) for split, judged in splits.items() if judged.queries]
 
 
-def _measured(split: str, judged: Judged, scorers: Mapping[str, PairScorer]) -> MeasuredSplit:
+def _measured(split: str, judged: DevQueries, scorers: Mapping[str, PairScorer]) -> MeasuredSplit:
     found = {
         name: judged.of_model(lambda *pairs, by=scorer: by.score(*pairs).values)
         for name, scorer in scorers.items()

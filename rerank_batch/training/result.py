@@ -7,7 +7,7 @@ from typing import Any
 
 from rerank_batch.training.card import card
 from rerank_batch.training.config import FinetuneConfig
-from rerank_batch.training.dev import Judged
+from rerank_batch.training.dev import DevQueries
 from rerank_batch.training.labels import Labels
 from rerank_batch.training.measure import MeasuredSplit, measure_models
 from rerank_batch.training.model import write_tuned
@@ -29,12 +29,12 @@ class FinetuneSummary:
     measure: str
     measured: tuple[MeasuredSplit, ...]
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The object that ``--json`` prints."""
         return {
             **vars(self),
             "made_of": dict(self.made_of),
-            "measured": [split.as_json() for split in self.measured],
+            "measured": [split.to_json() for split in self.measured],
         }
 
 
@@ -54,7 +54,7 @@ def finish(
     write_tuned(workspace.start, workspace.best_weights(best.step), config, model)
     measured = measure_models(
         {
-            split: Judged(
+            split: DevQueries(
                 labels.splits[split], labels.texts, config.dev.measure, config.final_queries
             )
             for split in ("dev", "test")

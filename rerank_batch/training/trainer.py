@@ -28,7 +28,7 @@ from rerank_batch.scoring.packing import TokenBudget
 from rerank_batch.scoring.stored import default_prompt
 from rerank_batch.training.batches import GroupPlan
 from rerank_batch.training.config import FinetuneConfig
-from rerank_batch.training.dev import Judged, Scores, average
+from rerank_batch.training.dev import DevQueries, Scores, average
 from rerank_batch.training.labels import Labels, read_labels, trainable
 from rerank_batch.training.losses import LOSSES, GroupCollator
 from rerank_batch.training.model import load_start, load_trained, save_trained
@@ -40,7 +40,7 @@ _ALL_DONE = "all steps are done"
 
 
 @dataclass(frozen=True)
-class Limits:
+class TrainingLimits:
     """What bounds a call and changes no result: minutes to train, threads to compute with."""
 
     minutes: float | None = None
@@ -48,7 +48,11 @@ class Limits:
 
 
 def train(
-    workspace: Workspace, labels: Labels, config: FinetuneConfig, precision: str, limits: Limits
+    workspace: Workspace,
+    labels: Labels,
+    config: FinetuneConfig,
+    precision: str,
+    limits: TrainingLimits,
 ) -> None:
     """Train from the last whole checkpoint, or from the start model, to an end, which is noted.
 
@@ -66,7 +70,7 @@ def train(
     model, _ = load_start(workspace.start, config)
     queries, _ = trainable(labels, config)
     plan = GroupPlan(queries, labels.texts, config)
-    dev = Judged(labels.splits["dev"], labels.texts, config.dev.measure, config.dev.queries)
+    dev = DevQueries(labels.splits["dev"], labels.texts, config.dev.measure, config.dev.queries)
     arguments = _arguments(workspace, config, precision, resumed=checkpoint is not None)
     keeper = Keeper(workspace, config, limits, model)
     if checkpoint is not None and arguments.process_index == 0:
@@ -99,7 +103,7 @@ def train_worker(
     threads: int,
 ) -> None:
     """`train` as one of several workers, which reads the labels itself."""
-    train(workspace, read_labels(labels), config, precision, Limits(minutes, threads))
+    train(workspace, read_labels(labels), config, precision, TrainingLimits(minutes, threads))
 
 
 def _ended(best: Best | None, config: FinetuneConfig, step: int) -> Ended | None:
@@ -182,7 +186,7 @@ class GroupTrainer(CrossEncoderTrainer):
 class DevEvaluator(BaseEvaluator):
     """The configured measure over the dev queries, with the model as it is in training."""
 
-    def __init__(self, dev: Judged) -> None:
+    def __init__(self, dev: DevQueries) -> None:
         super().__init__()
         self._dev = dev
 
@@ -210,7 +214,7 @@ class Keeper(TrainerCallback):
     """Keeps the best weights and the log, and says when to write a checkpoint and when to stop."""
 
     def __init__(
-        self, workspace: Workspace, config: FinetuneConfig, limits: Limits, model: Any
+        self, workspace: Workspace, config: FinetuneConfig, limits: TrainingLimits, model: Any
     ) -> None:
         self._workspace = workspace
         self._config = config

@@ -1,9 +1,8 @@
-"""What `evaluate` is asked to hold a run to, for use in CI, and where to tell of it."""
+"""What `evaluate` requires of a run, for use in CI."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rerank_batch.config import Config
 from rerank_batch.errors import ConfigError, NotGoodEnough, StorageError
@@ -20,7 +19,7 @@ from rerank_batch.storage import open_root
 
 
 @dataclass(frozen=True)
-class Asked:
+class Requirements:
     """``limits`` as they were written; the run to be no worse than; a Markdown file to write."""
 
     limits: tuple[str, ...] = ()
@@ -29,21 +28,21 @@ class Asked:
     markdown: Path | None = None
 
 
-def prepare(asked: Asked, config: Config) -> tuple[tuple[Limit, ...], Run | None]:
-    """What is wrong with what is asked is told before anything runs.
+def prepare(requirements: Requirements, config: Config) -> tuple[tuple[Limit, ...], Run | None]:
+    """Read and check the requirements before anything runs.
 
     Raises:
         ConfigError: a limit that is none, or a Markdown file without a folder.
         RunConflict: there is no such run, or it is not finished.
     """
-    limits = tuple(parse_limit(text, config.evaluation.measures) for text in asked.limits)
-    if asked.markdown is not None and not asked.markdown.absolute().parent.is_dir():
-        raise ConfigError(f"--markdown {asked.markdown}: its folder does not exist")
-    if asked.no_worse_than is None:
+    limits = tuple(parse_limit(text, config.evaluation.measures) for text in requirements.limits)
+    if requirements.markdown is not None and not requirements.markdown.absolute().parent.is_dir():
+        raise ConfigError(f"--markdown {requirements.markdown}: its folder does not exist")
+    if requirements.no_worse_than is None:
         return limits, None
     root = open_root(config.root)
-    newest = asked.no_worse_than == "latest"
-    other = latest_run(root, config.job) if newest else Run.open(root, asked.no_worse_than)
+    newest = requirements.no_worse_than == "latest"
+    other = latest_run(root, config.job) if newest else Run.open(root, requirements.no_worse_than)
     other.finished()
     return limits, other
 
@@ -66,31 +65,26 @@ def check(
     means = comparison.means()[comparison.best]
     checks = [check_limit(limit, means) for limit in limits]
     if other is not None:
-        name_of_other, theirs = other
-        if name_of_other == run_id:
+        other_id, earlier = other
+        if other_id == run_id:
             raise ConfigError(f"--no-worse-than {run_id}: that is the run itself")
         name = comparison.measures[0]
-        ours, before = (each.by_query(each.best, name) for each in (comparison, theirs))
-        checks.append(check_no_worse(name, f"run {name_of_other}", ours, before, margin))
+        own, others = (each.by_query(each.best, name) for each in (comparison, earlier))
+        checks.append(check_no_worse(name, f"run {other_id}", own, others, margin))
     return tuple(checks)
 
 
-def judge(summary: Mapping[str, Any]) -> None:
-    """Fail where a check of an evaluation did.
+def judge(run_id: str, checks: Sequence[Check], report: str) -> None:
+    """Fail where a check of an evaluation did; ``report`` is where its page lies.
 
     Raises:
-        NotGoodEnough: the message says what was asked and what came out.
+        NotGoodEnough: the message says what was required and what came out.
     """
-    failed = [check for check in summary["checks"] if not check["passed"]]
+    failed = [f"not {check.requirement}: {check.numbers}" for check in checks if not check.passed]
     if failed:
-        told = "; ".join(f"not {check['asked']}: {check['told']}" for check in failed)
-        report = f". Its report says where: {summary['report']}" if summary.get("report") else ""
-        raise NotGoodEnough(f"run {summary['run_id']} is not good enough: {told}{report}")
-
-
-def lines(checks: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A line for each check that passed; `judge` tells of the others."""
-    return [f"passed: {check['asked']} ({check['told']})" for check in checks if check["passed"]]
+        raise NotGoodEnough(
+            f"run {run_id} is not good enough: {'; '.join(failed)}. Its report says where: {report}"
+        )
 
 
 def write_markdown(file: Path, text: str) -> None:

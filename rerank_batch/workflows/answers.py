@@ -183,20 +183,6 @@ def answer_remarks(summary: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(remarks)
 
 
-def answers_line(summary: Mapping[str, Any]) -> str:
-    """What was asked, what was known, and what it cost."""
-    used, known = summary["used"], summary["known"]
-    parts = [
-        f"{summary['graded']:,} of {summary['lists']:,} lists graded",
-        f"{known:,} of {summary['prompts']:,} prompts known",
-        f"{used['requests']:,} requests, {used['tokens']:,} tokens in and "
-        f"{used['output_tokens']:,} out",
-    ]
-    if summary["priced"]:
-        parts.append(f"{summary['cost']:,.4f} {summary['currency']}")
-    return f"answers: {'; '.join(parts)}"
-
-
 _MISSING = {
     "without_reference": "queries without a reference answer",
     "without_texts": "lists without a document that the index has",

@@ -52,8 +52,8 @@ def build_index(
 ) -> IndexSummary:
     """Build the index of a configuration, or bring the one that is there up to date.
 
-    ``force`` encodes everything anew; ``dry_run`` tells what would be done and writes nothing.
-    Returns the summary.
+    ``force`` encodes everything anew. ``dry_run`` writes nothing, and the summary is of what would
+    be done.
     """
     began = time.perf_counter()
     encoder = parse_model(config.index.encoder, ENCODER_FAMILIES, "index.encoder")
@@ -67,8 +67,8 @@ def build_index(
 
         check_words(config.index.bm25)
     cache = node_cache(config.storage)
-    there = root.read(MANIFEST)
-    job = IndexJob(config, reporter, root, cache, encoder, pin, made_of, there, began, dry_run)
+    before = root.read(MANIFEST)
+    job = IndexJob(config, reporter, root, cache, encoder, pin, made_of, before, began, dry_run)
     current = NotKnown("--force asks for it") if force else _current(job)
     if isinstance(current, Index):
         differs = _differences(current, made_of)
@@ -186,11 +186,11 @@ def _add_postings(job: IndexJob, current: Index) -> IndexSummary:
 
 
 def _current(job: IndexJob) -> Index | NotKnown | None:
-    """The index that is there if it can be used, else why not; None where there is none."""
+    """The index as it is if it can be used, else why not; None where there is none."""
     try:
         index = Index(job.root, read_manifest(job.root), job.cache)
     except IndexMismatch as error:
-        return None if job.there is None else NotKnown(str(error))
+        return None if job.before is None else NotKnown(str(error))
     other = [name for name in _differences(index, job.made_of) if name not in (_CORPUS, BM25)]
     if other:
         return NotKnown(f"it was built with another {', '.join(other)}")
@@ -203,8 +203,8 @@ def _current(job: IndexJob) -> Index | NotKnown | None:
 
 def _differences(index: Index, made_of: dict[str, Any]) -> list[str]:
     """What the index is made of otherwise than it should be."""
-    there = index.manifest.made_of
-    return [name for name, part in made_of.items() if there.get(name) != part]
+    before = index.manifest.made_of
+    return [name for name, part in made_of.items() if before.get(name) != part]
 
 
 def _recall(

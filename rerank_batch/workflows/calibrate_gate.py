@@ -1,7 +1,7 @@
 """Learn the gate's threshold on judged queries: whom can the reranker skip, and at what loss?"""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,15 +9,39 @@ import yaml
 
 from rerank_batch.config import Config
 from rerank_batch.errors import ConfigError, InputError
-from rerank_batch.evaluation.gate.threshold import calibrate
+from rerank_batch.evaluation.gate.threshold import LearnedThreshold, calibrate
 from rerank_batch.evaluation.judged import RERANKED
 from rerank_batch.reporter import Reporter
 from rerank_batch.retrieval.gate import sureness_of_value
 from rerank_batch.runs import Run
-from rerank_batch.workflows.measured_run import evaluated_run
+from rerank_batch.workflows.measured_run import measured_run
 from rerank_batch.workflows.start import Start
 
 _MAX_LOSS = 0.005
+
+
+@dataclass(frozen=True)
+class LearnedGate:
+    """A threshold for each signal, on the scale of its values, and the ``signal`` to gate by.
+
+    ``judged`` is the number of queries it was learned on, ``snippet`` what to write into the
+    configuration; None where no threshold keeps the limit.
+    """
+
+    run_id: str
+    measure: str
+    judged: int
+    max_loss: float
+    confidence: float
+    pairs_per_query: float
+    signals: Mapping[str, LearnedThreshold]
+    remarks: tuple[dict[str, Any], ...]
+    signal: str
+    snippet: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``--json`` prints."""
+        return asdict(self)
 
 
 def calibrate_gate(
@@ -26,7 +50,7 @@ def calibrate_gate(
     start: Start | None = None,
     from_run: str | None = None,
     confidence: float = 0.95,
-) -> dict[str, Any]:
+) -> LearnedGate:
     """Rerank the judged queries, all of them, and learn a threshold for each signal.
 
     ``reranker.gate`` may name the signal and ``max_loss`` (by default 0.005 of the first measure);
@@ -38,14 +62,14 @@ def calibrate_gate(
     max_loss = gate.max_loss if gate and gate.max_loss is not None else _MAX_LOSS
     whole = config.reranker.model_copy(update={"gate": None})
     two = config.evaluation.model_copy(update={"systems": {}})
-    evaluated = evaluated_run(
+    measured = measured_run(
         config.model_copy(update={"reranker": whole, "evaluation": two}), reporter, start, from_run
     )
-    run, comparison = evaluated.run, evaluated.comparison
+    run, comparison = measured.run, measured.comparison
     _refuse_unfit(run)
     measure = comparison.headline
     gains = comparison.gains(RERANKED, measure)
-    found = {}
+    thresholds = {}
     for signal, sure in comparison.signals.items():
         read = ~np.isneginf(sure)  # rejected queries are read by nobody
         judged = int(np.count_nonzero(read))
@@ -56,33 +80,31 @@ def calibrate_gate(
                 "and some hundreds for a small loss"
             )
         threshold = learned.threshold
-        found[signal] = {
-            **asdict(learned),
-            "threshold": None if threshold is None else sureness_of_value(signal, threshold),
-        }
-    chosen = gate.signal if gate else _best(found, max_loss)
-    return {
-        "run_id": run.run_id,
-        "measure": measure,
-        "judged": judged,
-        "max_loss": max_loss,
-        "confidence": confidence,
-        "pairs_per_query": run.finished()["pairs"] / max(run.finished()["queries"], 1),
-        "signals": found,
-        "remarks": list(evaluated.remarks),
-        "signal": chosen,
-        "snippet": _snippet(chosen, found[chosen]["threshold"], max_loss),
-    }
+        value = None if threshold is None else sureness_of_value(signal, threshold)
+        thresholds[signal] = replace(learned, threshold=value)
+    chosen = gate.signal if gate else _best(thresholds, max_loss)
+    return LearnedGate(
+        run_id=run.run_id,
+        measure=measure,
+        judged=judged,
+        max_loss=max_loss,
+        confidence=confidence,
+        pairs_per_query=run.finished()["pairs"] / max(run.finished()["queries"], 1),
+        signals=thresholds,
+        remarks=measured.remarks,
+        signal=chosen,
+        snippet=_snippet(chosen, thresholds[chosen].threshold, max_loss),
+    )
 
 
-def _best(found: Mapping[str, Any], max_loss: float) -> str:
+def _best(thresholds: Mapping[str, LearnedThreshold], max_loss: float) -> str:
     """The signal that skips most queries it was not learned on, and keeps the limit there."""
 
     def merit(signal: str) -> tuple[bool, float]:
-        held = found[signal]["held_out"]
-        return held["bound"] <= max_loss, held["skipped"]
+        held = thresholds[signal].held_out
+        return held.bound <= max_loss, held.skipped
 
-    return max(found, key=merit)
+    return max(thresholds, key=merit)
 
 
 def _snippet(signal: str, threshold: float | None, max_loss: float) -> str | None:

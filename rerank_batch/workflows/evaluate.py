@@ -3,144 +3,42 @@
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rerank_batch.config import Config
 from rerank_batch.data.outcomes import outcome_remarks
+from rerank_batch.evaluation.acceptance import Check
 from rerank_batch.evaluation.comparison import Comparison
 from rerank_batch.evaluation.cost.study import CostTable, cost_table
 from rerank_batch.evaluation.depth.study import DepthStudy
+from rerank_batch.evaluation.failures.study import Failures
 from rerank_batch.evaluation.gate.signals import gate_study
 from rerank_batch.evaluation.gate.study import GateStudy
+from rerank_batch.evaluation.ground_truth import GroundTruth
 from rerank_batch.evaluation.judged import judged_blocks
-from rerank_batch.evaluation.report.headline import as_json, headline_cells
+from rerank_batch.evaluation.outcomes.study import OutcomeStudy
+from rerank_batch.evaluation.report.headline import MeasureRow, headline_cells, measure_rows
 from rerank_batch.evaluation.report.markdown import markdown
-from rerank_batch.evaluation.report.page import MeasureRow, QueryGain, Report, render
+from rerank_batch.evaluation.report.page import QueryGain, Report, render
 from rerank_batch.evaluation.scores.study import ScoreStudy
 from rerank_batch.evaluation.segments.study import SegmentStudy
 from rerank_batch.evaluation.segments.traffic import segments_of
-from rerank_batch.evaluation.significance import paired_tests
 from rerank_batch.remarks import NotKnown, joined_remarks
 from rerank_batch.reporter import Reporter
-from rerank_batch.runs import publish_parquet
+from rerank_batch.runs import Run, publish_parquet
 from rerank_batch.storage import Root
 from rerank_batch.workflows import acceptance, outcomes
-from rerank_batch.workflows.acceptance import Asked
-from rerank_batch.workflows.measured_run import Evaluated, evaluated_run, findings_of, known_ids
+from rerank_batch.workflows.acceptance import Requirements
+from rerank_batch.workflows.measured_run import (
+    MeasuredRun,
+    known_ids,
+    measured_run,
+    read_findings,
+)
 from rerank_batch.workflows.run_systems import why_no_depth
 from rerank_batch.workflows.start import Start
-
-
-def evaluate(
-    config: Config,
-    reporter: Reporter,
-    start: Start | None = None,
-    from_run: str | None = None,
-    asked: Asked | None = None,
-) -> dict[str, Any]:
-    """Compare systems on judged queries; write metrics.json, Parquet beside it and report.html.
-
-    The systems are those of ``evaluation.systems``, or retrieval and reranked where there are none.
-    ``from_run`` names a finished run ('latest' for the job's newest); without it the judged queries
-    are run now, and latest.json is left alone. What is ``asked`` of the run is checked and told;
-    `acceptance.judge` fails on it.
-    """
-    asked = asked or Asked()
-    limits, other = acceptance.prepare(asked, config)
-    prepared = outcomes.prepare_outcomes(config)
-    evaluated = evaluated_run(config, reporter, start, from_run)
-    run, comparison, findings = evaluated.run, evaluated.comparison, evaluated.findings
-    theirs = None
-    if other is not None:
-        found = findings_of(other, evaluated.qrels, config, {}, reporter)
-        theirs = (other.run_id, found.comparison)
-    checks = acceptance.check(run.run_id, comparison, limits, asked.margin, theirs)
-    best = comparison.best
-    depth = findings.depths.get(best) or why_no_depth(run, best)
-    blocks = judged_blocks(run.results_paths(), evaluated.qrels, evaluated.external)
-    became = outcomes.study(config, run, prepared, comparison, blocks, reporter)
-    root, final = run.root, run.finished()
-    rows = measure_rows(comparison)
-    sections = _sections(evaluated, config)
-    summary = {
-        **{key: final.get(key) for key in _FROM_FINAL},
-        "root": config.root,
-        "judged": comparison.queries,
-        "systems": dict(evaluated.described),
-        "missing": dict(evaluated.missing),
-        "best": best,
-        "metrics": comparison.means(),
-        "comparison": [as_json(row) for row in rows],
-        "depth": _as_json(depth),
-        "failures": findings.failures[best].as_json(),
-        "outcomes": became and became.as_json(),
-        "checks": [vars(check) for check in checks],
-        "segments": sections.segments.as_json(),
-        "scores": {name: _as_json(study) for name, study in findings.scores.items()},
-        "gate": _as_json(sections.gate),
-        "costs": {name: _as_json(table) for name, table in sections.costs.items()},
-        "labels": evaluated.labels.words,
-        "remarks": list(_remarks(evaluated, prepared)),
-        "clicks": clicks.as_json() if (clicks := evaluated.labels.clicks) else None,
-    }
-    prefix = f"runs/{run.run_id}/"
-    for system, study in findings.depths.items():
-        if not study.table.num_rows:
-            continue  # too many queries to keep each at every depth
-        name = "depth" if len(findings.depths) == 1 else f"depth-{_file_name(system)}"
-        publish_parquet(root, prefix, f"report/{name}.parquet", study.table)
-    publish_parquet(root, prefix, "report/metrics.parquet", comparison.tables())
-    _publish_text(root, f"{prefix}report/metrics.json", json.dumps(summary, indent=1))
-    report = replace(
-        _report(evaluated, rows),
-        depth=depth,
-        failures=findings.failures[best],
-        segments=sections.segments,
-        scores=findings.scores,
-        gate=sections.gate,
-        costs=sections.costs,
-        outcomes=became,
-    )
-    _publish_text(root, f"{prefix}report/report.html", render(report))
-    if asked.markdown is not None:
-        against = evaluated.labels.words if evaluated.labels.clicks else ""
-        cells = headline_cells(summary)
-        text = markdown(run.run_id, comparison.queries, cells, depth, checks, against)
-        acceptance.write_markdown(asked.markdown, text)
-    return {**summary, "report": root.path(f"{prefix}report/report.html")}
-
-
-def _as_json(study: ScoreStudy | DepthStudy | GateStudy | CostTable | NotKnown) -> dict[str, Any]:
-    """A study as metrics.json holds it, or why there is none."""
-    return {"refused": study.reason} if isinstance(study, NotKnown) else study.as_json()
-
-
-def _remarks(evaluated: Evaluated, prepared: outcomes.Prepared) -> tuple[dict[str, Any], ...]:
-    """What looks wrong about all that was read, outcomes included."""
-    if prepared.outcomes is None:
-        return evaluated.remarks
-    known = known_ids(evaluated.run, evaluated.comparison)
-    return joined_remarks(evaluated.remarks, outcome_remarks(prepared.outcomes, known))
-
-
-def measure_rows(comparison: Comparison) -> tuple[MeasureRow, ...]:
-    """What the tests say of every system beside the baseline, in every measure."""
-    means = comparison.means()
-    pairs = [(system, name) for system in comparison.others for name in comparison.measures]
-    tests = paired_tests({pair: comparison.gains(*pair).tolist() for pair in pairs})
-    return tuple(
-        MeasureRow(
-            measure=name,
-            before=means[comparison.baseline][name],
-            after=means[system][name],
-            test=test,
-            system=system,
-        )
-        for (system, name), test in tests.items()
-    )
-
 
 _FROM_FINAL = (
     "run_id",
@@ -154,10 +52,173 @@ _FROM_FINAL = (
     "cost",
     "dashboard",
 )
+"""What metrics.json repeats of final.json."""
 
 
-def _report(evaluated: Evaluated, rows: tuple[MeasureRow, ...]) -> Report:
-    run, comparison = evaluated.run, evaluated.comparison
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What an evaluation found of a finished run; depth and failures are those of the best system.
+
+    ``final`` is the final.json of the run, ``report`` where the page lies. ``systems`` says what
+    each system is, ``missing`` for how many queries it has no list.
+    """
+
+    run_id: str
+    final: Mapping[str, Any]
+    root: str
+    report: str
+    ground_truth: GroundTruth
+    comparison: Comparison
+    rows: tuple[MeasureRow, ...]
+    systems: Mapping[str, str]
+    missing: Mapping[str, int]
+    depth: DepthStudy | NotKnown
+    failures: Failures
+    outcomes: OutcomeStudy | None
+    checks: tuple[Check, ...]
+    segments: SegmentStudy
+    scores: Mapping[str, ScoreStudy | NotKnown]
+    gate: GateStudy | NotKnown
+    costs: Mapping[str, CostTable | NotKnown]
+    remarks: tuple[dict[str, Any], ...]
+
+    def metrics(self) -> dict[str, Any]:
+        """The object of metrics.json."""
+        clicks = self.ground_truth.clicks
+        return {
+            **{key: self.final.get(key) for key in _FROM_FINAL},
+            "root": self.root,
+            "judged": self.comparison.queries,
+            "systems": dict(self.systems),
+            "missing": dict(self.missing),
+            "best": self.comparison.best,
+            "metrics": self.comparison.means(),
+            "comparison": [row.to_json() for row in self.rows],
+            "depth": _to_json(self.depth),
+            "failures": self.failures.to_json(),
+            "outcomes": self.outcomes and self.outcomes.to_json(),
+            "checks": [check.to_json() for check in self.checks],
+            "segments": self.segments.to_json(),
+            "scores": {system: _to_json(study) for system, study in self.scores.items()},
+            "gate": _to_json(self.gate),
+            "costs": {system: _to_json(table) for system, table in self.costs.items()},
+            "labels": self.ground_truth.words,
+            "remarks": list(self.remarks),
+            "clicks": clicks and clicks.as_json(),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``--json`` prints."""
+        return {**self.metrics(), "report": self.report}
+
+
+def evaluate(
+    config: Config,
+    reporter: Reporter,
+    start: Start | None = None,
+    from_run: str | None = None,
+    requirements: Requirements | None = None,
+) -> Evaluation:
+    """Compare systems on judged queries; write metrics.json, Parquet beside it and report.html.
+
+    The systems are those of ``evaluation.systems``, or retrieval and reranked where there are none.
+    ``from_run`` names a finished run ('latest' for the job's newest); without it the judged queries
+    are run now, and latest.json is left alone. The ``requirements`` are checked; `acceptance.judge`
+    fails on those that are not met.
+    """
+    requirements = requirements or Requirements()
+    limits, other = acceptance.prepare(requirements, config)
+    sources = outcomes.prepare_outcomes(config)
+    measured = measured_run(config, reporter, start, from_run)
+    run, comparison, findings = measured.run, measured.comparison, measured.findings
+    earlier = None
+    if other is not None:
+        values = read_findings(other, measured.qrels, config, {}, reporter).comparison
+        earlier = (other.run_id, values)
+    checks = acceptance.check(run.run_id, comparison, limits, requirements.margin, earlier)
+    best = comparison.best
+    blocks = judged_blocks(run.results_paths(), measured.qrels, measured.external)
+    evaluation = Evaluation(
+        run_id=run.run_id,
+        final=run.finished(),
+        root=config.root,
+        report=run.root.path(f"runs/{run.run_id}/report/report.html"),
+        ground_truth=measured.ground_truth,
+        comparison=comparison,
+        rows=measure_rows(comparison),
+        systems=measured.described,
+        missing=measured.missing,
+        depth=findings.depths.get(best) or why_no_depth(run, best),
+        failures=findings.failures[best],
+        outcomes=outcomes.study(config, run, sources, comparison, blocks, reporter),
+        checks=checks,
+        segments=segments_of(run.results_paths(), config, comparison),
+        scores=findings.scores,
+        gate=_gate(run, config, comparison),
+        costs=_costs(run, best),
+        remarks=_remarks(measured, sources),
+    )
+    _publish(measured, evaluation)
+    if requirements.markdown is not None:
+        acceptance.write_markdown(requirements.markdown, _markdown(evaluation))
+    return evaluation
+
+
+def _to_json(study: ScoreStudy | DepthStudy | GateStudy | CostTable | NotKnown) -> dict[str, Any]:
+    return {"refused": study.reason} if isinstance(study, NotKnown) else study.to_json()
+
+
+def _gate(run: Run, config: Config, comparison: Comparison) -> GateStudy | NotKnown:
+    if run.spec.systems:
+        return NotKnown("it compares several systems: a gate is studied in a run of one reranker")
+    gate = config.reranker.gate if config.reranker else None
+    return gate_study(run.spec.reranker, gate, comparison)
+
+
+def _costs(run: Run, best: str) -> dict[str, CostTable | NotKnown]:
+    final = run.finished()
+    name = "all systems" if run.spec.systems else best
+    return {name: cost_table(final.get("cost"), final["queries"], name)}
+
+
+def _remarks(measured: MeasuredRun, sources: outcomes.Prepared) -> tuple[dict[str, Any], ...]:
+    """What looks wrong about all that was read, outcomes included."""
+    if sources.outcomes is None:
+        return measured.remarks
+    known = known_ids(measured.run, measured.comparison)
+    return joined_remarks(measured.remarks, outcome_remarks(sources.outcomes, known))
+
+
+def _publish(measured: MeasuredRun, evaluation: Evaluation) -> None:
+    """Write everything into the folder of the run."""
+    root, prefix = measured.run.root, f"runs/{measured.run.run_id}/"
+    depths = measured.findings.depths
+    for system, study in depths.items():
+        if not study.table.num_rows:
+            continue  # too many queries to keep each at every depth
+        name = "depth" if len(depths) == 1 else f"depth-{_file_name(system)}"
+        publish_parquet(root, prefix, f"report/{name}.parquet", study.table)
+    publish_parquet(root, prefix, "report/metrics.parquet", evaluation.comparison.tables())
+    metrics = json.dumps(evaluation.metrics(), indent=1)
+    _publish_text(root, f"{prefix}report/metrics.json", metrics)
+    _publish_text(root, f"{prefix}report/report.html", render(_page(measured, evaluation)))
+
+
+def _markdown(evaluation: Evaluation) -> str:
+    comparison, truth = evaluation.comparison, evaluation.ground_truth
+    return markdown(
+        evaluation.run_id,
+        comparison.queries,
+        headline_cells(comparison.systems, evaluation.rows),
+        evaluation.depth,
+        evaluation.checks,
+        truth.words if truth.clicks else "",
+    )
+
+
+def _page(measured: MeasuredRun, evaluation: Evaluation) -> Report:
+    """The evaluation as the page shows it."""
+    run, comparison = measured.run, measured.comparison
     final, config = run.finished(), run.spec.config
     reranker = config["reranker"] or {"model": "none", "stages": []}
     models = [reranker["model"], *(stage["model"] for stage in reranker["stages"])]
@@ -184,10 +245,10 @@ def _report(evaluated: Evaluated, rows: tuple[MeasureRow, ...]) -> Report:
         headline=comparison.headline,
         systems=comparison.systems,
         best=comparison.best,
-        described=dict(evaluated.described),
+        described=dict(measured.described),
         means=comparison.means(),
-        missing=dict(evaluated.missing),
-        measures=rows,
+        missing=dict(measured.missing),
+        measures=evaluation.rows,
         gains=tuple(QueryGain(*each) for each in zip(*columns, strict=True)),
         queries=final["queries"],
         judged=comparison.queries,
@@ -195,34 +256,15 @@ def _report(evaluated: Evaluated, rows: tuple[MeasureRow, ...]) -> Report:
         rejects=final["rejects"],
         seconds=final["seconds"],
         facts=facts,
-        clicks=evaluated.labels.words if evaluated.labels.clicks else "",
-        limits=evaluated.labels.clicks.limits if evaluated.labels.clicks else (),
-    )
-
-
-@dataclass(frozen=True)
-class _Sections:
-    """The parts of the report that are about one thing each."""
-
-    segments: SegmentStudy
-    gate: GateStudy | NotKnown
-    costs: Mapping[str, CostTable | NotKnown]
-
-
-def _sections(evaluated: Evaluated, config: Config) -> _Sections:
-    run, comparison = evaluated.run, evaluated.comparison
-    final = run.finished()
-    gate: GateStudy | NotKnown = NotKnown(
-        "it compares several systems: a gate is studied in a run of one reranker"
-    )
-    if not run.spec.systems:
-        own = config.reranker.gate if config.reranker else None
-        gate = gate_study(run.spec.reranker, own, comparison)
-    name = "all systems" if run.spec.systems else comparison.best
-    return _Sections(
-        segments=segments_of(run.results_paths(), config, comparison),
-        gate=gate,
-        costs={name: cost_table(final.get("cost"), final["queries"], name)},
+        clicks=measured.ground_truth.words if measured.ground_truth.clicks else "",
+        limits=measured.ground_truth.clicks.limits if measured.ground_truth.clicks else (),
+        depth=evaluation.depth,
+        failures=evaluation.failures,
+        segments=evaluation.segments,
+        scores=evaluation.scores,
+        gate=evaluation.gate,
+        costs=evaluation.costs,
+        outcomes=evaluation.outcomes,
     )
 
 

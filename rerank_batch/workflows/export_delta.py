@@ -38,10 +38,10 @@ def export_delta(
 
 
 def _lost(labels: Labels, whole: Path, delta: Path) -> dict[str, Any]:
-    from rerank_batch.training.dev import Judged
+    from rerank_batch.training.dev import DevQueries
     from rerank_batch.training.measure import measure_models
 
-    judged = Judged(labels.splits["dev"], labels.texts, _MEASURE, _MOST_QUERIES)
+    judged = DevQueries(labels.splits["dev"], labels.texts, _MEASURE, _MOST_QUERIES)
     made = model_folder(str(delta))
     (dev,) = measure_models({"dev": judged}, whole, made, math_threads())
     gain = dev.gains["start"]

@@ -15,7 +15,7 @@ from rerank_batch.models.fingerprint import model_fingerprint
 from rerank_batch.models.location import model_folder
 from rerank_batch.reporter import Reporter
 from rerank_batch.training.config import FinetuneConfig
-from rerank_batch.training.dev import Judged
+from rerank_batch.training.dev import DevQueries
 from rerank_batch.training.labels import Labels, read_labels, trainable
 from rerank_batch.training.workspace import Workspace
 
@@ -59,7 +59,7 @@ class FinetunePlan:
     measurements: int
     workers: int
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The object that ``--json`` prints."""
         return dict(vars(self))
 
@@ -110,7 +110,7 @@ def dry_run(config: FinetuneConfig, labels_folder: str, work: Work) -> FinetuneP
     labels = read_labels(labels_folder)
     source = model_folder(config.location)
     queries, left_out = trainable(labels, config)
-    dev = Judged(labels.splits["dev"], labels.texts, config.dev.measure, config.dev.queries)
+    dev = DevQueries(labels.splits["dev"], labels.texts, config.dev.measure, config.dev.queries)
     pairs = config.queries_per_step * config.documents_per_query
     return FinetunePlan(
         made_of=_made_of(config, labels, source),
@@ -139,10 +139,10 @@ def _train(
     work: Work,
     reporter: Reporter,
 ) -> None:
-    from rerank_batch.training.trainer import Limits, train, train_worker
+    from rerank_batch.training.trainer import TrainingLimits, train, train_worker
 
     if work.workers == 1:
-        train(workspace, labels, config, precision, Limits(work.minutes, math_threads()))
+        train(workspace, labels, config, precision, TrainingLimits(work.minutes, math_threads()))
         return
     from rerank_batch.ray_backend.cluster import cluster
     from rerank_batch.ray_backend.training import train_on_workers

@@ -46,9 +46,11 @@ Bounds = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True)
 class IndexJob:
-    """What the job was asked for: what the index is to be made of (`index_fingerprint`), and where
-    it lies. ``pin`` is the encoder's. ``there`` is the manifest that was there when it began, at a
-    time of `time.perf_counter`."""
+    """An index job: what the index is to be made of (`index_fingerprint`), and where it lies.
+
+    ``pin`` is the encoder's. ``before`` is the manifest as it was when the job began, at a time of
+    `time.perf_counter`.
+    """
 
     config: Config
     reporter: Reporter
@@ -57,7 +59,7 @@ class IndexJob:
     encoder: ModelName
     pin: ModelPin
     made_of: dict[str, Any]
-    there: bytes | None
+    before: bytes | None
     began: float
     dry_run: bool
 
@@ -137,24 +139,24 @@ def build_files(
 
 
 def generations_of_runs(job: IndexJob) -> Callable[[], set[str] | None]:
-    """Asks for the generations of the index that unfinished runs of the configuration's root began
-    on: they stay until those runs are finished or aborted. None where that cannot be told."""
+    """Reads the generations of the index that unfinished runs of the configuration's root began on:
+    they stay until those runs are finished or aborted. None where the runs cannot be read."""
 
-    def named() -> set[str] | None:
+    def in_use() -> set[str] | None:
         runs = open_root(job.config.root)
-        found = set()
+        generations = set()
         try:
             for run_id in list_runs(runs):
                 with suppress(RunConflict):  # of another version, which names none
                     run = Run.open(runs, run_id)
                     if run.final() is None:
-                        found.add(run.spec.generations.get(job.root.uri, ""))
+                        generations.add(run.spec.generations.get(job.root.uri, ""))
         except StorageError as error:
             job.reporter.note(f"old files of the index stay, since runs may need them: {error}")
             return None
-        return found - {""}
+        return generations - {""}
 
-    return named
+    return in_use
 
 
 def finish(
@@ -165,7 +167,7 @@ def finish(
     **facts: Any,
 ) -> IndexSummary:
     """Publish what was built and return the summary; the total comes to ``seconds`` here."""
-    manifest = publish_manifest(job.root, manifest, job.there, generations_of_runs(job))
+    manifest = publish_manifest(job.root, manifest, job.before, generations_of_runs(job))
     return summary_of(
         job,
         manifest,

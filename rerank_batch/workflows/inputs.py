@@ -16,7 +16,12 @@ from rerank_batch.data.parquet import fingerprint_files
 from rerank_batch.data.plan import make_plan
 from rerank_batch.data.query_log import SUFFIXES as QUERY_SUFFIXES
 from rerank_batch.errors import ConfigError, InputError
-from rerank_batch.evaluation.ground_truth import Labels, label_files, label_remarks, read_labels
+from rerank_batch.evaluation.ground_truth import (
+    GroundTruth,
+    ground_truth_files,
+    label_remarks,
+    read_ground_truth,
+)
 from rerank_batch.evaluation.measures import parse_measures
 from rerank_batch.index.configured import ENCODER_FAMILIES, open_index
 from rerank_batch.models.location import (
@@ -64,7 +69,7 @@ def read_inputs(
     parse_model(config.index.encoder, ENCODER_FAMILIES, "index.encoder")
     check_gate(config)
     models = scorer_names(config)
-    labels = read_labels(config)
+    labels = read_ground_truth(config)
     qrels = labels.qrels if labels else None
     if queries.judged_only and qrels is None:
         raise ConfigError("queries.judged_only needs qrels.path: no query is judged without it")
@@ -81,7 +86,7 @@ def read_inputs(
     made_of = {
         "settings": results_settings(config.model_copy(update={"queries": queries})),
         "queries": fingerprint_files(queries.path, QUERY_SUFFIXES, "queries"),
-        "qrels": label_files(config),
+        "qrels": ground_truth_files(config),
         "plan": plan.fingerprint(),
         "index": opened.made_of,
         "reranker": [scorer.made_of for scorer in scorers] or None,
@@ -124,7 +129,7 @@ def read_comparison(
     return plan_comparison(config, base, generations)
 
 
-def _remarks(work: Work, labels: Labels | None, judged_only: bool) -> tuple[Remark, ...]:
+def _remarks(work: Work, labels: GroundTruth | None, judged_only: bool) -> tuple[Remark, ...]:
     """What looks wrong about all that was read."""
     asked = work.planned_ids | set(work.plan.rejects.column("query_id").to_pylist())
     found = label_remarks(labels, work.plan, asked, work.index.texts())

@@ -8,10 +8,10 @@ from rerank_batch.config import Config, LabelJudgeConfig, PriceConfig, digest
 from rerank_batch.data.qrels import Qrels, merge_grades, read_qrels
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.index.open import Index
-from rerank_batch.labels.candidates import Source
+from rerank_batch.labels.candidates import CandidateSource
 from rerank_batch.labels.judge import (
     Judge,
-    Judged,
+    JudgedPairs,
     JudgeUse,
     Rubric,
     ToJudge,
@@ -68,7 +68,9 @@ class JudgeTruth:
     facts: dict[str, Any]
 
 
-def prepare_judge(config: Config, source: Source, run: Mapping[str, str], index: Index) -> Judging:
+def prepare_judge(
+    config: Config, source: CandidateSource, run: Mapping[str, str], index: Index
+) -> Judging:
     """Read and check everything the judge needs; ``run`` says what the mined run holds.
 
     Raises:
@@ -175,7 +177,7 @@ def judge_lines(facts: Mapping[str, Any]) -> dict[str, str]:
     return lines
 
 
-def _facts(config: Config, judging: Judging, judged: Judged) -> dict[str, Any]:
+def _facts(config: Config, judging: Judging, judged: JudgedPairs) -> dict[str, Any]:
     settings = judging.settings
     twice = between_opinions(judged.twice) if settings.double else None
     positive = config.labels.positives.grade

@@ -20,10 +20,10 @@ from rerank_batch.data.plan import Plan
 from rerank_batch.data.qrels import SUFFIXES as QRELS_SUFFIXES
 from rerank_batch.data.qrels import read_qrels
 from rerank_batch.errors import ConfigError, IndexMismatch, RunConflict
-from rerank_batch.evaluation.ground_truth import label_files, read_labels
+from rerank_batch.evaluation.ground_truth import ground_truth_files, read_ground_truth
 from rerank_batch.index.configured import open_generation
 from rerank_batch.index.open import Index, verify_files
-from rerank_batch.labels.candidates import Source
+from rerank_batch.labels.candidates import CandidateSource
 from rerank_batch.labels.mining.pools import Mining, OtherRun
 from rerank_batch.labels.planning import LabelPlan, Truth, plan_labels
 from rerank_batch.labels.rows import SPLITS
@@ -182,11 +182,11 @@ def _made_of(config: Config, opened: _Opened) -> dict[str, Any]:
 def _mining(labels: LabelsConfig, source: Run, others: Sequence[Run], graded: bool) -> Mining:
     teacher = _teacher(source)
     return Mining(
-        source=Source.of(source),
+        source=CandidateSource.of(source),
         others=tuple(
             OtherRun(
                 run.run_id,
-                Source.of(run),
+                CandidateSource.of(run),
                 _to_the_end(window, run),
                 _same(teacher, _teacher(run)),
             )
@@ -310,12 +310,12 @@ def read_truth(config: Config, judged: JudgeTruth | None = None) -> TruthRead:
     if source == "clicks":
         evaluation = config.evaluation.model_copy(update={"labels": "clicks"})
         by_clicks = config.model_copy(update={"evaluation": evaluation})
-        labels = read_labels(by_clicks)
+        labels = read_ground_truth(by_clicks)
         if labels is None or labels.clicks is None or config.clicks is None:
             raise ConfigError("labels.source is clicks: give clicks.path")
         told = f"{config.clicks.path}: {labels.clicks.words}"
         settings = config.clicks.model_dump(mode="json", exclude={"path"})
-        made_of = {"files": label_files(by_clicks), "settings": settings}
+        made_of = {"files": ground_truth_files(by_clicks), "settings": settings}
         return TruthRead(Truth(source, labels.qrels), told, made_of, remarks=labels.remarks)
     qrels = config.labels.qrels or config.qrels
     if qrels is None:

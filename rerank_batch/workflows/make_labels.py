@@ -18,7 +18,7 @@ from rerank_batch.labels.rows import (
     labelled_batches,
     sums_of,
 )
-from rerank_batch.labels.splits import LeakCheck, Written, check_leaks
+from rerank_batch.labels.splits import LeakCheck, WrittenQuery, check_leaks
 from rerank_batch.pipeline.blocks import rows_per_block
 from rerank_batch.pipeline.pools import plan_pools
 from rerank_batch.pipeline.resources import Cluster
@@ -265,4 +265,4 @@ def _written(files: list[str]) -> Any:
     for table in labelled_batches(files, columns):
         for row in table.to_pylist():
             positives = [each["doc_id"] for each in row["documents"] if each["role"] == POSITIVE]
-            yield Written(row["query_ids"], row["query"], row["split"], positives)
+            yield WrittenQuery(row["query_ids"], row["query"], row["split"], positives)

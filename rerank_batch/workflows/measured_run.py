@@ -14,7 +14,7 @@ from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.evaluation.comparison import Comparison
 from rerank_batch.evaluation.findings import (
     Findings,
-    Part,
+    FindingsPart,
     Questions,
     conclude,
     find,
@@ -22,7 +22,7 @@ from rerank_batch.evaluation.findings import (
     join,
 )
 from rerank_batch.evaluation.gate.signals import gate_signals
-from rerank_batch.evaluation.ground_truth import Labels, label_path, read_labels
+from rerank_batch.evaluation.ground_truth import GroundTruth, ground_truth_path, read_ground_truth
 from rerank_batch.evaluation.judged import Lists
 from rerank_batch.evaluation.measures import parse_measures
 from rerank_batch.evaluation.segments.columns import check_segments
@@ -42,7 +42,7 @@ _MANY = 20_000
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class MeasuredRun:
     """A finished run, the judgements, what these say of it, and what its systems are.
 
     ``missing`` says of systems whose lists were read for how many queries they have none.
@@ -50,7 +50,7 @@ class Evaluated:
     """
 
     run: Run
-    labels: Labels
+    ground_truth: GroundTruth
     findings: Findings
     described: Mapping[str, str]
     missing: Mapping[str, int]
@@ -65,19 +65,19 @@ class Evaluated:
     @property
     def qrels(self) -> Qrels:
         """The grades."""
-        return self.labels.qrels
+        return self.ground_truth.qrels
 
 
-def evaluated_run(
+def measured_run(
     config: Config, reporter: Reporter, start: Start | None = None, from_run: str | None = None
-) -> Evaluated:
+) -> MeasuredRun:
     """A run, the judgements, and what they say of its systems; see `evaluate`.
 
     Raises:
         ConfigError: there are no judgements, or the run does not hold what is to be compared.
         InputError: none of them is of a query of the run.
     """
-    if label_path(config) is None:
+    if ground_truth_path(config) is None:
         raise ConfigError("evaluate needs qrels.path: without judgements nothing can be measured")
     parse_measures(config.evaluation.measures)
     remarks = list(check_segments(config.queries, config.evaluation.segments))
@@ -93,29 +93,29 @@ def evaluated_run(
         raise ConfigError(
             f"run {run.run_id} made training labels: there are no rankings in it to evaluate"
         )
-    labels = read_labels(config)
-    assert labels is not None
+    truth = read_ground_truth(config)
+    assert truth is not None
     external: dict[str, Lists] = {}
     if run.spec.systems:
-        external = external_lists(config, labels.qrels)
-    findings = findings_of(run, labels.qrels, config, external, reporter)
+        external = external_lists(config, truth.qrels)
+    findings = read_findings(run, truth.qrels, config, external, reporter)
     if not findings.comparison.queries:
         raise InputError(
             f"none of the {final['queries']:,} queries of run {run.run_id} is judged in "
-            f"{label_path(config)}; query ids of log and judgements must match"
+            f"{ground_truth_path(config)}; query ids of log and judgements must match"
         )
     comparison = findings.comparison
     if from_run is not None:
-        remarks += labels.remarks
-        known = known_ids(run, comparison) if 2 * comparison.queries < len(labels.qrels) else None
+        remarks += truth.remarks
+        known = known_ids(run, comparison) if 2 * comparison.queries < len(truth.qrels) else None
         if known is not None:
-            section = "qrels" if labels.clicks is None else "clicks"
+            section = "qrels" if truth.clicks is None else "clicks"
             where = f"run {run.run_id}"
-            remarks += unmatched_queries(section, "judged queries", labels.qrels, known, where)
+            remarks += unmatched_queries(section, "judged queries", truth.qrels, known, where)
     described = descriptions(config) if external or run.spec.systems else {}
-    return Evaluated(
+    return MeasuredRun(
         run=run,
-        labels=labels,
+        ground_truth=truth,
         findings=findings,
         described={name: described.get(name, "") for name in comparison.systems},
         missing=with_missing(external, comparison.query_ids),
@@ -129,7 +129,7 @@ def known_ids(run: Run, comparison: Comparison) -> set[str]:
     return {each for ids in ids_of(run, comparison.query_ids) for each in ids}
 
 
-def findings_of(
+def read_findings(
     run: Run,
     qrels: Qrels,
     config: Config,
@@ -153,17 +153,17 @@ def findings_of(
     )
     if external:
         return conclude(find(paths, qrels, questions, external), questions)
-    return measure_run(run, qrels, config, questions, reporter)
+    return read_run(run, qrels, config, questions, reporter)
 
 
-def measure_run(
+def read_run(
     run: Run, qrels: Qrels, config: Config, questions: Questions, reporter: Reporter
 ) -> Findings:
     """Read a finished run, on the cluster where it is large."""
     paths = run.results_paths()
     if run.finished()["queries"] <= _MANY:
         return conclude(find(paths, qrels, questions), questions)
-    parts: list[Part | None] = [None] * len(paths)
+    parts: list[FindingsPart | None] = [None] * len(paths)
     done = 0
     with (
         cluster(config.compute, reporter.verbose, reporter.note),

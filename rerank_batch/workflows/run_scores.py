@@ -22,7 +22,7 @@ from rerank_batch.runs import Commit, Run, total
 from rerank_batch.runs.coverage import check_coverage
 from rerank_batch.runs.decisions import keep_decision, read_decision
 from rerank_batch.runs.summary import CacheFacts
-from rerank_batch.score_cache import ScoreCache, Snapshot, scope
+from rerank_batch.score_cache import CacheSnapshot, ScoreCache, scope
 from rerank_batch.scoring.modes import Choice, Mode
 from rerank_batch.storage import NodeCache, Wanted
 
@@ -37,7 +37,7 @@ class RunScores:
     run: Run
     scorer: ScorerInput
     cache: ScoreCache
-    snapshot: Snapshot
+    snapshot: CacheSnapshot
     config: Config
 
     @property
@@ -135,7 +135,7 @@ def _run_scores(
 
 def keep_scores(
     run: Run, caches: Sequence[RunScores], reporter: Reporter, add: bool = True
-) -> list[Snapshot | None]:
+) -> list[CacheSnapshot | None]:
     """Keep the new scores of a run whose queries are all covered; what each cache holds since.
 
     None where a cache cannot be written: no run needs it, so that is only noted. Without ``add``
@@ -147,7 +147,7 @@ def keep_scores(
     commits = run.commits()
     bounds = [(commit.name.start, commit.name.stop) for commit in commits]
     check_coverage(bounds, run.spec.planned, run.run_id)
-    held: list[Snapshot | None] = []
+    held: list[CacheSnapshot | None] = []
     for cache in caches:
         try:
             if add:
@@ -160,7 +160,7 @@ def keep_scores(
 
 
 def cache_facts(
-    run: Run, caches: Sequence[RunScores], held: Sequence[Snapshot | None]
+    run: Run, caches: Sequence[RunScores], held: Sequence[CacheSnapshot | None]
 ) -> CacheFacts | None:
     """What all caches of a cascade gave a run, and hold now; None where there are none."""
     if not caches:
@@ -194,6 +194,6 @@ def scores_line(facts: CacheFacts) -> str:
 _KEYS = ("segments", "pairs", "bytes", "seconds_per_pair")
 
 
-def _snapshot(value: Mapping[str, Any]) -> Snapshot:
+def _snapshot(value: Mapping[str, Any]) -> CacheSnapshot:
     segments = tuple(Wanted(**each) for each in value["segments"])
-    return Snapshot(segments, value["pairs"], value["bytes"], value["seconds_per_pair"])
+    return CacheSnapshot(segments, value["pairs"], value["bytes"], value["seconds_per_pair"])

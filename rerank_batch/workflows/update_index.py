@@ -84,10 +84,10 @@ def plan_update(
     """How the index that is there becomes one of the corpus, or why a full build is due."""
     from rerank_batch.retrieval.shards import keeps_vectors
 
-    there = current.digests()
-    if there is None:
+    before = current.digests()
+    if before is None:
         return NotKnown("a version that knew no updates built it")
-    changes = compare(digests, there, current.numbers())
+    changes = compare(digests, before, current.numbers())
     documents = len(changes.rows)
     if changes.unchanged < documents / 2:
         return NotKnown(f"{len(changes.to_encode):,} of {documents:,} documents are new or changed")

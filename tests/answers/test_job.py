@@ -162,10 +162,10 @@ def test_answers_and_thumbs_stand_beside_the_headline_measure(project, serve):
 def test_what_is_told_of_it(project, serve):
     serve("llm")
     found = studied(project())
-    summary = found.as_json()
+    summary = found.to_json()
     written = json.dumps(summary)
     assert "It says" not in written and "text " not in written, "no texts in metrics.json"
-    parts = [part for part in outcomes_parts(summary) if isinstance(part, str)]
+    parts = [part for part in outcomes_parts(found) if isinstance(part, str)]
     assert "thumb: how far nDCG@10 and thumb go together cannot be told" in parts[1]
     assert (
         "answer_grade: queries that gain in nDCG@10 tend to gain in answer_grade, strongly"

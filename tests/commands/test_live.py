@@ -70,7 +70,7 @@ def test_a_log_in_json_tells_the_stages_inside_a_block(monkeypatch, capsys):
         run_progress, "actor_messages", lambda: {("rerank", "actor"): write([half])}
     )
     monkeypatch.setattr(live, "_DRAW_SECONDS", 0.01)
-    monkeypatch.setattr(live, "SAY_EVERY_SECONDS", 0)
+    monkeypatch.setattr(live, "LINE_EVERY_SECONDS", 0)
     run = SimpleNamespace(blocks=lambda: [(0, 100)])
     lines: list[str] = []
     progress = RunProgress(run, [0], [stage("rerank", 1)])

@@ -23,7 +23,7 @@ from rerank_batch.data.clicks.grades import estimate, lower_bound
 from rerank_batch.data.clicks.log import read_click_log
 from rerank_batch.data.clicks.propensity import harvest_eta, propensity_of
 from rerank_batch.errors import ConfigError, InputError, TooManyRejects
-from rerank_batch.evaluation.ground_truth import label_files, read_labels
+from rerank_batch.evaluation.ground_truth import ground_truth_files, read_ground_truth
 from rerank_batch.sample.clicks import simulate_clicks
 from rerank_batch.sample.query_log import Query
 from tests.support.helpers import broken_strings, write_parquet
@@ -324,7 +324,7 @@ def test_clicks_and_judgements_are_never_mixed(tmp_path: Path) -> None:
     raw = project(tmp_path)
     judged = parse_config(raw)
     clicked = parse_config({**raw, "evaluation": {"labels": "clicks"}})
-    by_judgement, by_click = read_labels(judged), read_labels(clicked)
+    by_judgement, by_click = read_ground_truth(judged), read_ground_truth(clicked)
     assert by_judgement is not None and by_click is not None
     assert by_judgement.qrels == {"q1": {"d2": 1}}
     assert by_judgement.clicks is None
@@ -332,8 +332,8 @@ def test_clicks_and_judgements_are_never_mixed(tmp_path: Path) -> None:
     assert by_click.qrels == {"q1": {"d1": 3, "d2": 0}}
     assert by_click.clicks is not None and by_click.clicks.limits == LIMITS
     assert "click labels, not judgements (1 queries, 2 pairs" in by_click.words
-    assert label_files(judged) != label_files(clicked)
-    assert read_labels(parse_config({**raw, "qrels": None})) is None
+    assert ground_truth_files(judged) != ground_truth_files(clicked)
+    assert read_ground_truth(parse_config({**raw, "qrels": None})) is None
 
 
 def test_clicks_belong_to_the_identity_of_a_run_only_where_they_are_labels(tmp_path: Path) -> None:
@@ -354,8 +354,8 @@ def test_a_log_that_is_mostly_rejected_stops_the_run(tmp_path: Path) -> None:
     path = str(write_parquet(tmp_path / "c" / "clicks.parquet", rows))
     raw = project(tmp_path, clicks={"path": path}, evaluation={"labels": "clicks"})
     with pytest.raises(TooManyRejects, match=r"1 of 3 rows of the click log .*bad_position 1"):
-        read_labels(parse_config(raw))
-    assert read_labels(parse_config({**raw, "limits": {"max_rejects": 1}})) is not None
+        read_ground_truth(parse_config(raw))
+    assert read_ground_truth(parse_config({**raw, "limits": {"max_rejects": 1}})) is not None
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from rerank_batch import schema
 from rerank_batch.data.plan import LeftOut, Plan
 from rerank_batch.data.text_store import TextStore, write_texts
-from rerank_batch.evaluation.ground_truth import Labels, label_remarks
+from rerank_batch.evaluation.ground_truth import GroundTruth, label_remarks
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def planned(left_out: int = 0) -> Plan:
 
 def test_judgements_of_another_log_and_of_another_corpus_are_told(texts: TextStore) -> None:
     qrels = {"q1": {"d1": 1, "x1": 1, "x2": 1}, "q2": {"d1": 1}, "q3": {"d1": 1}}
-    labels = Labels(qrels, None)
+    labels = GroundTruth(qrels, None)
     remarks = label_remarks(labels, planned(), {"q1"}, texts)
     assert [str(remark).partition(", such")[0] for remark in remarks] == [
         "qrels: 2 of 3 judged documents are not in the corpus",

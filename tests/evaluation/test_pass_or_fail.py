@@ -13,7 +13,7 @@ from rerank_batch.errors import ConfigError, InputError, NotGoodEnough, RunConfl
 from rerank_batch.evaluation.acceptance import Limit, check_limit, check_no_worse, parse_limit
 from rerank_batch.runs import Run
 from rerank_batch.storage import open_root
-from rerank_batch.workflows.acceptance import Asked, prepare
+from rerank_batch.workflows.acceptance import Requirements, prepare
 from tests.evaluation.finished import DEPTH, evaluate, row, write_config, write_run
 from tests.support.helpers import spec
 
@@ -76,7 +76,7 @@ def test_it_passes_where_a_paired_test_of_being_worse_by_the_margin_is_significa
     test = stats.ttest_1samp(theirs - ours, margin, alternative="less")
     assert found.passed == (test.pvalue <= 0.05)
     interval = stats.ttest_1samp(theirs - ours, 0, alternative="less").confidence_interval(0.95)
-    assert f"lost at most {max(interval.high, 0):.4f}" in found.told
+    assert f"lost at most {max(interval.high, 0):.4f}" in found.numbers
 
 
 def test_no_difference_that_is_found_is_not_no_difference() -> None:
@@ -95,7 +95,7 @@ def test_only_queries_of_both_count() -> None:
     ours = {"a": 0.5, "b": 0.5, "ours": 0.0}
     found = check_no_worse("RR", "another", ours, theirs, 0.0)
     assert found.passed
-    assert "from 0.5000 to 0.5000 on 2 queries of both" in found.told
+    assert "from 0.5000 to 0.5000 on 2 queries of both" in found.numbers
     with pytest.raises(InputError, match="share 1 judged queries: too few"):
         check_no_worse("RR", "another", {"a": 1.0}, theirs, 0.1)
 
@@ -169,7 +169,7 @@ def test_what_cannot_be_checked_is_told_before_anything_is_written(
 def test_a_run_that_is_not_finished_is_refused_before_anything_runs(config: Path) -> None:
     Run.create(open_root(str(config.parent / "runs")), "half", spec())
     with pytest.raises(RunConflict, match="run half is not finished"):
-        prepare(Asked(no_worse_than="half"), load_config(config))
+        prepare(Requirements(no_worse_than="half"), load_config(config))
 
 
 def test_metrics_json_and_parquet_hold_depths_and_failures(config: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from rerank_batch.errors import ConfigError
 from rerank_batch.evaluation.depth.study import DepthRow, DepthStudy
-from rerank_batch.evaluation.failures.study import Case, Failures, Group, Hit, Moved
+from rerank_batch.evaluation.failures.study import Case, FailureGroup, Failures, Hit, Moved
 from rerank_batch.evaluation.report.page import (
     MeasureRow,
     QueryGain,
@@ -98,9 +98,9 @@ def failures(count: int = 3, *strange: str) -> Failures:
         headline="nDCG@10",
         helped=tuple(cases),
         hurt=tuple(cases),
-        never_found=Group(1234, 5678, cases),
+        never_found=FailureGroup(1234, 5678, cases),
         found_nothing=321,
-        pushed_down=Group(count, count, cases),
+        pushed_down=FailureGroup(count, count, cases),
     )
 
 

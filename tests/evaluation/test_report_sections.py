@@ -263,7 +263,7 @@ def test_summaries_are_json_and_hold_the_studies() -> None:
     study, curves = known_scores(), known_gate(GateConfig(threshold=0.1))
     table = cost_table(BOOK, 400, "cascade")
     found = json.loads(
-        json.dumps([each.as_json() for each in (study, curves, table)], allow_nan=False)
+        json.dumps([each.to_json() for each in (study, curves, table)], allow_nan=False)
     )
     density = found[0]["kinds"]["relevant"]["densities"]
     assert sum(density) * (study.edges[1] - study.edges[0]) == pytest.approx(1)

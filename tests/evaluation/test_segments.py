@@ -25,8 +25,8 @@ from rerank_batch.evaluation.segments.groupings import (
 )
 from rerank_batch.evaluation.segments.study import (
     FEWEST,
-    Group,
-    Segment,
+    QuerySegment,
+    SegmentGroup,
     study_segments,
     weighted_mean,
 )
@@ -76,7 +76,7 @@ def members(grouping: Grouping) -> dict[str, dict[int, float]]:
     return found
 
 
-def names(group: Group) -> list[str]:
+def names(group: SegmentGroup) -> list[str]:
     return [segment.name for segment in group.segments]
 
 
@@ -330,6 +330,6 @@ def test_a_log_that_holds_none_of_the_queries_is_said() -> None:
 def test_segments_without_a_query_are_not_listed() -> None:
     systems = Systems(["x"], np.ones(1), np.ones(1), np.ones(1))
     study = study_segments(systems, np.ones(1), {"c": column((0, "v", 1.0))})
-    segment: Segment = study.groups[2].segments[0]
+    segment: QuerySegment = study.groups[2].segments[0]
     assert names(study.groups[2]) == ["v"]
     assert (segment.queries, segment.weight) == (1, 1.0)

@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from jobs.tables.segments import segment_parts
 from rerank_batch.config import Config, parse_config
 from rerank_batch.errors import ConfigError
 from rerank_batch.evaluation.segments.columns import check_segments
+from rerank_batch.evaluation.segments.study import QuerySegment, SegmentStudy
 from rerank_batch.evaluation.segments.traffic import segments_of
 from tests.evaluation.test_segments import BASE, NEW, Systems
 from tests.support.helpers import finished_run, result_row, write_parquet
@@ -36,7 +37,7 @@ def config(log: Path, **evaluation: Any) -> Config:
     )
 
 
-def summary(folder: Path, segments: Sequence[str] = ()) -> Any:
+def study(folder: Path, segments: Sequence[str] = ()) -> SegmentStudy:
     """Of four queries, of which b was not judged and gone was rejected."""
     rows = [
         {**result_row(0, [], ["a", "a2"]), "weight": 3.0},
@@ -57,22 +58,20 @@ def summary(folder: Path, segments: Sequence[str] = ()) -> Any:
         np.array([1.0, 0.25, 0.0]),
         query_ids=("a", "c", "gone"),
     )
-    found = segments_of(
-        run.results_paths(), config(folder / "log.parquet", segments=segments), compared
-    )
-    return json.loads(json.dumps(found.as_json(), allow_nan=False))
+    settings = config(folder / "log.parquet", segments=segments)
+    return segments_of(run.results_paths(), settings, compared)
 
 
-def printed(segments: Any) -> str:
+def printed(study: SegmentStudy) -> str:
     out = io.StringIO()
     console = Console(file=out, width=100)
-    for part in segment_parts(segments):
+    for part in segment_parts(study):
         console.print(part, markup=False, soft_wrap=isinstance(part, str))
     return out.getvalue()
 
 
 def test_the_summary_has_every_grouping_with_its_segments(tmp_path: Path) -> None:
-    found = summary(tmp_path, ["channel"])
+    found = json.loads(json.dumps(study(tmp_path, ["channel"]).to_json(), allow_nan=False))
     assert (found["headline"], found["systems"], found["best"]) == ("nDCG@10", [BASE, NEW], NEW)
     assert found["overall"]["weighted_means"][NEW]["nDCG@10"] == pytest.approx(3.5 / 5)
     weights = {
@@ -91,7 +90,7 @@ def test_the_summary_has_every_grouping_with_its_segments(tmp_path: Path) -> Non
 
 
 def test_the_terminal_shows_one_table_and_obeys_no_value(tmp_path: Path) -> None:
-    text = printed(summary(tmp_path, ["channel"]))
+    text = printed(study(tmp_path, ["channel"]))
     assert text.count("nDCG@10 by segment") == 1
     assert "[red]�[31m" in text
     assert "\x1b" not in text
@@ -103,20 +102,43 @@ def test_the_terminal_shows_one_table_and_obeys_no_value(tmp_path: Path) -> None
 
 def test_the_table_fits_100_columns_whatever_the_names(tmp_path: Path) -> None:
     """A row wider than the terminal would wrap."""
-    found = summary(tmp_path, ["channel"])
+    found = study(tmp_path, ["channel"])
     system = "a reranker with a name of 40 characters!"
-    renamed = json.loads(json.dumps(found).replace(NEW, system).replace("web", "web" * 30))
-    renamed["groups"][2]["segments"][2]["gains"][system]["interval"] = [-0.123, 0.456]
-    lines = [line for line in printed(renamed).splitlines() if line[:1] in ("│", "┃")]
+
+    def renamed(segment: QuerySegment) -> QuerySegment:
+        means, weighted = (
+            {BASE: values[BASE], system: values[NEW]}
+            for values in (segment.means, segment.weighted_means)
+        )
+        gain = segment.gains[NEW]
+        if segment.name == "web":
+            gain = replace(gain, interval=(-0.123, 0.456))
+        return replace(
+            segment,
+            name=segment.name.replace("web", "web" * 30),
+            means=means,
+            weighted_means=weighted,
+            gains={system: gain},
+        )
+
+    groups = tuple(
+        replace(group, segments=tuple(map(renamed, group.segments))) for group in found.groups
+    )
+    found = replace(
+        found, systems=(BASE, system), best=system, overall=renamed(found.overall), groups=groups
+    )
+    lines = [line for line in printed(found).splitlines() if line[:1] in ("│", "┃")]
     assert all(len(line) <= 100 for line in lines)
     assert sum(line.count(" -0.123 +0.456 ") for line in lines) == 1
 
 
 def test_a_grouping_of_one_segment_or_none_is_a_line(tmp_path: Path) -> None:
-    found = summary(tmp_path)
-    for group in found["groups"]:
-        group["segments"] = group["segments"][:1] if group["name"] == "length" else []
-    lines = printed(found).splitlines()
+    found = study(tmp_path)
+    groups = tuple(
+        replace(group, segments=group.segments[:1] if group.name == "length" else ())
+        for group in found.groups
+    )
+    lines = printed(replace(found, groups=groups)).splitlines()
     assert "by length: all are in 1 word" in lines
     assert any(line.startswith("by frequency: ") for line in lines)
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from rerank_batch.config import LabelsConfig
 from rerank_batch.data.qrels import Qrels
 from rerank_batch.data.text_store import TextStore, shard_bounds, write_texts
-from rerank_batch.labels.candidates import Source
+from rerank_batch.labels.candidates import CandidateSource
 from rerank_batch.labels.mining.pools import Mining
 from rerank_batch.labels.mining.stage import MineLabels
 from rerank_batch.labels.planning import LabelPlan, Truth, plan_labels
@@ -42,14 +42,14 @@ def corpus(folder: Path, texts: Mapping[str, str], shards: int = 3) -> Texts:
     return Texts(TextStore(write_texts(table, bounds, folder), bounds))
 
 
-def run_of(folder: Path, candidates: Mapping[str, Hits], run_id: str = "run-1") -> Source:
+def run_of(folder: Path, candidates: Mapping[str, Hits], run_id: str = "run-1") -> CandidateSource:
     """A finished run of those queries, two a file."""
     rows = [
         result_row(number, candidates[query_id], [query_id])
         for number, query_id in enumerate(sorted(candidates))
     ]
     blocks = [rows[start : start + 2] for start in range(0, len(rows), 2)]
-    return Source.of(finished_run(folder, blocks, run_id))
+    return CandidateSource.of(finished_run(folder, blocks, run_id))
 
 
 def labels_config(**settings: Any) -> LabelsConfig:
@@ -63,14 +63,17 @@ def labels_config(**settings: Any) -> LabelsConfig:
 
 
 def plan(
-    source: Source, qrels: Qrels | None, config: LabelsConfig, held_out: HeldOut | None = None
+    source: CandidateSource,
+    qrels: Qrels | None,
+    config: LabelsConfig,
+    held_out: HeldOut | None = None,
 ) -> LabelPlan:
     return plan_labels(source, Truth(config.source, qrels), config, held_out or HeldOut())
 
 
 def mined(
     texts: Texts,
-    source: Source,
+    source: CandidateSource,
     qrels: Qrels | None,
     config: LabelsConfig,
     others: Sequence[Any] = (),

@@ -9,7 +9,7 @@ import math
 
 import pytest
 
-from rerank_batch.labels.formats import FORMATS, Query
+from rerank_batch.labels.formats import FORMATS, FormattedQuery
 from tests.conftest import build_tokenizer, sentences
 from tests.labels.small import corpus, labels_config, mined, run_of
 
@@ -29,7 +29,7 @@ def document(doc_id, role, label=None, score=None):
     }
 
 
-QUERY = Query(
+QUERY = FormattedQuery(
     "q1",
     "the query",
     [
@@ -110,7 +110,7 @@ def test_flagembedding_rows_are_what_its_dataset_asks_for():
     assert scored["pos_scores"] == [3.5]
     assert scored["neg_scores"] == [-1.5, 0.5]
     assert [len(scored["pos"]), len(scored["neg"])] == [1, 2]
-    alone = Query("q1", "the query", QUERY.positives)
+    alone = FormattedQuery("q1", "the query", QUERY.positives)
     assert rows("flagembedding", alone) == rows("tevatron", alone) == []
     group = 4
     assert math.ceil((group - 1) / len(plain["neg"])) == 1
@@ -146,7 +146,7 @@ def labelled(tmp_path_factory):
     qrels = {name: {f"d{5 * n:02d}": 2, f"d{5 * n + 1:02d}": 1} for n, name in enumerate(names)}
     config = labels_config(filters={"share": None, "near_duplicate": None})
     found = mined(corpus(folder / "texts", TEXTS), source, qrels, config)
-    return [Query(row["query_id"], row["query"], row["documents"]) for row in found]
+    return [FormattedQuery(row["query_id"], row["query"], row["documents"]) for row in found]
 
 
 LOSSES = {

@@ -11,8 +11,8 @@ from rerank_batch.labels.splits import (
     SHARED_DOCUMENT,
     SIMILAR_QUERY,
     HeldOut,
-    Query,
-    Written,
+    SplitQuery,
+    WrittenQuery,
     check_leaks,
     split_queries,
 )
@@ -21,10 +21,10 @@ SHARES = LabelSplitConfig(dev=0.2, test=0.2)
 NOTHING_EMPTY = LabelSplitConfig(dev=0, test=0)
 
 
-def queries(count: int, documents: int | None = None) -> list[Query]:
+def queries(count: int, documents: int | None = None) -> list[SplitQuery]:
     """Queries that share no word; with ``documents`` fewer documents than queries."""
     return [
-        Query(
+        SplitQuery(
             [f"q{n:04d}"],
             f"about thing{n} and thing{n}b or thing{n}c",
             [f"d{n % (documents or count)}"],
@@ -35,7 +35,7 @@ def queries(count: int, documents: int | None = None) -> list[Query]:
 
 def written(asked, splits):
     return [
-        Written(
+        WrittenQuery(
             query.query_ids,
             query.text,
             split,
@@ -60,11 +60,11 @@ def test_groups_fall_into_splits_by_their_shares_whatever_the_order():
 
 def test_what_is_near_or_shares_a_document_stays_together():
     asked = [
-        Query(["q1"], "how to mend a flat bicycle tyre", ["a"]),
-        Query(["q2"], "how to mend a flat, old BICYCLE tyre?", ["b"]),  # 7 of 8 words
-        Query(["q3"], "the capital of France", ["b", "c"]),
-        Query(["q4"], "paris, which country", ["c"]),
-        Query(["q5"], "something else entirely", ["d"]),
+        SplitQuery(["q1"], "how to mend a flat bicycle tyre", ["a"]),
+        SplitQuery(["q2"], "how to mend a flat, old BICYCLE tyre?", ["b"]),  # 7 of 8 words
+        SplitQuery(["q3"], "the capital of France", ["b", "c"]),
+        SplitQuery(["q4"], "paris, which country", ["c"]),
+        SplitQuery(["q5"], "something else entirely", ["d"]),
     ]
     assert split_queries(asked, NOTHING_EMPTY, 0).groups == ["q1"] * 4 + ["q5"]
     apart = LabelSplitConfig(dev=0, test=0, shared="drop")
@@ -88,7 +88,8 @@ def test_what_is_near_or_shares_a_document_stays_together():
 )
 def test_what_is_split_never_leaks(drawn, shared, seed):
     asked = [
-        Query([f"q{n}"], text, [f"d{d}" for d in found]) for n, (text, found) in enumerate(drawn)
+        SplitQuery([f"q{n}"], text, [f"d{d}" for d in found])
+        for n, (text, found) in enumerate(drawn)
     ]
     config = LabelSplitConfig(dev=0.3, test=0.3, shared=shared)
     held_out = HeldOut({"q0"}, {"d0", "d1"})
@@ -123,9 +124,9 @@ def test_one_group_of_everything_is_refused_with_the_way_out():
 
 
 ROWS = [
-    Written(["q1", "q1b"], "how to mend a flat bicycle tyre", "train", ["a"]),
-    Written(["q2"], "the capital of France", "dev", ["b"]),
-    Written(["q3"], "something else entirely", "test", ["c"]),
+    WrittenQuery(["q1", "q1b"], "how to mend a flat bicycle tyre", "train", ["a"]),
+    WrittenQuery(["q2"], "the capital of France", "dev", ["b"]),
+    WrittenQuery(["q3"], "something else entirely", "test", ["c"]),
 ]
 
 
@@ -139,12 +140,16 @@ def test_clean_rows_pass():
 @pytest.mark.parametrize(
     ("planted", "kind", "named"),
     [
-        (Written(["q1b"], "words nobody used", "test", []), SAME_QUERY, "q1b"),
-        (Written(["q9"], "something ELSE, entirely!", "train", []), SIMILAR_QUERY, "q9"),
-        (Written(["q9"], "how to mend a very flat bicycle tyre", "test", []), SIMILAR_QUERY, "q9"),
-        (Written(["q9"], "words nobody used", "train", ["z", "c"]), SHARED_DOCUMENT, "c"),
-        (Written(["q9"], "words nobody used", "dev", ["c"]), SHARED_DOCUMENT, "c"),
-        (Written(["q9"], "words nobody used", "train", ["b"]), SHARED_DOCUMENT, "b"),
+        (WrittenQuery(["q1b"], "words nobody used", "test", []), SAME_QUERY, "q1b"),
+        (WrittenQuery(["q9"], "something ELSE, entirely!", "train", []), SIMILAR_QUERY, "q9"),
+        (
+            WrittenQuery(["q9"], "how to mend a very flat bicycle tyre", "test", []),
+            SIMILAR_QUERY,
+            "q9",
+        ),
+        (WrittenQuery(["q9"], "words nobody used", "train", ["z", "c"]), SHARED_DOCUMENT, "c"),
+        (WrittenQuery(["q9"], "words nobody used", "dev", ["c"]), SHARED_DOCUMENT, "c"),
+        (WrittenQuery(["q9"], "words nobody used", "train", ["b"]), SHARED_DOCUMENT, "b"),
     ],
 )
 def test_a_planted_leak_is_found_and_named(planted, kind, named):

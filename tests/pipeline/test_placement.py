@@ -44,11 +44,11 @@ from rerank_batch.retrieval import ivf
 from rerank_batch.retrieval.excluded import Excluded
 from rerank_batch.retrieval.fusion import Fusion
 from rerank_batch.retrieval.gate import Gate
-from rerank_batch.retrieval.hits import RankedList
+from rerank_batch.retrieval.hits import RankedList, ranked_lists
 from rerank_batch.retrieval.running_lists import merged
 from rerank_batch.retrieval.shard_groups import Group
 from rerank_batch.retrieval.shards import build_shard, open_shard, search_all
-from rerank_batch.retrieval.sources import SourceUse, _lists
+from rerank_batch.retrieval.sources import SourceUse
 from rerank_batch.retrieval.stages import EncodeQueries, SearchGroup, SearchShards
 from rerank_batch.schema import FEW_CANDIDATES
 from rerank_batch.storage import NodeCache
@@ -116,11 +116,11 @@ def test_ties_across_groups_are_broken_as_in_one_search(tmp_path_factory, shards
         build_shard(vectors[start:stop], "Flat", folder / str(start))
         opened.append(open_shard(folder / str(start), start))
     asked = np.vstack([distinct, rng.normal(size=(2, 8)).astype(np.float32)])
-    whole = _lists(search_all(opened, asked, 20))
+    whole = ranked_lists(search_all(opened, asked, 20))
     edges = [0, *(n for n in range(1, shards) if cuts >> (n - 1) & 1), shards]
     running = [RankedList(np.empty(0, np.int64), np.empty(0, np.float32))] * len(asked)
     for a, b in pairwise(edges):
-        found = _lists(search_all(opened[a:b], asked, 20))
+        found = ranked_lists(search_all(opened[a:b], asked, 20))
         running = [merged(x, y, 20) for x, y in zip(running, found, strict=True)]
     for one, other in zip(running, whole, strict=True):
         assert one.documents.tobytes() == other.documents.tobytes()

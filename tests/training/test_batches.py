@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rerank_batch.config import load_section
 from rerank_batch.errors import ConfigError
-from rerank_batch.training.batches import Group, GroupPlan
+from rerank_batch.training.batches import GroupPlan, TrainingGroup
 from rerank_batch.training.config import FinetuneConfig
 from rerank_batch.training.labels import Labels, read_labels, trainable
 from rerank_batch.training.losses import batch_of
@@ -115,8 +115,8 @@ def test_a_random_negative_that_the_teacher_has_not_read_is_its_lowest(
     assert left_out == {"rows without a teacher score": 3 * len(queries)}
 
 
-def group(labels: list[float], teacher: list[float]) -> Group:
-    return Group("q", "asked", [f"d{n}" for n in range(len(labels))], labels, teacher, 0)
+def group(labels: list[float], teacher: list[float]) -> TrainingGroup:
+    return TrainingGroup("q", "asked", [f"d{n}" for n in range(len(labels))], labels, teacher, 0)
 
 
 def test_each_loss_gets_its_inputs() -> None:

@@ -9,12 +9,13 @@ import pytest
 from jobs.console import Console
 from jobs.tables.evaluation import show
 from rerank_batch.evaluation.comparison import Comparison
-from rerank_batch.evaluation.ground_truth import JUDGEMENTS
-from rerank_batch.evaluation.report.headline import as_json
-from rerank_batch.evaluation.report.page import p_text
+from rerank_batch.evaluation.failures.study import FailureGroup, Failures
+from rerank_batch.evaluation.ground_truth import GroundTruth
+from rerank_batch.evaluation.report.headline import measure_rows, p_text
 from rerank_batch.evaluation.segments.study import study_segments
+from rerank_batch.remarks import NotKnown
 from rerank_batch.schema import SYSTEMS
-from rerank_batch.workflows.evaluate import measure_rows
+from rerank_batch.workflows.evaluate import Evaluation
 
 MEASURES = ("nDCG@10", "Success@5", "R@50")
 
@@ -41,7 +42,8 @@ def comparison() -> Comparison:
 def test_the_table_fits_100_columns_and_metrics_hold_everything(
     comparison: Comparison, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = json.loads(json.dumps([as_json(row) for row in measure_rows(comparison)]))
+    measured = measure_rows(comparison)
+    rows = json.loads(json.dumps([row.to_json() for row in measured]))
     assert [row["outcome"] for row in rows] == ["better", "undecided", "undecided"]
     for row in rows:
         assert row["difference"] == pytest.approx(row["value"] - row["baseline"])
@@ -52,27 +54,28 @@ def test_the_table_fits_100_columns_and_metrics_hold_everything(
     assert {"effect_size", "t_test_p_value", "detectable", "doubt"} < set(rows[0])
 
     monkeypatch.setenv("COLUMNS", "100")
-    summary = {
-        "judged": 6_980,
-        "metrics": comparison.means(),
-        "systems": {},
-        "missing": {},
-        "comparison": rows,
-        "run_id": "run-1",
-        "pairs": 349_000,
-        "cache": None,
-        "labels": JUDGEMENTS,
-        "outcomes": None,
-        "segments": study_segments(comparison, comparison.weights, {}).as_json(),
-        "report": "report.html",
-        "depth": {"refused": "it had no reranker"},
-        "failures": {
-            "never_found": {"queries": 0, "documents": 0, "found_nothing": 0},
-            "pushed_down": {"queries": 0, "documents": 0},
-        },
-        "checks": [],
-    }
-    show(summary, Console())
+    nothing = FailureGroup()
+    evaluation = Evaluation(
+        run_id="run-1",
+        final={"pairs": 349_000},
+        root="",
+        report="report.html",
+        ground_truth=GroundTruth({}, None),
+        comparison=comparison,
+        rows=measured,
+        systems={},
+        missing={},
+        depth=NotKnown("it had no reranker"),
+        failures=Failures("nDCG@10", (), (), nothing, 0, nothing),
+        outcomes=None,
+        checks=(),
+        segments=study_segments(comparison, comparison.weights, {}),
+        scores={},
+        gate=NotKnown("it had no reranker"),
+        costs={},
+        remarks=(),
+    )
+    show(evaluation, Console())
     printed = capsys.readouterr().out
     first_table = printed.partition("└")[0]
     lines = [line for line in first_table.splitlines() if line.startswith("│")]

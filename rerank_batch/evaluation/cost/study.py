@@ -86,7 +86,7 @@ class CostTable:
             return f"{amount:,.2f}"
         return f"{amount:.4f}" if amount >= 0.01 else f"{amount:.6f}"
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The table as JSON values."""
         return {
             "queries": self.queries,

@@ -61,7 +61,7 @@ class DepthStudy:
             if max(values[place:]) - values[place] < TOLERANCE
         )
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The study as JSON values."""
         return {
             "headline": self.headline,

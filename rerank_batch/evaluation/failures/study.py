@@ -75,7 +75,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Group:
+class FailureGroup:
     """How many queries and documents there are of a kind, and the worst `MAX_CASES` queries."""
 
     queries: int = 0
@@ -94,11 +94,11 @@ class Failures:
     headline: str
     helped: tuple[Case, ...]
     hurt: tuple[Case, ...]
-    never_found: Group
+    never_found: FailureGroup
     found_nothing: int
-    pushed_down: Group
+    pushed_down: FailureGroup
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The failures as JSON values: counts and ids, no texts."""
         lost, pushed = self.never_found, self.pushed_down
         return {
@@ -148,7 +148,7 @@ def find_failures(
 
 def joined(parts: Iterable[Failures], headline: str) -> Failures:
     """What was found in several blocks as one; their order changes nothing."""
-    nothing = Failures(headline, (), (), Group(), 0, Group())
+    nothing = Failures(headline, (), (), FailureGroup(), 0, FailureGroup())
     return reduce(_join, parts, nothing)
 
 
@@ -201,13 +201,13 @@ def _top(
 Key = Callable[[Case], tuple[float, float, str]]
 
 
-def _group(cases: Sequence[Case], count: Callable[[Case], int], key: Key) -> Group:
+def _group(cases: Sequence[Case], count: Callable[[Case], int], key: Key) -> FailureGroup:
     found = [case for case in cases if count(case)]
-    return Group(len(found), sum(map(count, found)), _worst(found, key))
+    return FailureGroup(len(found), sum(map(count, found)), _worst(found, key))
 
 
-def _join_groups(one: Group, other: Group, key: Key) -> Group:
-    return Group(
+def _join_groups(one: FailureGroup, other: FailureGroup, key: Key) -> FailureGroup:
+    return FailureGroup(
         queries=one.queries + other.queries,
         documents=one.documents + other.documents,
         cases=_worst([*one.cases, *other.cases], key),

@@ -71,7 +71,7 @@ class GateCurve:
             kept = point
         return kept
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The curve as JSON values."""
         return {
             "safe": vars(self.safe),
@@ -95,7 +95,7 @@ class GateStudy:
         """The mean where so many queries are skipped whatever their scores: what a signal beats."""
         return self.reranked + share * (self.retrieval - self.reranked)
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The trade-offs as JSON values."""
         return {
             "measure": self.measure,
@@ -105,7 +105,7 @@ class GateStudy:
             "tolerance": TOLERANCE,
             "in_words": list(self.in_words()),
             "own": self.own.text if self.own else None,
-            "signals": {curve.signal: curve.as_json() for curve in self.curves},
+            "signals": {curve.signal: curve.to_json() for curve in self.curves},
         }
 
     def in_words(self) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ _FEWEST = 20
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutLoss:
     """What thresholds did to queries that they were not learned on.
 
     ``bound`` is the upper end of the one-sided confidence interval of the mean ``loss``.
@@ -35,7 +35,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class LearnedThreshold:
     """A threshold on the scale of the sureness, None where none keeps the limit.
 
     ``skipped`` and ``loss`` are those of the queries it was learned on.
@@ -44,12 +44,12 @@ class Calibration:
     threshold: float | None
     skipped: float
     loss: float
-    held_out: HeldOut
+    held_out: HeldOutLoss
 
 
 def calibrate(
     sureness: Floats, gains: Floats, max_loss: float, confidence: float = 0.95, folds: int = 5
-) -> Calibration | None:
+) -> LearnedThreshold | None:
     """Learn the threshold for queries of a given sureness and gain by the reranker, both [n].
 
     None for fewer than 20 queries, of which nothing can be learned. Folds are drawn with a fixed
@@ -66,11 +66,11 @@ def calibrate(
         learned = threshold_for(sureness[~here], gains[~here], max_loss, confidence)
         held[here] = _losses(sureness[here], gains[here], learned)
         skipped[here] = _is_skipped(sureness[here], learned)
-    return Calibration(
+    return LearnedThreshold(
         threshold,
         float(_is_skipped(sureness, threshold).mean()),
         float(losses.mean()),
-        HeldOut(float(skipped.mean()), float(held.mean()), upper_bound(held, confidence)),
+        HeldOutLoss(float(skipped.mean()), float(held.mean()), upper_bound(held, confidence)),
     )
 
 

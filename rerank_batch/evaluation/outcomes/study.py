@@ -33,7 +33,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Agreement:
+class GainAgreement:
     """How far gains of the headline measure and of an outcome go together.
 
     ``correlation`` is Spearman's over the ``queries`` that have both, ``p_value`` (of a permutation
@@ -72,9 +72,9 @@ class OutcomeRow:
     mean: float | None
     headline_difference: float | None
     test: PairedTest | None
-    agreement: Agreement
+    agreement: GainAgreement
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The row as JSON values, those of its test beside its own."""
         own = {key: value for key, value in vars(self).items() if key not in ("test", "agreement")}
         test = {} if self.test is None else {**vars(self.test), "result": self.test.outcome}
@@ -158,7 +158,7 @@ class OutcomeStudy:
     cases: tuple[AnswerCase, ...] = ()
     answers: Mapping[str, Any] | None = None
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The study as JSON values: numbers, names and sentences, no texts of queries or answers.
 
         The ``outcome`` of a row is its name; what its test decides is the ``result``.
@@ -166,7 +166,7 @@ class OutcomeStudy:
         return {
             "headline": self.headline,
             "baseline": self.baseline,
-            "rows": [{**row.as_json(), "in_words": self.in_words(row)} for row in self.rows],
+            "rows": [{**row.to_json(), "in_words": self.in_words(row)} for row in self.rows],
             "joined": {**vars(self.joined), "in_words": self.joined.in_words()},
             "remarks": list(self.remarks),
             "answers": self.answers,
@@ -309,20 +309,20 @@ def join(
     )
 
 
-def agreement(headline: Floats, outcome: Floats) -> Agreement:
-    """How far two gains of the same queries go together; see `Agreement`."""
+def agreement(headline: Floats, outcome: Floats) -> GainAgreement:
+    """How far two gains of the same queries go together; see `GainAgreement`."""
     one, two = (np.where(np.abs(gains) <= TIE, 0.0, gains) for gains in (headline, outcome))
     signs = np.sign(one) * np.sign(two)
     count, same, opposite = len(one), int((signs > 0).sum()), int((signs < 0).sum())
     flat = any(len(gains) == 0 or np.ptp(gains) <= TIE for gains in (one, two))
     if count < LEAST_QUERIES or flat:
-        return Agreement(count, same, opposite)
+        return GainAgreement(count, same, opposite)
     rho = float(np.clip(stats.spearmanr(one, two).statistic, -1.0, 1.0))
     with np.errstate(divide="ignore"):  # of gains in the very same order: from 1 to 1
         middle = np.arctanh(rho)
     reach = stats.norm.ppf(0.975) * math.sqrt((1 + rho**2 / 2) / (count - 3))
     low, high = np.tanh([middle - reach, middle + reach])
-    return Agreement(count, same, opposite, rho, (float(low), float(high)), _chance(one, two))
+    return GainAgreement(count, same, opposite, rho, (float(low), float(high)), _chance(one, two))
 
 
 def _chance(one: Floats, two: Floats) -> float:

@@ -36,8 +36,8 @@ def markdown(
     if checks:
         parts.append(
             "\n".join(
-                f"- **{'passed' if check.passed else 'failed'}**: {escape(check.asked)} "
-                f"({escape(check.told)})"
+                f"- **{'passed' if check.passed else 'failed'}**: {escape(check.requirement)} "
+                f"({escape(check.numbers)})"
                 for check in checks
             )
         )

@@ -21,11 +21,12 @@ from rerank_batch.evaluation.failures.study import TOP, Failures
 from rerank_batch.evaluation.gate.chart import gate_view
 from rerank_batch.evaluation.gate.study import GateStudy
 from rerank_batch.evaluation.outcomes.study import OutcomeStudy
+from rerank_batch.evaluation.report.headline import MeasureRow, p_text
 from rerank_batch.evaluation.scores.chart import score_view
 from rerank_batch.evaluation.scores.study import ScoreStudy
 from rerank_batch.evaluation.segments.chart import segment_charts
 from rerank_batch.evaluation.segments.study import SegmentStudy
-from rerank_batch.evaluation.significance import LEVEL, PairedTest
+from rerank_batch.evaluation.significance import PairedTest
 from rerank_batch.remarks import NotKnown
 
 MAX_BARS = 400  # more are no longer told apart on a screen, and the page would grow with the log
@@ -33,18 +34,6 @@ MAX_ROWS = 20
 MAX_CHARS = 300
 
 Outcome = Literal["better", "worse", "undecided", "not judged"]
-
-
-@dataclass(frozen=True)
-class MeasureRow:
-    """Means of one measure over the judged queries, of the baseline and of a system, and the test
-    of their difference."""
-
-    measure: str
-    before: float
-    after: float
-    test: PairedTest
-    system: str = "reranked"
 
 
 @dataclass(frozen=True)
@@ -182,14 +171,6 @@ def verdict(report: Report) -> Verdict:
         + remark
         + (f" {test.doubt}" if test.doubt else ""),
     )
-
-
-def p_text(p_value: float) -> str:
-    """A p value that rounding never carries across the line it is read against."""
-    if p_value < 0.001:
-        return "< 0.001"
-    text = f"{p_value:.3f}"
-    return f"< {LEVEL}" if p_value < LEVEL <= float(text) else text
 
 
 def _change(row: MeasureRow) -> str:

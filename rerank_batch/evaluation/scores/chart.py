@@ -24,7 +24,7 @@ class Tick:
 
 
 @dataclass(frozen=True)
-class Bar:
+class HistogramBar:
     """``x`` and ``width`` in percent, ``height`` in pixels."""
 
     x: float
@@ -37,7 +37,7 @@ class HistogramRow:
     """The bars of one kind of document; ``median`` in percent."""
 
     of: ScoreClass
-    bars: tuple[Bar, ...]
+    bars: tuple[HistogramBar, ...]
     median: Tick | None
 
     @property
@@ -138,7 +138,7 @@ def _greatest_share(study: ScoreStudy) -> float:
 def _row(study: ScoreStudy, of: ScoreClass, tallest: float) -> HistogramRow:
     width = 100 / (len(study.edges) - 1)
     bars = tuple(
-        Bar(width * number, width, ROW * share / tallest)
+        HistogramBar(width * number, width, ROW * share / tallest)
         for number, share in enumerate(of.shares)
         if share
     )

@@ -126,7 +126,7 @@ class ScoreStudy:
         """A score with the digits that tell those of this system apart."""
         return number_text(score, digits_of(self.edges) + 1)
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The study as JSON values."""
         width = self.edges[1] - self.edges[0]
         return {

@@ -6,7 +6,7 @@ their text stays readable on a phone.
 
 from dataclasses import dataclass
 
-from rerank_batch.evaluation.segments.study import Group, Segment, SegmentStudy
+from rerank_batch.evaluation.segments.study import QuerySegment, SegmentGroup, SegmentStudy
 
 LONGEST_LABEL = 28
 """Characters of a segment's name above its bars; the table beside the drawing has all of them."""
@@ -15,7 +15,7 @@ _BELOW_LABEL, _PITCH, _GAP = 21.5, 16.0, 9.0
 
 
 @dataclass(frozen=True)
-class Bar:
+class MeanBar:
     """A mean of the headline measure: ``style`` before or after, ``width`` in percent of all."""
 
     style: str
@@ -29,17 +29,17 @@ class Bar:
 class SegmentBars:
     """A segment's label and bars, in a row that begins ``y`` pixels from the top."""
 
-    segment: Segment
+    segment: QuerySegment
     label: str
     y: float
-    bars: tuple[Bar, ...]
+    bars: tuple[MeanBar, ...]
 
 
 @dataclass(frozen=True)
 class SegmentChart:
     """A grouping's segments: ``height`` in pixels, ``scale`` the value of the full width."""
 
-    group: Group
+    group: SegmentGroup
     rows: tuple[SegmentBars, ...]
     height: float
     scale: float
@@ -61,7 +61,7 @@ def segment_charts(study: SegmentStudy) -> tuple[SegmentChart, ...]:
             for number, (style, name) in enumerate(systems):
                 value = segment.means[name][study.headline]
                 width = 100 * max(value, 0.0) / scale
-                bars.append(Bar(style, value, width, _BELOW_LABEL + number * _PITCH))
+                bars.append(MeanBar(style, value, width, _BELOW_LABEL + number * _PITCH))
             label = _label(segment.name)
             rows.append(SegmentBars(segment, label, place * row_height, tuple(bars)))
         charts.append(SegmentChart(group, tuple(rows), len(rows) * row_height, scale))

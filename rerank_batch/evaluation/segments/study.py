@@ -70,7 +70,7 @@ class Gain:
 
 
 @dataclass(frozen=True)
-class Segment:
+class QuerySegment:
     """How some queries fare: system -> measure -> mean, plain and weighted by frequency.
 
     ``gains`` has the gain in the headline measure of every system but the baseline.
@@ -88,19 +88,19 @@ class Segment:
         """The weight as people read it."""
         return weight_text(self.weight)
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The segment as JSON values."""
         gains = {system: vars(gain) for system, gain in self.gains.items()}
         return {**vars(self), "gains": gains}
 
 
 @dataclass(frozen=True)
-class Group:
+class SegmentGroup:
     """The segments of one grouping that have any queries; ``definition`` explains them."""
 
     name: str
     definition: str
-    segments: tuple[Segment, ...]
+    segments: tuple[QuerySegment, ...]
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ class SegmentStudy:
     measures: tuple[str, ...]
     systems: tuple[str, ...]
     best: str | None
-    overall: Segment
-    groups: tuple[Group, ...]
+    overall: QuerySegment
+    groups: tuple[SegmentGroup, ...]
     fewest: int = FEWEST
 
     @property
@@ -129,19 +129,19 @@ class SegmentStudy:
         """The system that the others are compared with."""
         return self.systems[0]
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The study as JSON values."""
         return {
             "headline": self.headline,
             "systems": list(self.systems),
             "best": self.best,
             "fewest_for_interval": self.fewest,
-            "overall": self.overall.as_json(),
+            "overall": self.overall.to_json(),
             "groups": [
                 {
                     "name": group.name,
                     "definition": group.definition,
-                    "segments": [segment.as_json() for segment in group.segments],
+                    "segments": [segment.to_json() for segment in group.segments],
                 }
                 for group in self.groups
             ],
@@ -182,9 +182,9 @@ def weighted_mean(values: Floats, weights: Floats) -> float:
     return math.fsum(values * weights) / total if total else 0.0
 
 
-def _group(measured: Measured, grouping: Grouping) -> Group:
+def _group(measured: Measured, grouping: Grouping) -> SegmentGroup:
     members = [np.flatnonzero(grouping.segment == place) for place in range(len(grouping.names))]
-    return Group(
+    return SegmentGroup(
         grouping.name,
         grouping.definition,
         tuple(
@@ -195,7 +195,7 @@ def _group(measured: Measured, grouping: Grouping) -> Group:
     )
 
 
-def _segment(measured: Measured, name: str, queries: Ints, weights: Floats) -> Segment:
+def _segment(measured: Measured, name: str, queries: Ints, weights: Floats) -> QuerySegment:
     values = {
         system: {
             measure: measured.values[system][measure][queries] for measure in measured.measures
@@ -204,7 +204,7 @@ def _segment(measured: Measured, name: str, queries: Ints, weights: Floats) -> S
     }
     count, headline = len(queries), measured.measures[0]
     baseline, *others = measured.systems
-    return Segment(
+    return QuerySegment(
         name=name,
         queries=count,
         weight=math.fsum(weights),

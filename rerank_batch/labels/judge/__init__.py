@@ -1,7 +1,7 @@
 """A language model as the source of truth: it grades what a run found, and is held to account."""
 
 from rerank_batch.labels.judge.agreement import Agreement, between_opinions, with_judgements
-from rerank_batch.labels.judge.judging import Judge, Judged, JudgeUse
+from rerank_batch.labels.judge.judging import Judge, JudgedPairs, JudgeUse
 from rerank_batch.labels.judge.pairs import ToJudge, queries_to_judge
 from rerank_batch.labels.judge.prompts import Rubric, read_rubric, version
 
@@ -9,7 +9,7 @@ __all__ = [
     "Agreement",
     "Judge",
     "JudgeUse",
-    "Judged",
+    "JudgedPairs",
     "Rubric",
     "ToJudge",
     "between_opinions",

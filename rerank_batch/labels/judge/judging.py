@@ -54,7 +54,7 @@ class JudgeUse:
 
 
 @dataclass
-class Judged:
+class JudgedPairs:
     """What came of it: ``grades`` by query and document, without those of the ``ungraded``.
 
     ``ungraded`` counts pairs by reason; ``twice`` has the first and the second grade of every pair
@@ -136,7 +136,7 @@ class Judge:
             )
         return estimate
 
-    def judge(self, queries: Sequence[ToJudge], watch: Watch | None = None) -> Judged:
+    def judge(self, queries: Sequence[ToJudge], watch: Watch | None = None) -> JudgedPairs:
         """Grade every pair, and those that are drawn a second time.
 
         Raises:
@@ -144,7 +144,7 @@ class Judge:
         """
         # Again before each portion; here, so that an address that is refused is told early.
         self._endpoint.address.resolve()
-        judged = Judged()
+        judged = JudgedPairs()
         total = self._total(queries)
         before = 0
 
@@ -163,7 +163,7 @@ class Judge:
         judged.used, judged.cost = self._journal.used, self._journal.spent
         return judged
 
-    def _judge(self, pairs: Sequence[_Pair], judged: Judged) -> int:
+    def _judge(self, pairs: Sequence[_Pair], judged: JudgedPairs) -> int:
         """Judge a portion; how many opinions were asked for."""
         first = self._complete("first", pairs, [pair.document is not None for pair in pairs])
         graded = zip(pairs, first.replies, strict=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rerank_batch.labels.candidates import Source
+from rerank_batch.labels.candidates import CandidateSource
 
 _COLUMNS = ("query_id", "query_ids", "query", "candidates")
 
@@ -23,7 +23,7 @@ class ToJudge:
     doc_ids: tuple[str, ...]
 
 
-def queries_to_judge(source: Source, depth: int) -> Iterator[ToJudge]:
+def queries_to_judge(source: CandidateSource, depth: int) -> Iterator[ToJudge]:
     """Every query of a run with the first ``depth`` of its final ranking: reranked where a reranker
     ran, else as retrieved."""
     for table in source.tables(_COLUMNS):

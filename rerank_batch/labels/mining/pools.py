@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from rerank_batch.config import LabelPositivesConfig, LabelWindowConfig
 from rerank_batch.data.text_store import TextStore
-from rerank_batch.labels.candidates import CandidateReader, Candidates, Source
+from rerank_batch.labels.candidates import CandidateReader, Candidates, CandidateSource
 from rerank_batch.labels.mining.draws import draws
 from rerank_batch.labels.rows import SPLITS
 from rerank_batch.labels.rules import Rules
@@ -28,7 +28,7 @@ class OtherRun:
     """
 
     name: str
-    source: Source
+    source: CandidateSource
     window: LabelWindowConfig
     same_teacher: bool
 
@@ -41,7 +41,7 @@ class Mining:
     ``withheld``: see `splits.Splits`.
     """
 
-    source: Source
+    source: CandidateSource
     others: tuple[OtherRun, ...]
     window: LabelWindowConfig
     random: int

@@ -1,4 +1,4 @@
-"""Stages on small tables: queries that cannot go on, and the order of the rest."""
+"""Reranking and what is assembled of it: queries that cannot go on, and the order of the rest."""
 
 from pathlib import Path
 from types import SimpleNamespace
