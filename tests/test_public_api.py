@@ -43,9 +43,9 @@ labels = rb.make_labels(config, out)
 results = rb.open_results(config.root, config.job)
 
 assert {each: signal.getsignal(each) for each in handlers} == handlers, "a signal handler"
-by_torch = ("KMP_", "TORCH")  # whoever imports torch has these
+by_imports = ("KMP_", "TORCH", "_RJEM_", "RAY_CLIENT_MODE")  # torch, polars, Ray: once imported
 changed = {
-    k: v for k, v in os.environ.items() if environment.get(k) != v and not k.startswith(by_torch)
+    k: v for k, v in os.environ.items() if environment.get(k) != v and not k.startswith(by_imports)
 }
 assert not changed, changed
 print(json.dumps({
