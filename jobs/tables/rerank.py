@@ -32,9 +32,8 @@ def show(summary: RunSummary, console: Console) -> None:
     if summary.metrics:
         parts.append(metrics_table(summary.totals))
     parts.append(facts_table(f"Run {summary.run_id}", _facts(summary)))
-    body = summary.to_json()
-    console.result(body, *parts)
-    guards.refuse_if_held_back(body)
+    console.result(summary.to_json(), *parts)
+    guards.refuse_if_held_back(summary.root, summary.run_id, summary.publication)
 
 
 def show_plan(summary: dict[str, Any], console: Console) -> None:
@@ -99,7 +98,7 @@ def _facts(summary: RunSummary) -> dict[str, object]:
         facts["score cache"] = scores_line(totals.cache)
     if summary.changes:
         facts["changes"] = changes_line(summary.changes)
-        if (before := summary.changes["documents_before"]) is not None:
+        if (before := summary.changes.documents_before) is not None:
             facts["documents"] = f"{totals.documents:,}, {before:,} before"
     if totals.excluded:
         facts["excluded"] = excluded_line(**totals.excluded)

@@ -60,7 +60,7 @@ def show_run(run: RunDescription, console: Console) -> None:
             "files": "\n".join(run.files),
         }
         if run.verdict is not None:
-            facts["guards"] = guards.guards_line(run.verdict.as_json()["guards"])
+            facts["guards"] = guards.guards_line(run.verdict.guards)
         if (by := run.override) is not None:
             facts["published"] = f"by {by.who} at {by.when}, whatever the guards"
     summary = {

@@ -57,7 +57,7 @@ def run_totals(
         rejects=_all_rejects(plan.reject_counts(), commits),
         documents=work.index.manifest.documents,
         excluded=work.excluded.counts() or None,
-        remarks=remark_objects(work.remarks),
+        remarks=tuple(dict.fromkeys(work.remarks)),
         index_groups=in_gb(task.groups),
         pairs=pairs,
         pairs_skipped=sum(skipped.values()),

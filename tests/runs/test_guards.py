@@ -89,7 +89,7 @@ def test_a_run_that_fails_a_guard_is_complete_and_readers_keep_the_one_before(
     (failed,) = outcome.guards
     assert not failed["passed"] and words in failed["words"]
     with pytest.raises(GuardsFailed, match=f"guards.{failed['name']}") as told:
-        guards.refuse_if_held_back({**asdict(outcome), "root": root.uri, "run_id": run.run_id})
+        guards.refuse_if_held_back(root.uri, run.run_id, outcome)
     assert f"runs publish {root.uri} night-2 --force" in str(told.value)
 
 
