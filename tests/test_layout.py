@@ -93,7 +93,7 @@ def test_rooms_hold_no_two_modules_of_one_name() -> None:
 def test_a_section_its_class_and_its_room_are_called_the_same() -> None:
     rooms = {each.name for each in LIBRARY.iterdir() if each.is_dir()}
     for section, field in Config.model_fields.items():
-        if not isinstance(field.annotation, type) and "Config" not in str(field.annotation):
+        if "Config" not in str(field.annotation):
             continue
         assert (LIBRARY / "config" / f"{section}.py").exists(), section
         assert ROOMS_OF_SECTIONS.get(section, section) in rooms, section
