@@ -127,7 +127,7 @@ def folds(
         raise ConfigError(f"{len(queries)} judged queries do not make {asked.folds} folds")
     trained_in = folder if asked.positives is None else folder / f"known-{asked.positives}"
     known = _knowing(config, queries, asked.positives, trained_in)
-    bench = _Bench(known, tuning, inputs.told["run"], queries, console)
+    bench = _Bench(known, tuning, inputs.source.run, queries, console)
     systems: dict[str, list[_Scores]] = {}
     if has_head(start := model_folder(tuning.location)):
         systems[START] = [_scores(bench, start, queries, folder / "start.json")]

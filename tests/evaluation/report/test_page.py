@@ -21,14 +21,8 @@ from rerank_batch.evaluation.failures.study import (
     ListedDocument,
     Moved,
 )
-from rerank_batch.evaluation.report.page import (
-    MeasureRow,
-    QueryGain,
-    Report,
-    forest,
-    render,
-    verdict,
-)
+from rerank_batch.evaluation.report.headline import MeasureRow
+from rerank_batch.evaluation.report.page import QueryGain, Report, forest, render, verdict
 from rerank_batch.evaluation.significance import PairedTest, paired_tests
 from rerank_batch.remarks import NotKnown
 
