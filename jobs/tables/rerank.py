@@ -8,7 +8,7 @@ from rich.table import Table
 from rerank_batch.pipeline.placement import (
     groups_line,
 )
-from rerank_batch.remarks import counts_in_words
+from rerank_batch.remarks import counts_in_words, read_remarks
 from rerank_batch.retrieval.excluded import excluded_line
 from rerank_batch.runs import (
     guards,
@@ -56,7 +56,10 @@ def show_plan(summary: dict[str, Any], console: Console) -> None:
         )
     if "estimated_petaflop_at_most" in summary:
         facts["work"] = f"at most {summary['estimated_petaflop_at_most']} PFLOP of scoring"
-    facts |= {"files": files_line(summary["files_read"]), **remark_lines(summary)}
+    facts |= {
+        "files": files_line(summary["files_read"]),
+        **remark_lines(read_remarks(summary["remarks"])),
+    }
     console.result(summary, facts_table("Dry run: nothing was written", facts))
 
 
@@ -126,7 +129,7 @@ def _special_facts(summary: RunSummary) -> dict[str, object]:
         facts["guards"] = guards.guards_line(summary.publication.guards)
     if totals.judged_not_in_log:
         facts["judged elsewhere"] = f"{totals.judged_not_in_log:,} queries not in this log"
-    return facts | remark_lines({"remarks": totals.remarks})
+    return facts | remark_lines(totals.remarks)
 
 
 def _tail(left_out: Mapping[str, Any]) -> str:

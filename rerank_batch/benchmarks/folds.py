@@ -40,7 +40,7 @@ from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.scoring.modes import Mode
 from rerank_batch.training.config import FinetuneConfig
 from rerank_batch.training.model import has_head
-from rerank_batch.workflows.finetune import Work, finetune, math_threads
+from rerank_batch.workflows.finetune import TrainingWork, finetune, math_threads
 from rerank_batch.workflows.label_inputs import LabelInputs, read_label_inputs
 from rerank_batch.workflows.make_labels import make_labels
 
@@ -228,7 +228,7 @@ def _fold(
         config = _without(bench.config, filters, fold, place)
         make_labels(config, bench.console, str(labels), bench.run)
         if not model.exists():
-            finetune(bench.tuning, str(labels), model, Work(), bench.console)
+            finetune(bench.tuning, str(labels), model, TrainingWork(), bench.console)
     tested.scores |= _scores(bench, model, fold, scores)
     grades = {query.query_id: query.grades for query in bench.queries}
     rows = pq.read_table(

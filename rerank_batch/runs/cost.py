@@ -68,9 +68,7 @@ def cost_book(
     )
 
 
-def _services(
-    run: Run, config: Config, scorers: Sequence[ScorerInput]
-) -> dict[str, ServiceBill]:
+def _services(run: Run, config: Config, scorers: Sequence[ScorerInput]) -> dict[str, ServiceBill]:
     """What was billed by each service of the cascade, in its units and in money."""
     numbers = {scorer.number: str(scorer.model) for scorer in scorers if scorer.is_service}
     if not numbers:
@@ -100,8 +98,7 @@ def cost_lines(book: CostBook) -> dict[str, object]:
     }
     if len(book.models) > 1:
         lines["cascade"] = "\n".join(
-            f"{each.model}: {each.pairs:,} pairs in {each.seconds:,} s"
-            for each in book.models
+            f"{each.model}: {each.pairs:,} pairs in {each.seconds:,} s" for each in book.models
         )
     for name, service in book.services.items():
         units = {

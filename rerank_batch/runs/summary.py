@@ -1,7 +1,7 @@
 """The summary of a run: what final.json holds of it, and what became of it when it was finished."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from rerank_batch.remarks import Remark, remark_objects

@@ -8,7 +8,6 @@ from rerank_batch import schema
 from rerank_batch.config import Config
 from rerank_batch.pipeline.placement import in_gb
 from rerank_batch.pipeline.work import Work
-from rerank_batch.remarks import remark_objects
 from rerank_batch.rerankers.cascade import pairs_of, seconds_of, skipped_of
 from rerank_batch.runs import Commit, Run, total
 from rerank_batch.runs.cost import cost_book
