@@ -228,10 +228,11 @@ READS = [
         "build-index/dry-run-beir",
         "build-index config.yaml --dry-run --set corpus.path=beir/corpus.jsonl --json",
     ),
-    Step("rerank/dry-run-collection", _DRY + "--set collection=beir --json"),
+    Step("build-index/dry-run-collection-json", "build-index beir.yaml --dry-run --json"),
+    Step("rerank/dry-run-collection", "rerank beir.yaml --dry-run"),
     Step(
         "rerank/dry-run-date",
-        _DRY + "--set 'queries.path=data/{yesterday}.parquet' --date 2026-01-02",
+        _DRY + "--set 'queries.path=data/log-{yesterday}.parquet' --date 2026-01-02",
     ),
     Step("evaluate/dry-run", "evaluate config.yaml --dry-run"),
     Step("evaluate/dry-run-systems-json", "evaluate compare.yaml --dry-run --json"),
@@ -239,7 +240,7 @@ READS = [
     Step(
         "make-labels/dry-run-json",
         "make-labels config.yaml --run first --out never --dry-run --json "
-        "--set labels.source=teacher",
+        f"--set labels.source=teacher {_SPLIT}",
     ),
     Step(
         "make-labels/dry-run-llm",
@@ -333,7 +334,7 @@ READS = [
     Step("errors/no-log", _BAD + "--set queries.path=nowhere.parquet"),
     Step("errors/no-corpus", _BAD + "--set corpus.path=nowhere.parquet"),
     Step("errors/no-qrels", _BAD + "--set qrels.path=nowhere.parquet"),
-    Step("errors/no-collection", _BAD + "--set collection=nowhere"),
+    Step("errors/no-collection", "build-index beir.yaml --dry-run --set collection=nowhere"),
     Step("errors/log-without-query", _BAD + "--set queries.path=data/no-query.parquet"),
     Step("errors/qrels-without-document", _BAD + "--set qrels.path=data/no-doc.parquet"),
     Step("errors/log-cut-short", _BAD + "--set queries.path=data/short.parquet"),
@@ -402,7 +403,7 @@ READS = [
         "finetune finetune.yaml --labels labels-1 --out never --resume",
     ),
     Step("errors/delta-of-nothing", "export-delta nowhere never"),
-    Step("errors/delta-of-another-base", "export-delta tuned never --base models/bert"),
+    Step("export-delta/of-an-encoder", "export-delta tuned delta-3 --base models/encoder"),
     Step("errors/delta-over-a-folder", "export-delta tuned data --base models/cross"),
     Step("errors/benchmark-bad-kind", "benchmark retrieval --documents 1000 --kind Magic"),
     Step("errors/benchmark-labels", "benchmark labels --documents 100 --candidates 200"),

@@ -82,9 +82,18 @@ def _schema(schema: pa.Schema) -> list[str]:
 
 
 def _rows(table: pa.Table, normal: Normal) -> list[Any]:
-    rows = table.slice(0, _MOST_ROWS).to_pylist()
-    plain = json.loads(json.dumps(rows, default=str))
-    return [table.num_rows, *(json.dumps(_rounded(row), ensure_ascii=False) for row in plain)]
+    """How many there are, and the first of them; a text may hold bytes that are no UTF-8."""
+    first = table.slice(0, _MOST_ROWS)
+    for number, field in enumerate(first.schema):
+        if pa.types.is_string(field.type):
+            first = first.set_column(number, field.name, first.column(number).cast(pa.binary()))
+    plain = json.loads(json.dumps(first.to_pylist(), default=_written))
+    rows = (json.dumps(_rounded(row), ensure_ascii=False) for row in plain)
+    return [table.num_rows, *map(normal.text, rows)]
+
+
+def _written(value: Any) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def _rounded(value: Any) -> Any:

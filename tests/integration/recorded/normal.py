@@ -16,7 +16,7 @@ _VOLATILE = re.compile(
     r"""^(
         time | when | created | started | beat | nonce | pid | host | machine | who
         | seconds | .*_seconds | seconds_per_pair | .*per_second | hours | peak_memory_gb
-        | documents_per_cpu_second | median | ratio | overhead | fastest | slowest
+        | busiest_stage | documents_per_cpu_second | median | ratio | overhead
     )$""",
     re.X,
 )
@@ -28,6 +28,7 @@ _PATTERNS: list[tuple[re.Pattern[str], str]] = [
         (r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)?", "<time>"),
         (r"\b([a-z]+)-\d{8}-\d{6}-[0-9a-f]{4}\b", r"\1-<time>-<random>"),
         (r"\b([0-9a-f]{16})-[0-9a-f]{8}\b", r"\1-<random>"),
+        (r"\btry-[0-9a-f]{16}\b", "try-<random>"),
         (r"-[0-9a-f]{12}\.(parquet|arrow)\b", r"-<random>.\1"),
         (r"\bsegments/\d{10}-", "segments/<time>-"),
         (r"/[0-9a-f]{20}\.arrow\b", "/<random>.arrow"),
@@ -42,6 +43,8 @@ _PATTERNS: list[tuple[re.Pattern[str], str]] = [
         (r"(?<= at )\d[\d,]*(\.\d+)?(?=/s\b)", "<number>"),
     )
 ]
+# Of a traceback the lines of the code: they may move from file to file.
+_FRAMES = re.compile(r"(?m)^(  File \".*\n(    .*\n)*)+")
 _STAGE_TIMES = re.compile(r"(?<=of it stages ).*")
 _NUMBER = re.compile(r"(?<![\w.@%-])[-+]?\d[\d,]*(\.\d+)?(e-?\d+)?")
 _NOISE = re.compile(
@@ -81,8 +84,8 @@ class Normal:
 
     def lines(self, text: str, timed: bool = False) -> list[str]:
         """Lines of output without noise; of a ``timed`` one no figures and no widths."""
-        found = []
-        for raw in text.splitlines():
+        found: list[str] = []
+        for raw in _FRAMES.sub("  <frames>\n", text).splitlines():
             if _NOISE.match(raw):
                 continue
             if (event := _event(raw)) is not None:
@@ -122,12 +125,16 @@ class Normal:
         return "<day>" if re.fullmatch(r"2\d{4}", key) else self.text(key)
 
 
-def key_tree(value: Any, path: str = "") -> list[str]:
-    """Every path in a value with the types found there, sorted: ``cost.models[].pairs: int``."""
+def key_tree(value: Any) -> list[str]:
+    """What is in a value, a line for each object in it, sorted: ``cost.models[]: depth int, …``."""
     found: dict[str, set[str]] = {}
-    for at, kind in _kinds(value, path):
+    for at, kind in _kinds(value, ""):
         found.setdefault(at, set()).add(kind)
-    return [f"{at}: {' or '.join(sorted(kinds))}" for at, kinds in sorted(found.items())]
+    lines: dict[str, list[str]] = {}
+    for at, kinds in sorted(found.items()):
+        above, _, key = at.rpartition(".")
+        lines.setdefault(above or "all", []).append(f"{key} {' or '.join(sorted(kinds))}")
+    return [f"{above}: {', '.join(keys)}" for above, keys in sorted(lines.items())]
 
 
 def _kinds(value: Any, path: str) -> Iterator[tuple[str, str]]:
@@ -150,11 +157,8 @@ def _kind(value: Any) -> str:
 
 
 def merged_tree(values: Iterable[Any]) -> list[str]:
-    """The tree of several values that have one form."""
-    return [
-        line.replace("[].", "", 1) if line.startswith("[].") else line
-        for line in key_tree(list(values))
-    ]
+    """The same of several values that have one form."""
+    return [line.removeprefix("[].") for line in key_tree(list(values))]
 
 
 def _event(line: str) -> dict[str, Any] | None:

@@ -38,6 +38,7 @@ def write_project(folder: Path) -> None:
     configs = {
         "config.yaml": _config(),
         "compare.yaml": _comparison(),
+        "beir.yaml": _of_collection(),
         "finetune.yaml": _FINETUNE,
         "list.yaml": ["no", "mapping"],
     }
@@ -89,6 +90,14 @@ def _comparison() -> dict[str, Any]:
     return config
 
 
+def _of_collection() -> dict[str, Any]:
+    """The same inputs, found where a collection in the layout of BEIR has them."""
+    config = _config()
+    for section in ("corpus", "queries", "qrels"):
+        del config[section]
+    return {**config, "collection": "beir", "split": "test"}
+
+
 _FINETUNE = {
     "model": "cross-encoder:models/cross",
     "max_length": 48,
@@ -110,6 +119,7 @@ def _write_log_with_more_columns(data: Path) -> None:
     log = log.append_column("ts", times)
     log = log.append_column("market", pa.array([["de", "fr", "it"][n % 3] for n in rows]))
     pq.write_table(log, data / "log.parquet")
+    pq.write_table(log.slice(0, 20), data / "log-2026-01-01.parquet")
 
 
 def _write_changed_corpus(data: Path) -> None:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,10 @@ _FOLDERS = {
     "delta": "delta-1",
     "sample": "sample-1",
 }
+
+
+_KEPT_FIELDS = ("command", "exit", "keys", "files")
+_LIKE_ANOTHER = {f"files/{name}" for name in ("second", "held", "label-run-llm", "labels-llm")}
 
 
 class Recorder:
@@ -209,16 +213,28 @@ def record(out: Path) -> None:
 
 
 def kept_of(recorded: Path, kept: Path) -> None:
-    """Of a recording what every machine finds the same: help, exit codes and key trees."""
+    """Of a recording what every machine finds the same: help, exit codes and key trees.
+
+    A tree that another recording has as well is named for that one, so that little is kept twice.
+    """
+    first: dict[tuple[str, ...], str] = {}
     for file in sorted(recorded.rglob("*.json")):
+        name = file.relative_to(recorded).with_suffix("").as_posix()
         told = json.loads(file.read_text("utf-8"))
-        name = file.relative_to(recorded)
-        keep: Callable[[str], bool] = (
-            (lambda field: True)
-            if name.parts[0] == "help"
-            else (lambda field: field in ("command", "exit", "keys", "files"))
-        )
-        write(kept / name, {field: value for field, value in told.items() if keep(field)})
+        if name in _LIKE_ANOTHER:
+            continue
+        if not name.startswith("help/"):
+            told = {field: told[field] for field in _KEPT_FIELDS if field in told}
+            told |= {"keys": _told_once(told["keys"], name, first)} if "keys" in told else {}
+        write(kept / f"{name}.json", told)
+
+
+def _told_once(keys: Any, name: str, first: dict[tuple[str, ...], str]) -> Any:
+    """The key tree, or those of several files by their names, unless one before is the same."""
+    if isinstance(keys, dict):
+        return {each: _told_once(tree, f"{name} {each}", first) for each, tree in keys.items()}
+    one_before = first.setdefault(tuple(keys), name)
+    return keys if one_before == name else [f"as {one_before}"]
 
 
 def main() -> None:
