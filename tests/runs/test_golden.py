@@ -13,16 +13,22 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.__main__ import app
-from rerank_batch import open_results, schema
+from rerank_batch import schema
 from rerank_batch.config import Bm25Config, digest
-from rerank_batch.retrieval.index import Index, read_manifest, verify_files
-from rerank_batch.retrieval.lexical import Bm25Search, Bm25Shard
+from rerank_batch.index.generations import read_manifest
+from rerank_batch.index.open import Index, verify_files
+from rerank_batch.retrieval.bm25 import Bm25Search, Bm25Shard
 from rerank_batch.retrieval.shards import open_shard, search_all, stored_vectors
-from rerank_batch.run import CommitName, Run, latest_run, read_block, total
-from rerank_batch.score_cache.segment import Segment
+from rerank_batch.runs.decisions import read_decision
+from rerank_batch.runs.latest import latest_run
+from rerank_batch.runs.objects import CommitName, total
+from rerank_batch.runs.parquet import read_block
+from rerank_batch.runs.run import Run
+from rerank_batch.score_cache.segment import ScoreSegment
 from rerank_batch.score_cache.store import ScoreCache
 from rerank_batch.storage import NodeCache, open_root
 from rerank_batch.training.labels import read_labels
+from rerank_batch.workflows.open_results import open_results
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -115,8 +121,8 @@ def test_a_damaged_file_is_noticed(summary: Any) -> None:
 def test_the_fingerprint_is_that_of_what_the_run_is_made_of(run_id: str) -> None:
     """Were it another, no run of an earlier version could be gone on with."""
     run = run_of(run_id)
-    assert digest(run.spec["made_of"]) == run.spec["fingerprint"] == run.finished()["fingerprint"]
-    run.check_made_of(run.spec["made_of"])
+    assert digest(run.spec.made_of) == run.spec.fingerprint == run.finished()["fingerprint"]
+    run.check_made_of(run.spec.made_of)
 
 
 def test_a_run_is_shown_with_its_totals_and_its_verdict(summary: Any) -> None:
@@ -163,10 +169,10 @@ def test_commits_plan_and_decisions_are_read() -> None:
     owner = run.last_owner()
     assert owner is not None
     assert (owner.host, owner.pid) == ("maker", 7)
-    mode = run.decided("mode", 1, ["runtime", "format"])
+    mode = read_decision(run, "mode", 1, ["runtime", "format"])
     assert mode is not None
     assert (mode["runtime"], mode["format"]) == ("torch", "fp32")
-    known = run_of("systems").decided("cache", 1, ["segments"])
+    known = read_decision(run_of("systems"), "cache", 1, ["segments"])
     assert known is not None
     assert (known["pairs"], len(known["segments"])) == (88, 1)
 
@@ -302,7 +308,7 @@ def test_cached_scores_are_found(scope: str, runs: tuple[str, ...], pairs: int) 
     for wanted in snapshot.segments:
         file = root.local(wanted.key)
         assert file is not None
-        assert Segment(Path(file), wanted.bytes).pairs == pairs
+        assert ScoreSegment(Path(file), wanted.bytes).pairs == pairs
 
 
 def test_a_label_dataset_is_read() -> None:
@@ -315,7 +321,7 @@ def test_a_label_dataset_is_read() -> None:
     assert sum(labels.rows(split) for split in labels.splits) == 81
     card = json.loads(Path("labels/card.json").read_text("utf-8"))
     assert (card["run"], card["source"]["run"]) == ("labelled", "plain")
-    assert labels.fingerprint == card["fingerprint"] == run_of("labelled").spec["fingerprint"]
+    assert labels.fingerprint == card["fingerprint"] == run_of("labelled").spec.fingerprint
 
 
 def test_a_label_run_keeps_what_its_card_tells(summary: Any) -> None:
