@@ -13,17 +13,23 @@ class SystemConfig(Section):
     """A system that `evaluate` compares with others.
 
     Either one that is computed: the configuration with these settings of ``index`` and
-    ``retrieval`` in place of its own, and with this ``reranker`` as a whole (null for none). Or
-    lists that are there: of an earlier ``run`` by its id (of a comparison with the name of one of
-    its ``system``\ s; else retrieval or reranked, by default reranked), or a ``trec`` run file.
+    ``retrieval`` in place of its own, and with this ``reranker`` as a whole. Or lists that
+    exist: of an earlier ``run``, or a ``trec`` run file.
     """
 
     index: dict[str, Any] = Field(default={})
+    """Settings of index in place of the configuration's."""
     retrieval: dict[str, Any] = Field(default={})
+    """Settings of retrieval in place of the configuration's."""
     reranker: RerankerConfig | None = None
+    """A reranker in place of the configuration's, as a whole; null is none."""
     run: str | None = None
+    """The id of an earlier run."""
     system: str | None = None
+    """Which lists of that run: of a comparison the name of one of its systems, else retrieval or
+    reranked; by default reranked."""
     trec: Location | None = None
+    """A TREC run file."""
 
     @model_validator(mode="after")
     def _one_source(self) -> "SystemConfig":
@@ -45,19 +51,18 @@ class SystemConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """Measures by their ir-measures names, and the systems that are compared by them.
-
-    ``systems`` have a name each; the first is what the others are compared with. Without any the
-    reranked lists are compared with those of retrieval. ``labels``, what they are measured against,
-    are the judgements of ``qrels`` or those made of ``clicks``; never both.
-    ``segments`` are columns of a Parquet log, partition columns too, by whose values the measures
-    are told as well; they change no results.
-    """
+    """What is measured against what, and the systems that are compared."""
 
     measures: tuple[str, ...] = ("nDCG@10", "RR@10", "R@5", "R@50")
+    """Measures by their ir-measures names."""
     labels: Literal["judgements", "clicks"] = "judgements"
+    """What lists are measured against: the judgements of qrels, or those made of clicks."""
     systems: dict[str, SystemConfig] = Field(default={})
+    """Systems by name; the first is what the others are compared with. Without any the reranked
+    lists are compared with those of retrieval."""
     segments: tuple[str, ...] = ()
+    """Columns of a Parquet log, partition columns too, by whose values the measures are reported as
+    well; they change no results."""
 
     @field_validator("systems")
     @classmethod

@@ -11,18 +11,20 @@ class GuardsConfig(Section):
     """What a finished run must be for readers to get it; changes no results.
 
     A run that fails one is complete and stays unpublished: latest.json names the run before.
-    ``max_rejects`` is a number of log rows or a share of them, as in ``limits``, which stops a run
-    on its way. ``min_overlap_at_10``: of a query's first ten documents the share that the last
-    published run had as well, in the mean over the queries of both. ``min_queries`` and
-    ``max_queries`` bound how many queries have results. ``measure`` are floors of the run's own
-    means over its judged queries, by the names in ``evaluation.measures``.
     """
 
     max_rejects: RowsOrShare | None = None
+    """How many rows of the log may be rejected, as in limits, which stops a run on its way."""
     min_overlap_at_10: float | None = Field(default=None, ge=0, le=1)
+    """The share of a query's first ten documents that the last published run had as well, in the
+    mean over the queries of both."""
     min_queries: int | None = Field(default=None, ge=0)
+    """How many queries have results at least."""
     max_queries: int | None = Field(default=None, ge=0)
+    """How many queries have results at most."""
     measure: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default={})
+    """Floors of the run's own means over its judged queries, by the names in evaluation.measures.
+    """
 
     @model_validator(mode="after")
     def _bounds_leave_room(self) -> "GuardsConfig":

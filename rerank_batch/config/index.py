@@ -29,40 +29,49 @@ class Bm25Config(Section):
     """BM25 shards beside those of FAISS, of the same documents.
 
     Scores are those of Lucene's variant (Kamphuis, de Vries, Boytsov and Lin, "Which BM25 Do You
-    Mean?", ECIR 2020) with saturation ``k1`` and length normalisation ``b``. Words are runs of two
-    or more letters, digits and underscores, without ``stopwords``: those of a language, or a list
-    of one's own. ``stemmer`` is a language of Snowball's, for which PyStemmer has to be there.
+    Mean?", ECIR 2020). Words are runs of two or more letters, digits and underscores.
     """
 
     k1: float = Field(default=1.2, ge=0, le=10)
+    """Saturation: how fast another occurrence of a word stops to count."""
     b: float = Field(default=0.75, ge=0, le=1)
+    """Length normalisation, from 0 (none) to 1."""
     lowercase: bool = True
+    """Whether upper and lower case are the same."""
     stopwords: Annotated[
         StopWords | tuple[str, ...],
         Words(f"a list of words, or one of {', '.join(get_args(StopWords))}", with_value=False),
     ] = "english"
+    """Words that are left out: those of a language, or a list of your own."""
     stemmer: str | None = Field(default=None, pattern="^[a-z]+$")
+    """A language of Snowball's; needs PyStemmer."""
 
 
 class IndexConfig(Section):
     """The FAISS index: where it lives, which model encodes, how it is cut.
 
-    Documents are encoded in ``precision`` numbers where that pays, queries always in fp32.
-    ``kind`` is Flat (exact), HNSW, IVF, or any FAISS factory string. ``nprobe`` and ``ef_search``
-    steer the approximate kinds; the recall measured with them is in the index manifest. With
-    ``bm25`` the same documents are searched by their words as well. When the corpus changes, what
-    is new goes to a shard of its own and what is gone is masked; a shard of which more than
-    ``compact_at`` is masked is written anew.
+    When the corpus changes, new documents go to a shard of their own and deleted ones are masked.
     """
 
     path: Location
+    """The folder or URI of the index."""
     encoder: ModelText
+    """The model that encodes queries and documents, `sentence-transformers:LOCATION`."""
     precision: Literal["fp32", "bf16"] = "fp32"
+    """The numbers in which documents are encoded where that pays; queries are always fp32."""
     runtime: Literal["auto", "openvino", "torch"] = "auto"
+    """What runs the encoder; auto measures which is faster."""
     kind: str = "Flat"
+    """Flat (exact), HNSW, IVF, or any FAISS factory string."""
     shards: int = Field(default=1, ge=1, le=4096)
+    """How many parts the index has."""
     max_length: int | None = Field(default=None, ge=8)
+    """How many tokens the encoder reads; by default what the model says."""
     nprobe: int | None = Field(default=None, ge=1)
+    """How many lists of an IVF index a search reads; the manifest has the measured recall."""
     ef_search: int | None = Field(default=None, ge=1)
+    """How many candidates a search of an HNSW index keeps."""
     bm25: Bm25Config | None = None
+    """BM25 shards of the same documents; `{}` for the usual settings."""
     compact_at: float = Field(default=0.25, ge=0, lt=1)
+    """A shard of which more than this share is masked is written anew."""

@@ -10,19 +10,19 @@ from rerank_batch.config.paths import expanded
 
 
 class NotifyConfig(Section):
-    """Who is told how a run of `rerank` ended; changes no results, and its failure fails no run.
-
-    ``command`` is run without a shell and gets one JSON object on its standard input. ``webhook``
-    is the name of the environment variable that holds the URL to post the same object to: such URLs
-    are secrets. ``on`` says after what: a run that is published, one that a guard kept back, an
-    error.
-    """
+    """Who learns how a run of `rerank` ended; changes no results, and its failure fails no run."""
 
     command: tuple[str, ...] = ()
+    """A command that is run without a shell and gets one JSON object on its standard input."""
     webhook: str | None = None
+    """The name of the environment variable with the URL to post the same object to; such URLs are
+    secrets."""
     on: tuple[Literal["success", "guard", "error"], ...] = ("success", "guard", "error")
+    """After what: a run that is published, one that a guard kept back, an error."""
     timeout_seconds: float = Field(default=30.0, gt=0, le=600)
+    """How long the command or the post may take."""
     attempts: int = Field(default=3, ge=1, le=10)
+    """How often the post is tried."""
 
     @field_validator("command")
     @classmethod

@@ -13,5 +13,8 @@ class QrelsConfig(Section):
     """
 
     path: Location
+    """A file, a folder or a glob."""
     format: Literal["auto", "parquet", "beir", "trec"] = "auto"
+    """How it is written; auto tells by the name."""
     filter: tuple[FilterTerm, ...] = ()
+    """Conditions `[column, operator, value]` that must all hold."""

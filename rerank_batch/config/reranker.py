@@ -9,17 +9,15 @@ from rerank_batch.config.scorer import ScorerConfig, ScorerSettings
 
 
 class GateConfig(Section):
-    """When retrieval is sure enough to go without the reranker.
-
-    ``signal`` is read from the retrieval scores: ``top1`` the best of them, ``margin`` its distance
-    to the second, ``margin@k`` to the k-th, ``entropy`` that of their softmax. A query is skipped
-    where the signal is at least ``threshold`` (entropy: at most). `evaluate --calibrate-gate`
-    finds the threshold that keeps the loss under ``max_loss``.
-    """
+    """When retrieval is sure enough to go without the reranker."""
 
     signal: str = "margin"
+    """What is read from the retrieval scores: top1 the best of them, margin its distance to the
+    second, margin@k to the k-th, entropy that of their softmax."""
     threshold: float | None = None
+    """A query is skipped where the signal is at least this (entropy: at most)."""
     max_loss: float | None = Field(default=None, gt=0, lt=1)
+    """The loss under which `evaluate --calibrate-gate` keeps the threshold that it finds."""
 
     @field_validator("signal")
     @classmethod
@@ -35,14 +33,17 @@ _SIGNAL = re.compile(r"^(margin|top1|entropy|margin@([2-9]|[1-9][0-9]{1,3}))\Z")
 class RerankerConfig(ScorerSettings):
     """What reranks, and how many results are kept.
 
-    Either one ``model`` and its settings here, or a cascade of ``stages`` with their own: each
-    reads the best ``depth`` of what the one before it made.
+    Either one ``model`` and its settings here, or a cascade of ``stages`` with their own.
     """
 
     model: ModelText | None = None
+    """What reranks, `family:location`."""
     top_k: int = Field(default=10, ge=1)
+    """How many results a query keeps."""
     stages: tuple[ScorerConfig, ...] = ()
+    """The models of a cascade; each reads the best depth of what the one before it made."""
     gate: GateConfig | None = None
+    """When the reranker is skipped."""
 
     @model_validator(mode="after")
     def _one_model_or_stages(self) -> "RerankerConfig":

@@ -10,22 +10,21 @@ Source = Literal["dense", "bm25", "given"]
 
 
 class FusionConfig(Section):
-    """How the lists of several sources become one.
-
-    ``rrf``: a document scores the sum over the lists that hold it of weight / (``k`` + its rank
-    there) (Cormack, Clarke and Buettcher, "Reciprocal Rank Fusion outperforms Condorcet and
-    individual Rank Learning Methods", SIGIR 2009, where k is 60 and weights are 1). ``weighted``:
-    the sum of weight times its score, made comparable for every query and source by ``normalise``:
-    ``minmax`` puts the list's scores on 0 to 1, ``z`` counts standard deviations from its mean; a
-    list that does not hold the document gives it what the last of the list gets (of a list whose
-    scores are all alike: 1 to its own and 0 to others, or 0 and -1). A source without a weight in
-    ``weights`` has 1.
-    """
+    """How the lists of several sources become one."""
 
     method: Literal["rrf", "weighted"] = "rrf"
+    """rrf scores a document by the sum over the lists that hold it of weight / (k + its rank there)
+    (Cormack, Clarke and Buettcher, "Reciprocal Rank Fusion outperforms Condorcet and individual
+    Rank Learning Methods", SIGIR 2009); weighted by the sum of weight times its normalised
+    score."""
     k: int = Field(default=60, ge=0)
+    """The constant of rrf."""
     normalise: Literal["minmax", "z"] = "minmax"
+    """How weighted makes scores comparable for every query and source: minmax puts a list's scores
+    on 0 to 1, z counts standard deviations from its mean. A list without the document gives it
+    what its last one gets (if all scores are alike: 1 to its own and 0 to others, or 0 and -1)."""
     weights: dict[Source, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default={})
+    """The weight of each source, by default 1."""
 
     @model_validator(mode="after")
     def _settings_of_the_method(self) -> "FusionConfig":
@@ -37,17 +36,20 @@ class FusionConfig(Section):
 
 
 class GivenConfig(Section):
-    """Candidates that somebody else found: a TREC run file over the log's query ids, or Parquet.
+    """Candidates of another system: a TREC run file over the log's query ids, or Parquet.
 
-    Of Parquet, which may be the query log itself, ``documents`` is a column of lists of document
-    ids, the best first (by default doc_ids), and ``id`` that of the queries (by default query_id).
-    Such a list has no scores: it scores 0, -1, -2, and so on.
+    The lists of Parquet, which may be the query log itself, have no scores: they score 0, -1,
+    -2, and so on.
     """
 
     trec: Location | None = None
+    """A TREC run file."""
     parquet: Location | None = None
+    """Parquet files with a column of lists."""
     id: str | None = None
+    """The column of query ids in Parquet, by default query_id."""
     documents: str | None = None
+    """The column of lists of document ids, the best first, in Parquet; by default doc_ids."""
 
     @model_validator(mode="after")
     def _one_file(self) -> "GivenConfig":
@@ -59,30 +61,30 @@ class GivenConfig(Section):
 
 
 class ExcludeConfig(Section):
-    """Documents that must not come back, whatever the index holds: takedowns, say.
-
-    Parquet with a column of ids (``id``, by default doc_id), or text with an id a line.
-    """
+    """Documents that no list may hold, whatever the index has: takedowns, say."""
 
     path: Location
+    """Parquet with a column of ids, or text with an id a line."""
     id: str | None = None
+    """The column of ids in Parquet, by default doc_id."""
 
 
 class RetrievalConfig(Section):
-    """How many candidates each query takes to the reranker, and where they come from.
-
-    ``sources`` are ``dense`` (the FAISS shards), ``bm25`` (see ``index.bm25``) and ``given`` (lists
-    that are there already). Each gives its best of ``depths``, by default ``depth``; of several the
-    lists become one by ``fusion``, and the best ``depth`` of it go on, with fused scores. No source
-    gives a document of ``exclude``: the next ones take its place.
-    """
+    """How many candidates each query takes to the reranker, and where they come from."""
 
     depth: int = Field(default=50, ge=1, le=10_000)
+    """How many candidates go on."""
     sources: tuple[Source, ...] = Field(default=("dense",), min_length=1)
+    """dense (the FAISS shards), bm25 (see index.bm25) and given (lists that you have)."""
     depths: dict[Source, Annotated[int, Field(ge=1, le=10_000)]] = Field(default={})
+    """How many documents each source gives, by default depth."""
     fusion: FusionConfig = FusionConfig()
+    """How the lists of several sources become one; the best depth of it go on, with fused scores.
+    """
     given: GivenConfig | None = None
+    """The lists of the source given."""
     exclude: ExcludeConfig | None = None
+    """Documents that no source gives; the next ones take their places."""
 
     @model_validator(mode="after")
     def _sources_make_sense(self) -> "RetrievalConfig":

@@ -37,34 +37,53 @@ file has this name by chance, so that a path that was not filled is read by nobo
 
 
 class Config(Section):
-    """Everything a job needs to know.
-
-    ``collection`` is a folder in the layout of BEIR or of MTEB, or ``ir_datasets:ID``: it gives the
-    corpus, the queries and the judgements of ``split`` where their own paths are not given.
-    """
+    """Everything a job needs to know."""
 
     root: Location = "./.runs"
+    """Where runs, scores and modes are kept: a folder or s3://BUCKET/PREFIX."""
     job: str = "rerank"
+    """The name under which latest.json is kept."""
     collection: Location | None = None
+    """A folder in the layout of BEIR or of MTEB, or `ir_datasets:ID`, which gives corpus, queries
+    and judgements where their own paths are not given."""
     split: str | None = None
+    """The split of its judgements, by default test, or the only one there is."""
     corpus: Annotated[CorpusConfig, IN_COLLECTION]
+    """The documents."""
     queries: QueriesConfig | None = None
+    """The query log."""
     qrels: QrelsConfig | None = None
+    """Judgements."""
     clicks: ClicksConfig | None = None
+    """A click log."""
     index: IndexConfig
+    """The index."""
     retrieval: RetrievalConfig = RetrievalConfig()
+    """Where candidates come from."""
     reranker: RerankerConfig | None = None
+    """What reranks."""
     evaluation: EvaluationConfig = EvaluationConfig()
+    """What is measured."""
     outcomes: OutcomesConfig | None = None
+    """What became of queries after retrieval."""
     answer_check: AnswerCheckConfig | None = None
+    """Answers from each system's list."""
     compute: ComputeConfig = ComputeConfig()
+    """Actor pools and machine size."""
     storage: StorageConfig = StorageConfig()
+    """Where s3:// is."""
     cache: CacheConfig = CacheConfig()
+    """The score cache."""
     cost: CostConfig = CostConfig()
+    """What things cost."""
     limits: LimitsConfig = LimitsConfig()
+    """When a run stops."""
     labels: LabelsConfig = LabelsConfig()
+    """Training labels."""
     guards: GuardsConfig = GuardsConfig()
+    """What a run must hold."""
     notify: NotifyConfig = NotifyConfig()
+    """Who learns how a run ended."""
 
     @model_validator(mode="before")
     @classmethod

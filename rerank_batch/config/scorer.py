@@ -21,34 +21,41 @@ LlmMethod = Literal["yes-no", "grade", "listwise"]
 
 
 class ScorerSettings(Section):
-    """How a model scores, and how much it reads.
-
-    ``depth`` is how many candidates it reads, the best so far first; by default all there are.
-    ``precision`` names the numbers to compute in: bf16 and int8 are used where the machine has them
-    and a short measurement says that they pay, else fp32. auto is the fastest of fp32 and those
-    that ``allow`` names. What is fastest is measured once for a model and a root, and kept.
-    ``truncation`` says what loses tokens where a pair is longer than ``max_length``: the longer of
-    the two, or the document alone. Of the rest each family reads what concerns it: ``layer`` is the
-    last one that bge-layerwise computes, ``instruction`` the task that qwen3-reranker and mxbai-v2
-    are told or the criterion of an LLM, ``max_chars`` where documents are cut before a service gets
-    them (for an LLM by default at 4,000), ``method`` how an LLM ranks, ``window`` and ``step`` the
-    sliding window of its listwise method.
-    """
+    """How a model scores, and how much it reads; `SETTINGS_OF` has who reads what."""
 
     depth: int | None = Field(default=None, ge=1)
+    """How many candidates it reads, the best so far first; by default all."""
     max_length: int | None = Field(default=None, ge=8)
+    """How many tokens of a pair it reads; by default what the model says."""
     precision: Precision = "auto"
+    """The numbers to compute in: bf16 and int8 are used where the machine has them and a short
+    measurement says that they pay, else fp32. auto is the fastest of fp32 and those of allow. It
+    is measured once for a model and a root, and kept."""
     allow: tuple[Lossy, ...] = ()
+    """The numbers that auto may choose beside fp32."""
     runtime: Literal["auto", "openvino", "torch"] = "auto"
+    """What runs the model; auto measures which is faster."""
     truncation: Truncation = "longest_first"
+    """What loses tokens where a pair is longer than max_length: the longer of the two, or the
+    document alone."""
     batch_tokens: Annotated[Literal["auto"] | Annotated[int, Field(ge=64)], AUTO_OR_COUNT] = "auto"
+    """How many tokens go through the model at a time, padding included; auto is what suits the
+    device."""
     layer: int | None = Field(default=None, ge=1)
+    """The last layer that is computed; by default the model's last."""
     instruction: str | None = None
+    """The task that the model is told; for an LLM the criterion."""
     max_chars: int | None = Field(default=None, ge=1)
+    """How many characters of query and document a service gets; by default 4,000 for an LLM."""
     method: LlmMethod = "yes-no"
+    """How an LLM ranks: it says yes or no or gives a grade, pair by pair, or puts a list in order.
+    """
     window: int = Field(default=20, ge=2)
+    """How many documents the listwise method shows at a time."""
     step: int = Field(default=10, ge=1)
+    """By how many documents that window moves."""
     service: ServiceConfig = ServiceConfig()
+    """How the service is called."""
 
     @model_validator(mode="after")
     def _windows_overlap(self) -> "ScorerSettings":
@@ -92,6 +99,7 @@ class ScorerConfig(ScorerSettings):
     """One model of a cascade."""
 
     model: ModelText
+    """What scores, `family:location`."""
 
     @model_validator(mode="after")
     def _family_reads_what_is_set(self) -> "ScorerConfig":
