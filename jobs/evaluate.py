@@ -1,7 +1,7 @@
 """The command `evaluate`, with `--calibrate-gate`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -24,9 +24,6 @@ from .options import (
     Verbose,
     expand_path,
 )
-
-if TYPE_CHECKING:
-    from rerank_batch.workflows.start import Start
 
 app = typer.Typer()
 
@@ -124,7 +121,12 @@ def evaluate(
             )
         loaded = config_from_options(config, overrides, date, run or resume or run_id)
         if calibrate_gate:
-            _calibrate_gate(loaded, console, start, run, confidence)
+            from rerank_batch.workflows import calibrate_gate as calibration
+
+            from .tables import calibrate_gate as gate_table
+
+            learned = calibration.calibrate_gate(loaded, console, start, run, confidence)
+            gate_table.show(learned, console)
             return
         from rerank_batch.workflows import evaluate as job
 
@@ -140,13 +142,3 @@ def _show_plan(config: Config, console: Console) -> None:
 
     several = bool(config.evaluation.systems)
     table.show_plan(check(config, judged_only=True, compare=several), console)
-
-
-def _calibrate_gate(
-    config: Config, console: Console, start: "Start", run: str | None, confidence: float
-) -> None:
-    from rerank_batch.workflows import calibrate_gate as job
-
-    from .tables import calibrate_gate as table
-
-    table.show(job.calibrate_gate(config, console, start, run, confidence), console)

@@ -52,7 +52,7 @@ def finetune(
         from .tables import finetune as table
 
         loaded = load_section(FinetuneConfig, config, overrides)
-        work = job.Work(resume, max_minutes, workers)
+        work = job.TrainingWork(resume, max_minutes, workers)
         if dry_run:
             table.show_plan(job.dry_run(loaded, labels, work), console)
         else:

@@ -81,11 +81,9 @@ def remark_objects(remarks: Iterable[Remark]) -> list[dict[str, Any]]:
     return [remark.as_json() for remark in dict.fromkeys(remarks)]
 
 
-def joined_remarks(
-    before: Iterable[Mapping[str, Any]], remarks: Iterable[Remark]
-) -> tuple[dict[str, Any], ...]:
-    """The remarks of a summary and further ones; each once."""
-    return tuple(remark_objects((*(Remark(**remark) for remark in before), *remarks)))
+def read_remarks(objects: Iterable[Mapping[str, Any]]) -> tuple[Remark, ...]:
+    """The remarks of a summary, from what `remark_objects` made of them."""
+    return tuple(Remark(**each) for each in objects)
 
 
 def counts_in_words(counts: Mapping[str, int]) -> str:

@@ -12,6 +12,12 @@ from numpy.typing import NDArray
 from rerank_batch.errors import RerankBatchError
 from rerank_batch.ranking import Scores
 
+JsonObject = dict[str, Any]
+"""A JSON object, at the edge where it is read or written."""
+
+TableRow = dict[str, Any]
+"""A row of a table as Python values, by column."""
+
 QIDX = "qidx"
 QUERY = "query"
 VECTOR = "vector"

@@ -93,8 +93,8 @@ def test_rooms_hold_no_two_modules_of_one_name() -> None:
 def test_a_section_its_class_and_its_room_are_called_the_same() -> None:
     rooms = {each.name for each in LIBRARY.iterdir() if each.is_dir()}
     for section, field in Config.model_fields.items():
-        if not isinstance(field.annotation, type) and "Config" not in str(field.annotation):
-            continue
+        if "Config" not in str(field.annotation):
+            continue  # a value, such as the root
         assert (LIBRARY / "config" / f"{section}.py").exists(), section
         assert ROOMS_OF_SECTIONS.get(section, section) in rooms, section
 
@@ -186,8 +186,7 @@ def test_tests_mirror_the_rooms() -> None:
 def test_contracts_are_allow_lists_that_name_every_room() -> None:
     """A room that is in no layer could import anything."""
     linter = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
-    (layers,) = [each for each in linter["contracts"] if each["type"] == "layers"]
-    assert layers["exhaustive"]
+    (layers,) = [each for each in linter["contracts"] if each.get("exhaustive")]
     named = {name.strip("() ") for layer in layers["layers"] for name in layer.split("|")}
     there = {file.stem for file in LIBRARY.glob("*.py") if file.stem != "__init__"}
     there |= {each.name for each in LIBRARY.iterdir() if (each / "__init__.py").exists()}

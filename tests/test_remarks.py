@@ -7,7 +7,7 @@ import pytest
 from rerank_batch.remarks import (
     IDS_MATCH_NOTHING,
     Remark,
-    joined_remarks,
+    read_remarks,
     remark_objects,
     unmatched,
 )
@@ -53,8 +53,9 @@ def test_another_form_of_an_id_is_pointed_out(listed: str, there: str) -> None:
 
 def test_a_summary_has_each_remark_once_as_an_object_and_a_line() -> None:
     one, other = Remark("corpus", "some_kind", 2, "one"), Remark("qrels", "some_kind", 1, "other")
-    objects = joined_remarks(remark_objects([one]), [one, other])
-    assert objects == (
+    objects = remark_objects([one, one, other])
+    assert objects == [
         {"section": "corpus", "kind": "some_kind", "count": 2, "text": "one"},
         {"section": "qrels", "kind": "some_kind", "count": 1, "text": "other"},
-    )
+    ]
+    assert read_remarks(objects) == (one, other)

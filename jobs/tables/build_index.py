@@ -28,6 +28,6 @@ def show(summary: IndexSummary, console: Console) -> None:
         facts["recall@100"] = f"{summary.recall_at_100:.4f} against exact search"
     if "total" in seconds:
         facts["time"] = f"{seconds['total']:.0f} s, peak memory {summary.peak_memory_gb} GiB"
-    facts |= remark_lines(result)
+    facts |= remark_lines(summary.remarks)
     title = "Dry run: nothing was written" if summary.dry_run else "Index"
     console.result(result, facts_table(title, facts))

@@ -36,7 +36,7 @@ def show(gate: LearnedGate, console: Console) -> None:
     console.result(
         gate.to_json(),
         table,
-        facts_table("Gate", facts | remark_lines({"remarks": gate.remarks})),
+        facts_table("Gate", facts | remark_lines(gate.remarks)),
         gate.snippet or "",
     )
 

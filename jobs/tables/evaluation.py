@@ -124,4 +124,4 @@ def _facts(evaluation: Evaluation) -> dict[str, object]:
     }
     if final.get("dashboard"):
         facts["Ray dashboard"] = final["dashboard"]
-    return facts | remark_lines({"remarks": evaluation.remarks})
+    return facts | remark_lines(evaluation.remarks)

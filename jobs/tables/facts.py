@@ -1,7 +1,6 @@
 """The table of names and values that most commands end with."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from rich.table import Table
 
@@ -24,7 +23,7 @@ def files_line(files: Mapping[str, Mapping[str, int]]) -> str:
     return ", ".join(f"{section} from {in_words(counts)}" for section, counts in files.items())
 
 
-def remark_lines(summary: Mapping[str, Any]) -> dict[str, object]:
+def remark_lines(remarks: Iterable[Remark]) -> dict[str, object]:
     """The line of the remarks of a summary, where there are any."""
-    remarks = summary.get("remarks") or ()
-    return {"remarks": "\n".join(str(Remark(**remark)) for remark in remarks)} if remarks else {}
+    lines = "\n".join(map(str, remarks))
+    return {"remarks": lines} if lines else {}

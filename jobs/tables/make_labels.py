@@ -7,7 +7,7 @@ from rich.table import Table
 from rerank_batch.labels.rows import (
     SPLITS,
 )
-from rerank_batch.remarks import counts_in_words
+from rerank_batch.remarks import counts_in_words, read_remarks
 from rerank_batch.workflows.judging import judge_lines, plan_line
 
 from ..console import Console
@@ -39,7 +39,7 @@ def show(card: dict[str, Any], console: Console) -> None:
     }
     if card.get("dashboard"):
         facts["Ray dashboard"] = card["dashboard"]
-    facts |= remark_lines(card)
+    facts |= remark_lines(read_remarks(card["remarks"]))
     console.result(card, table, facts_table("Labels", facts))
 
 
@@ -55,5 +55,5 @@ def show_plan(plan: dict[str, Any], console: Console) -> None:
             f"{plan['queries']:,} in {plan['groups']:,} groups ({splits}); "
             f"{plan['queries_unknown_to_the_truth']:,} unknown to the truth"
         )
-    facts |= remark_lines(plan)
+    facts |= remark_lines(read_remarks(plan["remarks"]))
     console.result(plan, facts_table("Labels, dry run: nothing was written", facts))

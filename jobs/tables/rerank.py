@@ -8,7 +8,7 @@ from rich.table import Table
 from rerank_batch.pipeline.placement import (
     groups_line,
 )
-from rerank_batch.remarks import counts_in_words
+from rerank_batch.remarks import counts_in_words, read_remarks
 from rerank_batch.retrieval.excluded import excluded_line
 from rerank_batch.runs import (
     guards,
@@ -32,9 +32,8 @@ def show(summary: RunSummary, console: Console) -> None:
     if summary.metrics:
         parts.append(metrics_table(summary.totals))
     parts.append(facts_table(f"Run {summary.run_id}", _facts(summary)))
-    body = summary.to_json()
-    console.result(body, *parts)
-    guards.refuse_if_held_back(body)
+    console.result(summary.to_json(), *parts)
+    guards.refuse_if_held_back(summary.root, summary.run_id, summary.publication)
 
 
 def show_plan(summary: dict[str, Any], console: Console) -> None:
@@ -57,7 +56,10 @@ def show_plan(summary: dict[str, Any], console: Console) -> None:
         )
     if "estimated_petaflop_at_most" in summary:
         facts["work"] = f"at most {summary['estimated_petaflop_at_most']} PFLOP of scoring"
-    facts |= {"files": files_line(summary["files_read"]), **remark_lines(summary)}
+    facts |= {
+        "files": files_line(summary["files_read"]),
+        **remark_lines(read_remarks(summary["remarks"])),
+    }
     console.result(summary, facts_table("Dry run: nothing was written", facts))
 
 
@@ -99,7 +101,7 @@ def _facts(summary: RunSummary) -> dict[str, object]:
         facts["score cache"] = scores_line(totals.cache)
     if summary.changes:
         facts["changes"] = changes_line(summary.changes)
-        if (before := summary.changes["documents_before"]) is not None:
+        if (before := summary.changes.documents_before) is not None:
             facts["documents"] = f"{totals.documents:,}, {before:,} before"
     if totals.excluded:
         facts["excluded"] = excluded_line(**totals.excluded)
@@ -127,7 +129,7 @@ def _special_facts(summary: RunSummary) -> dict[str, object]:
         facts["guards"] = guards.guards_line(summary.publication.guards)
     if totals.judged_not_in_log:
         facts["judged elsewhere"] = f"{totals.judged_not_in_log:,} queries not in this log"
-    return facts | remark_lines({"remarks": totals.remarks})
+    return facts | remark_lines(totals.remarks)
 
 
 def _tail(left_out: Mapping[str, Any]) -> str:

@@ -60,7 +60,7 @@ def show_run(run: RunDescription, console: Console) -> None:
             "files": "\n".join(run.files),
         }
         if run.verdict is not None:
-            facts["guards"] = guards.guards_line(run.verdict.as_json()["guards"])
+            facts["guards"] = guards.guards_line(run.verdict.guards)
         if (by := run.override) is not None:
             facts["published"] = f"by {by.who} at {by.when}, whatever the guards"
     summary = {
@@ -110,7 +110,7 @@ def show_publication(run: PublishedRun, console: Console) -> None:
     summary = {"root": run.root, "run_id": run.run_id, **asdict(run.publication)}
     if not run.publication.published:
         console.result(summary)
-        guards.refuse_if_held_back(summary)
+        guards.refuse_if_held_back(run.root, run.run_id, run.publication)
     latest = run.publication.latest
     newer = f"; {latest} is newer and stays the latest" if run.newer else ""
     by = f", published by {run.override.who} whatever its guards found" if run.override else ""

@@ -40,7 +40,7 @@ from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.scoring.modes import Mode
 from rerank_batch.training.config import FinetuneConfig
 from rerank_batch.training.model import has_head
-from rerank_batch.workflows.finetune import Work, finetune, math_threads
+from rerank_batch.workflows.finetune import TrainingWork, finetune, math_threads
 from rerank_batch.workflows.label_inputs import LabelInputs, read_label_inputs
 from rerank_batch.workflows.make_labels import make_labels
 
@@ -127,7 +127,7 @@ def folds(
         raise ConfigError(f"{len(queries)} judged queries do not make {asked.folds} folds")
     trained_in = folder if asked.positives is None else folder / f"known-{asked.positives}"
     known = _knowing(config, queries, asked.positives, trained_in)
-    bench = _Bench(known, tuning, inputs.told["run"], queries, console)
+    bench = _Bench(known, tuning, inputs.source.run, queries, console)
     systems: dict[str, list[_Scores]] = {}
     if has_head(start := model_folder(tuning.location)):
         systems[START] = [_scores(bench, start, queries, folder / "start.json")]
@@ -228,7 +228,7 @@ def _fold(
         config = _without(bench.config, filters, fold, place)
         make_labels(config, bench.console, str(labels), bench.run)
         if not model.exists():
-            finetune(bench.tuning, str(labels), model, Work(), bench.console)
+            finetune(bench.tuning, str(labels), model, TrainingWork(), bench.console)
     tested.scores |= _scores(bench, model, fold, scores)
     grades = {query.query_id: query.grades for query in bench.queries}
     rows = pq.read_table(

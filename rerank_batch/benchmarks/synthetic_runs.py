@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rerank_batch import schema
-from rerank_batch.config import Config, parse_config
+from rerank_batch.config import Config, Ingredients, parse_config
 from rerank_batch.data.text_store import shard_bounds, write_texts
 from rerank_batch.index.generations import publish_manifest
 from rerank_batch.index.manifest import FORMAT, IndexFile, Manifest, ShardEntry
@@ -143,7 +143,7 @@ def _file(folder: Path, file: Path) -> IndexFile:
 
 def _write_results(
     config: Config,
-    made_of: dict[str, Any],
+    made_of: Ingredients,
     ids: Sequence[str],
     relevant: NDArray[np.int64],
     block_rows: int,

@@ -8,7 +8,13 @@ from rerank_batch.config import Config, SystemConfig
 from rerank_batch.data.qrels import Judgements
 from rerank_batch.data.trec import read_run
 from rerank_batch.errors import ConfigError
-from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, Lists, RankedList, judged_blocks
+from rerank_batch.evaluation.judged import (
+    RERANKED,
+    RETRIEVAL,
+    Lists,
+    RankedDocuments,
+    judged_blocks,
+)
 from rerank_batch.runs import Run
 from rerank_batch.storage import open_root
 
@@ -28,7 +34,7 @@ def external_lists(config: Config, qrels: Judgements) -> dict[str, Lists]:
 
 def _lists_of_run(
     config: Config, name: str, system: SystemConfig, qrels: Judgements
-) -> dict[str, RankedList]:
+) -> dict[str, RankedDocuments]:
     run = Run.open(open_root(config.root), system.run or "")
     run.finished()
     there = run.spec.systems or [RETRIEVAL, RERANKED]
@@ -46,9 +52,9 @@ def _lists_of_run(
     }
 
 
-def _lists_of_trec(system: SystemConfig) -> dict[str, RankedList]:
+def _lists_of_trec(system: SystemConfig) -> dict[str, RankedDocuments]:
     return {
-        query_id: RankedList(
+        query_id: RankedDocuments(
             [doc_id for doc_id, _ in ranking],
             np.array([score for _, score in ranking], np.float32),
         )

@@ -7,7 +7,7 @@ from typing import Any
 from rerank_batch import schema
 from rerank_batch.comparison.assemble import AssembleSystems
 from rerank_batch.comparison.stages import FuseAlso, Fused, ScoreSystems, SearchAlso, System
-from rerank_batch.config import Config
+from rerank_batch.config import Config, Ingredients
 from rerank_batch.index.configured import OpenedIndex
 from rerank_batch.pipeline.placement import Groups, Search, group_name, group_stages
 from rerank_batch.pipeline.pools import Pools, of_group, plan_pools, shared
@@ -25,7 +25,7 @@ class Retrieval:
 
     opened: OpenedIndex
     use: SourceUse
-    made_of: dict[str, Any]
+    made_of: Ingredients
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from rerank_batch.config.cost import CostConfig, PriceConfig
 from rerank_batch.config.dates import dated
 from rerank_batch.config.evaluation import EvaluationConfig, SystemConfig
 from rerank_batch.config.guards import GuardsConfig
-from rerank_batch.config.identity import digest, results_settings
+from rerank_batch.config.identity import Ingredients, digest, results_settings
 from rerank_batch.config.index import Bm25Config, IndexConfig, StopWords
 from rerank_batch.config.labels import (
     LabelFiltersConfig,
@@ -72,6 +72,7 @@ __all__ = [
     "GuardsConfig",
     "HeadConfig",
     "IndexConfig",
+    "Ingredients",
     "LabelFiltersConfig",
     "LabelFormat",
     "LabelJudgeConfig",

@@ -8,6 +8,9 @@ from rerank_batch.config.base import USUAL
 from rerank_batch.config.retrieval import RetrievalConfig
 from rerank_batch.config.root import Config
 
+Ingredients = dict[str, Any]
+"""What a run or an index is made of, as JSON: the input of its fingerprint, kept in its spec."""
+
 
 def digest(value: object) -> str:
     """sha256 of a value's canonical JSON, as hex."""
@@ -15,7 +18,7 @@ def digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def results_settings(config: Config) -> dict[str, Any]:
+def results_settings(config: Config) -> Ingredients:
     """The settings that change results, for the fingerprint of a run.
 
     Paths are left out (the content of what they name is hashed instead), of models their

@@ -122,7 +122,7 @@ class LabelSplitConfig(Section):
 
 
 class LabelJudgeConfig(Section):
-    """An LLM that grades what the run found, from 0 to 3.
+    """An LLM that grades the results of the run, from 0 to 3.
 
     ``cost.cap`` bounds what it spends, at a price of ``cost.prices``.
     """

@@ -42,13 +42,13 @@ def with_variables(path: str) -> str:
 
     def value(match: re.Match[str]) -> str:
         name = match["plain"] or match["braced"]
-        found = os.environ.get(name or "")
-        if not found:
-            state = "empty" if found == "" else "not set"
+        content = os.environ.get(name or "")
+        if not content:
+            state = "empty" if content == "" else "not set"
             raise ValueError(f"the variable {match.group()} is {state}; set it, or write the path")
-        if not is_text(found):
+        if not is_text(content):
             raise ValueError(f"the variable {match.group()} holds bytes that are not UTF-8")
-        return found
+        return content
 
     return _VARIABLE.sub(value, path)
 

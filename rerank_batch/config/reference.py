@@ -103,15 +103,15 @@ def _readers(name: str) -> list[str]:
 
 def _sentences(kind: type[Section]) -> dict[str, str]:
     """What is written below each field in the source of a section and of those that it extends."""
-    found: dict[str, str] = {}
-    for each in reversed(kind.__mro__[: kind.__mro__.index(Section)]):
-        (body,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
+    sentences: dict[str, str] = {}
+    for part in reversed(kind.__mro__[: kind.__mro__.index(Section)]):
+        (body,) = ast.parse(textwrap.dedent(inspect.getsource(part))).body
         assert isinstance(body, ast.ClassDef)
         for field, below in zip(body.body, body.body[1:], strict=False):
             if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
                 text = " ".join(str(ast.literal_eval(below.value)).split())
-                found[ast.unparse(field.target)] = text
-    return found
+                sentences[ast.unparse(field.target)] = text
+    return sentences
 
 
 def _section(field: FieldInfo) -> type[Section] | None:

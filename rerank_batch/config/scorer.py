@@ -44,12 +44,11 @@ class ScorerSettings(Section):
     layer: int | None = Field(default=None, ge=1)
     """The last layer that is computed; by default the model's last."""
     instruction: str | None = None
-    """The task that the model is told; for an LLM the criterion."""
+    """The task that the prompt states; for an LLM the criterion."""
     max_chars: int | None = Field(default=None, ge=1)
     """How many characters of query and document a service gets; by default 4,000 for an LLM."""
     method: LlmMethod = "yes-no"
-    """How an LLM ranks: it says yes or no or gives a grade, pair by pair, or puts a list in order.
-    """
+    """How an LLM ranks: it judges pair by pair (yes-no, grade), or puts a list in order."""
     window: int = Field(default=20, ge=2)
     """How many documents the listwise method shows at a time."""
     step: int = Field(default=10, ge=1)

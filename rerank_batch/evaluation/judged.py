@@ -23,7 +23,7 @@ _ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
-class RankedList:
+class RankedDocuments:
     """Documents, the best first, and float32 [n] scores beside them.
 
     A score is the raw one of the last model that read the document; NaN where none did. Of
@@ -47,8 +47,8 @@ class JudgedQuery:
     text: str
     weight: float
     grades: Grades
-    lists: Mapping[str, RankedList]
-    retrieved: Mapping[str, RankedList]
+    lists: Mapping[str, RankedDocuments]
+    retrieved: Mapping[str, RankedDocuments]
 
     def cut(self, system: str, depth: int) -> list[str]:
         """Ids as the system would leave them if its reranker read ``depth`` candidates.
@@ -61,7 +61,7 @@ class JudgedQuery:
         return [*best, *candidates[depth:]]
 
 
-Lists = Mapping[str, RankedList]
+Lists = Mapping[str, RankedDocuments]
 External = Mapping[str, Lists]
 """Systems that are not in the run: of each the lists by query id."""
 
@@ -121,8 +121,8 @@ def _of_run(batch: pa.RecordBatch) -> Callable[[int], tuple[Lists, Lists]]:
         start, stop = bounds[row], bounds[row + 1]
         names = ids.slice(start, stop - start).to_pylist()
         order = np.argsort(rank[start:stop])
-        retrieval = RankedList(names, _float32(before[start:stop]))
-        reranked = RankedList([names[i] for i in order], _float32(after[start:stop])[order])
+        retrieval = RankedDocuments(names, _float32(before[start:stop]))
+        reranked = RankedDocuments([names[i] for i in order], _float32(after[start:stop])[order])
         return (
             {RETRIEVAL: retrieval, RERANKED: reranked},
             {RETRIEVAL: retrieval, RERANKED: retrieval},
@@ -164,7 +164,7 @@ class _Places:
         for system, (places, place_bounds, scores, score_bounds) in self._systems.items():
             chosen = places[place_bounds[row] : place_bounds[row + 1]]
             listed = scores[score_bounds[row] : score_bounds[row + 1]]
-            found[system] = RankedList([names[i] for i in chosen], _float32(listed))
+            found[system] = RankedDocuments([names[i] for i in chosen], _float32(listed))
         return found
 
 
@@ -177,9 +177,9 @@ def _float32(values: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray(values, np.float32)
 
 
-def _find(known: Lists, query_ids: Sequence[str]) -> RankedList:
+def _find(known: Lists, query_ids: Sequence[str]) -> RankedDocuments:
     """The list under the first of a query's ids that has one."""
     for query_id in query_ids:
         if query_id in known:
             return known[query_id]
-    return RankedList([], np.empty(0, np.float32))
+    return RankedDocuments([], np.empty(0, np.float32))

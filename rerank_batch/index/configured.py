@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from rerank_batch.config import Config, IndexConfig
+from rerank_batch.config import Config, IndexConfig, Ingredients
 from rerank_batch.config.node_cache import node_cache
 from rerank_batch.data.corpus import corpus_fingerprint
 from rerank_batch.errors import InputError
@@ -25,7 +24,7 @@ class OpenedIndex:
     index: Index
     config: IndexConfig
     encoder: ModelPin
-    made_of: dict[str, Any]
+    made_of: Ingredients
 
 
 def open_generation(config: Config, generations: Mapping[str, str] | None = None) -> Index:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rerank_batch.config import IndexConfig, digest
+from rerank_batch.config import IndexConfig, Ingredients, digest
 from rerank_batch.errors import IndexMismatch
 from rerank_batch.index.manifest import FORMAT, Manifest
 from rerank_batch.storage import Root
@@ -19,7 +19,7 @@ def index_fingerprint(
 
     BM25 is a part of it where it is configured: an index with it also serves runs without it.
     """
-    made_of: dict[str, Any] = {
+    made_of: Ingredients = {
         "corpus": digest(dict(corpus)),
         "encoder": encoder_fingerprint,
         "max_length": config.max_length,

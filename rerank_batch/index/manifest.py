@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from rerank_batch.config import Ingredients
 from rerank_batch.storage import Wanted
 
 FORMAT = 3
@@ -99,7 +100,7 @@ class Manifest(BaseModel):
     encoder_mode: dict[str, Any]
     recall_at_100: float | None
     recall_queries: int
-    made_of: dict[str, Any]
+    made_of: Ingredients
     builds: tuple[str, ...]
     shards: tuple[ShardEntry, ...]
     bm25: dict[str, Any] | None = None

@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
+from rerank_batch.config import Ingredients
 from rerank_batch.config.root import Config
 from rerank_batch.data.plan import Plan
 from rerank_batch.data.qrels import Qrels
@@ -47,7 +47,7 @@ class Work(ABC):
     index: Index
     encoder: ModelPin
     scorers: tuple[ScorerInput, ...]
-    made_of: dict[str, Any]
+    made_of: Ingredients
     given: Given | None = None
     excluded: Excluded = field(default_factory=Excluded)
     generations: Mapping[str, str] = field(default_factory=dict)

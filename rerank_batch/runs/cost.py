@@ -7,7 +7,6 @@ counts for the time of this driver.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from rerank_batch.config import Config, PriceConfig
 from rerank_batch.pipeline.pools import Pool
@@ -15,7 +14,7 @@ from rerank_batch.rerankers.cascade import pairs_of, seconds_of
 from rerank_batch.rerankers.configured import ScorerInput
 from rerank_batch.rerankers.paid import read_journal
 from rerank_batch.runs import Run
-from rerank_batch.runs.summary import CostBook, Seconds
+from rerank_batch.runs.summary import CostBook, ModelWork, PoolTime, Seconds, ServiceBill
 from rerank_batch.services.usage import Usage
 from rerank_batch.tally import TOKENS
 
@@ -33,25 +32,25 @@ def cost_book(
     ``models`` says of each model of the cascade what it read and how long that took; ``pools`` the
     CPU and GPU seconds of those that worked; ``services`` what was billed; then the money.
     """
-    models = [
-        {
-            "model": str(scorer.model),
-            "depth": scorer.config.depth or config.retrieval.depth,
-            "pairs": int(sums.get(pairs_of(scorer.number), 0)),
-            "seconds": round(sums.get(seconds_of(scorer.number), 0.0), 2),
-        }
+    models = tuple(
+        ModelWork(
+            model=str(scorer.model),
+            depth=scorer.config.depth or config.retrieval.depth,
+            pairs=int(sums.get(pairs_of(scorer.number), 0)),
+            seconds=round(sums.get(seconds_of(scorer.number), 0.0), 2),
+        )
         for scorer in scorers
-    ]
+    )
     used = {
-        name: {
-            "actors": pool.size,
-            "cpu_seconds": round(seconds.stages.get(name, 0.0) * pool.threads, 2),
-            "gpu_seconds": round(seconds.stages.get(name, 0.0) * pool.num_gpus, 2),
-        }
+        name: PoolTime(
+            actors=pool.size,
+            cpu_seconds=round(seconds.stages.get(name, 0.0) * pool.threads, 2),
+            gpu_seconds=round(seconds.stages.get(name, 0.0) * pool.num_gpus, 2),
+        )
         for name, pool in pools.items()
     }
     services = _services(run, config, scorers)
-    billed = sum(service["cost"] for service in services.values())
+    billed = sum(service.cost for service in services.values())
     hourly = config.cost.per_hour
     cluster = None if hourly is None else seconds.total / 3600 * hourly
     total = billed + (cluster or 0.0)
@@ -69,9 +68,7 @@ def cost_book(
     )
 
 
-def _services(
-    run: Run, config: Config, scorers: Sequence[ScorerInput]
-) -> dict[str, dict[str, Any]]:
+def _services(run: Run, config: Config, scorers: Sequence[ScorerInput]) -> dict[str, ServiceBill]:
     """What was billed by each service of the cascade, in its units and in money."""
     numbers = {scorer.number: str(scorer.model) for scorer in scorers if scorer.is_service}
     if not numbers:
@@ -82,39 +79,37 @@ def _services(
         used[entry.stage] += entry.used
         paid[entry.stage] += entry.cost
     return {
-        f"{number}. {model}": {
+        f"{number}. {model}": ServiceBill(
             **asdict(used[number]),
-            "cost": round(paid[number], 6),
-            "priced": config.cost.price(model) not in (None, PriceConfig()),
-        }
+            cost=round(paid[number], 6),
+            priced=config.cost.price(model) not in (None, PriceConfig()),
+        )
         for number, model in numbers.items()
     }
 
 
 def cost_lines(book: CostBook) -> dict[str, object]:
     """The lines of the summary."""
-    cpu, gpu = (
-        sum(pool[f"{kind}_seconds"] for pool in book.pools.values()) for kind in ("cpu", "gpu")
-    )
+    cpu = sum(pool.cpu_seconds for pool in book.pools.values())
+    gpu = sum(pool.gpu_seconds for pool in book.pools.values())
     lines: dict[str, object] = {
         "work": f"{book.tokens:,} tokens read in {cpu:,.0f} CPU s"
         + (f" and {gpu:,.0f} GPU s" if gpu else "")
     }
     if len(book.models) > 1:
         lines["cascade"] = "\n".join(
-            f"{each['model']}: {each['pairs']:,} pairs in {each['seconds']:,} s"
-            for each in book.models
+            f"{each.model}: {each.pairs:,} pairs in {each.seconds:,} s" for each in book.models
         )
     for name, service in book.services.items():
         units = {
-            "requests": service["requests"],
-            "search units": service["search_units"],
-            "tokens": service["tokens"],
-            "output tokens": service["output_tokens"],
-            "answers that could not be read": service["unread"],
+            "requests": service.requests,
+            "search units": service.search_units,
+            "tokens": service.tokens,
+            "output tokens": service.output_tokens,
+            "answers that could not be read": service.unread,
         }
         billed_units = ", ".join(f"{count:,} {unit}" for unit, count in units.items() if count)
-        money = f"; {service['cost']:,.4f} {book.currency}" if service["priced"] else ""
+        money = f"; {service.cost:,.4f} {book.currency}" if service.priced else ""
         lines[name] = (billed_units or "no request") + money
     if book.per_1000_queries is not None:
         parts = [f"{book.billed:,.4f} billed"] if book.services else []

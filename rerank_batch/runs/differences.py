@@ -1,8 +1,5 @@
 """What changed since the last run of a job: queries that are new or gone, lists that are others."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import polars as pl
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -10,11 +7,12 @@ import pyarrow.parquet as pq
 from rerank_batch.errors import RerankBatchError
 from rerank_batch.reporter import Reporter
 from rerank_batch.runs import Run
+from rerank_batch.runs.summary import RunChanges
 from rerank_batch.score_cache import text_keys
 from rerank_batch.storage import open_file
 
 
-def changes_since(run_id: str | None, run: Run, reporter: Reporter) -> dict[str, Any] | None:
+def changes_since(run_id: str | None, run: Run, reporter: Reporter) -> RunChanges | None:
     """Compare a run that is whole with another one; None where there is no other.
 
     A query is known by its text. Its list has changed when another document is in it, or in another
@@ -31,22 +29,22 @@ def changes_since(run_id: str | None, run: Run, reporter: Reporter) -> dict[str,
         return None
     both = new.join(old, on="query", suffix="_before")
     changed = both.filter(pl.col("list") != pl.col("list_before")).height
-    return {
-        "since": before.run_id,
-        "queries_new": new.height - both.height,
-        "queries_gone": old.height - both.height,
-        "lists_changed": changed,
-        "lists_same": both.height - changed,
-        "documents_before": documents,
-    }
+    return RunChanges(
+        since=before.run_id,
+        queries_new=new.height - both.height,
+        queries_gone=old.height - both.height,
+        lists_changed=changed,
+        lists_same=both.height - changed,
+        documents_before=documents,
+    )
 
 
-def changes_line(changes: Mapping[str, Any]) -> str:
+def changes_line(changes: RunChanges) -> str:
     """A line of the summary."""
     return (
-        f"{changes['queries_new']:,} queries new, {changes['queries_gone']:,} gone; of the others "
-        f"{changes['lists_changed']:,} lists changed, {changes['lists_same']:,} did not "
-        f"(since {changes['since']})"
+        f"{changes.queries_new:,} queries new, {changes.queries_gone:,} gone; of the others "
+        f"{changes.lists_changed:,} lists changed, {changes.lists_same:,} did not "
+        f"(since {changes.since})"
     )
 
 

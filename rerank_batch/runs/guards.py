@@ -56,31 +56,29 @@ def publish_unless_held_back(run: Run) -> Publication:
     if not held:
         publish_run(run)
     latest = read_latest(run.root, run.spec.job)
-    listed = verdict.as_json()["guards"] if verdict else []
-    return Publication(not held, latest["run_id"] if latest else None, listed)
+    guards = verdict.guards if verdict else ()
+    return Publication(not held, latest["run_id"] if latest else None, guards)
 
 
-def refuse_if_held_back(summary: Mapping[str, Any]) -> None:
+def refuse_if_held_back(root_uri: str, run_id: str, publication: Publication | None) -> None:
     """End the command of a run that a guard kept back.
 
     Raises:
         GuardsFailed: which guards, what they found, and how to publish it all the same.
     """
-    if summary.get("published", True):
-        return
-    raise GuardsFailed(held_back(summary["root"], summary["run_id"], summary))
+    if publication is not None and not publication.published:
+        raise GuardsFailed(held_back(root_uri, run_id, publication))
 
 
-def held_back(root_uri: str, run_id: str, outcome: Mapping[str, Any]) -> str:
+def held_back(root_uri: str, run_id: str, publication: Publication) -> str:
     """The message of a run that is not published."""
     failed = "\n".join(
-        f"  - guards.{guard['name']}: {guard['words']}"
-        for guard in outcome["guards"]
-        if not guard["passed"]
+        f"  - guards.{guard.name}: {guard.words}"
+        for guard in publication.guards
+        if not guard.passed
     )
-    still = (
-        f"the latest is still {outcome['latest']}" if outcome["latest"] else "there is no latest"
-    )
+    latest = publication.latest
+    still = f"the latest is still {latest}" if latest else "there is no latest"
     return (
         f"run {run_id} is complete and not published; {still}:\n{failed}\n"
         "If it is good nonetheless, publish it with: "
@@ -88,11 +86,10 @@ def held_back(root_uri: str, run_id: str, outcome: Mapping[str, Any]) -> str:
     )
 
 
-def guards_line(guards: Sequence[Mapping[str, Any]]) -> str:
+def guards_line(guards: Sequence[Guard]) -> str:
     """A line of the summary for each guard."""
     return "\n".join(
-        f"{'holds' if guard['passed'] else 'FAILS'}: {guard['name']}, {guard['words']}"
-        for guard in guards
+        f"{'holds' if guard.passed else 'FAILS'}: {guard.name}, {guard.words}" for guard in guards
     )
 
 

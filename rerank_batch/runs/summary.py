@@ -1,8 +1,12 @@
 """The summary of a run: what final.json holds of it, and what became of it when it was finished."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
+
+from rerank_batch.remarks import Remark, remark_objects
+from rerank_batch.runs.decisions import Guard
+from rerank_batch.schema import JsonObject
 
 Rejects = Mapping[str, int]
 """Rejected log rows by reason."""
@@ -54,9 +58,41 @@ class CacheFacts:
     cached_pairs: int | None = None
     cached_bytes: int | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The facts that are known."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class ModelWork:
+    """What one model of a cascade read: pairs to that depth, in so many seconds."""
+
+    model: str
+    depth: int
+    pairs: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class PoolTime:
+    """How many actors worked in a pool, and their seconds of CPUs and GPUs."""
+
+    actors: int
+    cpu_seconds: float
+    gpu_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceBill:
+    """What one service billed, in its units and in money; ``priced`` where a price is known."""
+
+    requests: int = 0
+    search_units: int = 0
+    tokens: int = 0
+    output_tokens: int = 0
+    unread: int = 0
+    cost: float
+    priced: bool
 
 
 @dataclass(frozen=True)
@@ -67,14 +103,30 @@ class CostBook:
     where no price is known.
     """
 
-    models: list[dict[str, Any]]
-    pools: dict[str, dict[str, Any]]
+    models: tuple[ModelWork, ...]
+    pools: Mapping[str, PoolTime]
     tokens: int
-    services: dict[str, dict[str, Any]]
+    services: Mapping[str, ServiceBill]
     billed: float
     cluster: float | None
     per_1000_queries: float | None
     currency: str
+
+    @classmethod
+    def from_json(cls, value: JsonObject) -> Self:
+        """Read the book of final.json; a part that an older version did not write is empty."""
+        found = {**asdict(NO_COST), **value}
+        return cls(
+            **{
+                **found,
+                "models": tuple(ModelWork(**model) for model in found["models"]),
+                "pools": {name: PoolTime(**pool) for name, pool in found["pools"].items()},
+                "services": {name: ServiceBill(**bill) for name, bill in found["services"].items()},
+            }
+        )
+
+
+NO_COST = CostBook((), {}, 0, {}, 0.0, None, None, "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +146,7 @@ class RunTotals:
     rejects: Rejects
     documents: int
     excluded: Mapping[str, int] | None
-    remarks: list[dict[str, Any]]
+    remarks: tuple[Remark, ...]
     index_groups: Mapping[str, list[float]]
     pairs: int
     pairs_skipped: int
@@ -127,24 +179,26 @@ class RunTotals:
                 **found,
                 "seconds": Seconds.from_json(found["seconds"]),
                 "cache": None if cache is None else CacheFacts(**cache),
-                "cost": CostBook(**{**_OF_OLDER_RUNS["cost"], **found["cost"]}),
+                "cost": CostBook.from_json(found["cost"]),
+                "remarks": tuple(Remark(**remark) for remark in found["remarks"]),
             }
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The same as JSON values."""
         return {
             **asdict(self),
+            "remarks": remark_objects(self.remarks),
             "seconds": self.seconds.to_json(),
             "cache": self.cache and self.cache.to_json(),
         }
 
 
-_OF_OLDER_RUNS: dict[str, Any] = {
+_OF_OLDER_RUNS: JsonObject = {
     "left_out": {"queries": 0},
     "log": None,
     "excluded": None,
-    "remarks": [],
+    "remarks": (),
     "index_groups": {},
     "pairs_skipped": 0,
     "gate_saved_seconds": 0.0,
@@ -158,8 +212,23 @@ _OF_OLDER_RUNS: dict[str, Any] = {
     "cache": None,
     "actors": {},
     "dashboard": None,
-    "cost": asdict(CostBook([], {}, 0, {}, 0.0, None, None, "")),
+    "cost": {},
 }
+
+
+@dataclass(frozen=True)
+class RunChanges:
+    """How a run differs from the last published one, ``since``: queries by text, lists by order.
+
+    ``documents_before`` is None where that run did not say how many there were.
+    """
+
+    since: str
+    queries_new: int
+    queries_gone: int
+    lists_changed: int
+    lists_same: int
+    documents_before: int | None
 
 
 @dataclass(frozen=True)
@@ -168,7 +237,7 @@ class Publication:
 
     published: bool
     latest: str | None
-    guards: list[dict[str, Any]] = field(default_factory=list)
+    guards: tuple[Guard, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -185,7 +254,7 @@ class RunSummary:
     root: str
     files: str
     totals: RunTotals
-    changes: Mapping[str, Any] | None = None
+    changes: RunChanges | None = None
     was_compared: bool = False
     publication: Publication | None = None
 
@@ -209,7 +278,7 @@ class RunSummary:
         """Whether readers of the job get it."""
         return self.publication is not None and self.publication.published
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The object that --json prints."""
         return {
             "run_id": self.run_id,
@@ -218,6 +287,6 @@ class RunSummary:
             **self.totals.to_json(),
             "root": self.root,
             "files": self.files,
-            **({"changes": self.changes} if self.was_compared else {}),
+            **({"changes": self.changes and asdict(self.changes)} if self.was_compared else {}),
             **(asdict(self.publication) if self.publication else {}),
         }

@@ -5,12 +5,11 @@ Over the index of an older state of the same corpus, only what changed is encode
 """
 
 import time
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from rerank_batch.config import Config, digest
+from rerank_batch.config import Config, Ingredients, digest
 from rerank_batch.config.node_cache import node_cache
 from rerank_batch.data.corpus import Corpus, corpus_fingerprint, read_corpus
 from rerank_batch.data.file_counts import file_counts
@@ -201,7 +200,7 @@ def _current(job: IndexJob) -> Index | NotKnown | None:
     return index
 
 
-def _differences(index: Index, made_of: dict[str, Any]) -> list[str]:
+def _differences(index: Index, made_of: Ingredients) -> list[str]:
     """What the index is made of otherwise than it should be."""
     before = index.manifest.made_of
     return [name for name, part in made_of.items() if before.get(name) != part]

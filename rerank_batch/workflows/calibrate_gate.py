@@ -11,6 +11,7 @@ from rerank_batch.config import Config
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.evaluation.gate.threshold import LearnedThreshold, calibrate
 from rerank_batch.evaluation.judged import RERANKED
+from rerank_batch.remarks import Remark, remark_objects
 from rerank_batch.reporter import Reporter
 from rerank_batch.retrieval.gate import sureness_of_value
 from rerank_batch.runs import Run
@@ -35,13 +36,13 @@ class LearnedGate:
     confidence: float
     pairs_per_query: float
     signals: Mapping[str, LearnedThreshold]
-    remarks: tuple[dict[str, Any], ...]
+    remarks: tuple[Remark, ...]
     signal: str
     snippet: str | None
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``--json`` prints."""
-        return asdict(self)
+        return {**asdict(self), "remarks": remark_objects(self.remarks)}
 
 
 def calibrate_gate(

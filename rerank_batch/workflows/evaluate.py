@@ -25,7 +25,7 @@ from rerank_batch.evaluation.report.page import QueryGain, Report, render
 from rerank_batch.evaluation.scores.study import ScoreStudy
 from rerank_batch.evaluation.segments.study import SegmentStudy
 from rerank_batch.evaluation.segments.traffic import segments_of
-from rerank_batch.remarks import NotKnown, joined_remarks
+from rerank_batch.remarks import NotKnown, Remark, remark_objects
 from rerank_batch.reporter import Reporter
 from rerank_batch.runs import Run, publish_parquet
 from rerank_batch.storage import Root
@@ -80,7 +80,7 @@ class Evaluation:
     scores: Mapping[str, ScoreStudy | NotKnown]
     gate: GateStudy | NotKnown
     costs: Mapping[str, CostTable | NotKnown]
-    remarks: tuple[dict[str, Any], ...]
+    remarks: tuple[Remark, ...]
 
     def metrics(self) -> dict[str, Any]:
         """The object of metrics.json."""
@@ -103,7 +103,7 @@ class Evaluation:
             "gate": _to_json(self.gate),
             "costs": {system: _to_json(table) for system, table in self.costs.items()},
             "labels": self.ground_truth.words,
-            "remarks": list(self.remarks),
+            "remarks": remark_objects(self.remarks),
             "clicks": clicks and clicks.as_json(),
         }
 
@@ -181,12 +181,12 @@ def _costs(run: Run, best: str) -> dict[str, CostTable | NotKnown]:
     return {name: cost_table(final.get("cost"), final["queries"], name)}
 
 
-def _remarks(measured: MeasuredRun, sources: outcomes.Prepared) -> tuple[dict[str, Any], ...]:
+def _remarks(measured: MeasuredRun, sources: outcomes.Prepared) -> tuple[Remark, ...]:
     """What looks wrong about all that was read, outcomes included."""
     if sources.outcomes is None:
         return measured.remarks
     known = known_ids(measured.run, measured.comparison)
-    return joined_remarks(measured.remarks, outcome_remarks(sources.outcomes, known))
+    return tuple(dict.fromkeys((*measured.remarks, *outcome_remarks(sources.outcomes, known))))
 
 
 def _publish(measured: MeasuredRun, evaluation: Evaluation) -> None:

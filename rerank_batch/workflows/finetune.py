@@ -27,7 +27,7 @@ _VERSIONED = ("torch", "transformers", "sentence-transformers", "peft")
 
 
 @dataclass(frozen=True)
-class Work:
+class TrainingWork:
     """How a call trains; changes no result but for ``minutes``, after which the best is taken."""
 
     resume: bool = False
@@ -65,7 +65,7 @@ class FinetunePlan:
 
 
 def finetune(
-    config: FinetuneConfig, labels_folder: str, out: Path, work: Work, reporter: Reporter
+    config: FinetuneConfig, labels_folder: str, out: Path, work: TrainingWork, reporter: Reporter
 ) -> "FinetuneSummary":
     """Train and publish the model at ``out``; the summary says what it is and what it gained."""
     _refuse_missing_packages(config)
@@ -102,7 +102,7 @@ def finetune(
         return finish(workspace, labels, config, ended, facts, threads)
 
 
-def dry_run(config: FinetuneConfig, labels_folder: str, work: Work) -> FinetunePlan:
+def dry_run(config: FinetuneConfig, labels_folder: str, work: TrainingWork) -> FinetunePlan:
     """Check labels, settings and the start model, and say what training would do."""
     _refuse_missing_packages(config)
     from rerank_batch.training.model import has_head
@@ -136,7 +136,7 @@ def _train(
     labels: Labels,
     config: FinetuneConfig,
     precision: str,
-    work: Work,
+    work: TrainingWork,
     reporter: Reporter,
 ) -> None:
     from rerank_batch.training.trainer import TrainingLimits, train, train_worker

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rerank_batch.config import Config
+from rerank_batch.config import Config, Ingredients
 from rerank_batch.data.corpus import corpus_remarks
 from rerank_batch.data.file_counts import file_counts
 from rerank_batch.data.text_store import write_texts
@@ -58,7 +58,7 @@ class IndexJob:
     cache: NodeCache
     encoder: ModelName
     pin: ModelPin
-    made_of: dict[str, Any]
+    made_of: Ingredients
     before: bytes | None
     began: float
     dry_run: bool

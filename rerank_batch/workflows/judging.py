@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rerank_batch.config import Config, LabelJudgeConfig, PriceConfig, digest
+from rerank_batch.config import Config, Ingredients, LabelJudgeConfig, PriceConfig, digest
 from rerank_batch.data.qrels import Qrels, merge_grades, read_qrels
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.index.open import Index
@@ -45,7 +45,7 @@ class Judging:
     name: str
 
     @property
-    def made_of(self) -> dict[str, Any]:
+    def made_of(self) -> Ingredients:
         """What grades are made of, beside the settings."""
         return {
             "rubric": self.rubric.sha256,
@@ -64,7 +64,7 @@ class JudgeTruth:
 
     grades: Qrels
     told: str
-    made_of: dict[str, Any]
+    made_of: Ingredients
     facts: dict[str, Any]
 
 

@@ -14,6 +14,7 @@ from rerank_batch.config import (
     QrelsConfig,
     digest,
 )
+from rerank_batch.config.identity import Ingredients
 from rerank_batch.data.id_matches import unmatched_judged_documents, unmatched_queries
 from rerank_batch.data.parquet import fingerprint_files
 from rerank_batch.data.plan import Plan
@@ -38,6 +39,32 @@ from rerank_batch.workflows.judging import JudgeTruth, Judging, judge_plan, judg
 
 
 @dataclass(frozen=True)
+class Teacher:
+    """The last reranker of a run: its name, its fingerprint, the mode it ran in."""
+
+    model: str
+    fingerprint: str
+    mode: str | None
+
+
+@dataclass(frozen=True)
+class LabelSource:
+    """Where labels come from, as the card of the dataset has it.
+
+    ``judgements`` says in words what was read; ``judge`` are the facts about an LLM that judged.
+    """
+
+    truth: str
+    judgements: str
+    judge: Mapping[str, Any] | None
+    run: str
+    others: list[str]
+    teacher: Teacher | None
+    documents: int
+    corpus: str
+
+
+@dataclass(frozen=True)
 class LabelInputs:
     """Everything a label run works on, as `read_label_inputs` found it."""
 
@@ -45,8 +72,8 @@ class LabelInputs:
     mining: Mining
     held_out: HeldOut
     plan: LabelPlan
-    made_of: dict[str, Any]
-    told: dict[str, Any]
+    made_of: Ingredients
+    source: LabelSource
     remarks: tuple[Remark, ...] = ()
 
 
@@ -77,14 +104,14 @@ def plan_label_run(config: Config, source_run: str) -> dict[str, Any]:
         RerankBatchError: see `read_label_inputs`.
     """
     opened = _open(config, source_run)
-    told = {"run": opened.source.run_id, "truth": config.labels.source}
+    summary = {"run": opened.source.run_id, "truth": config.labels.source}
     if opened.judging is not None:
-        return {**told, "judge": judge_plan(config, opened.judging), "remarks": []}
+        return {**summary, "judge": judge_plan(config, opened.judging), "remarks": []}
     planned = _planned(config, opened, read_truth(config))
     plan = planned.plan
     splits = Counter(plan.queries.column("split").to_pylist())
     return {
-        **told,
+        **summary,
         "queries": plan.queries.num_rows,
         "groups": plan.groups,
         "queries_unknown_to_the_truth": plan.unknown,
@@ -137,18 +164,18 @@ def _planned(config: Config, opened: _Opened, truth: "TruthRead") -> LabelInputs
         "truth": truth.made_of,
         "plan": Plan(plan.queries, schema.REJECTS.empty_table(), 0).fingerprint(),
     }
-    told = {
-        "truth": labels.source,
-        "judgements": truth.told,
-        "judge": truth.judge,
-        "run": source.run_id,
-        "others": [run.run_id for run in others],
-        "teacher": _teacher(source),
-        "documents": index.manifest.documents,
-        "corpus": index.manifest.made_of["corpus"],
-    }
+    label_source = LabelSource(
+        truth=labels.source,
+        judgements=truth.words,
+        judge=truth.judge,
+        run=source.run_id,
+        others=[run.run_id for run in others],
+        teacher=_teacher(source),
+        documents=index.manifest.documents,
+        corpus=index.manifest.made_of["corpus"],
+    )
     remarks = (*truth.remarks, *_remarks(config, opened, truth, plan))
-    return LabelInputs(index, mining, held_out, plan, made_of, told, remarks)
+    return LabelInputs(index, mining, held_out, plan, made_of, label_source, remarks)
 
 
 def _remarks(config: Config, opened: _Opened, truth: "TruthRead", plan: LabelPlan) -> list[Remark]:
@@ -167,7 +194,7 @@ def _remarks(config: Config, opened: _Opened, truth: "TruthRead", plan: LabelPla
     ]
 
 
-def _made_of(config: Config, opened: _Opened) -> dict[str, Any]:
+def _made_of(config: Config, opened: _Opened) -> Ingredients:
     """What a label run is made of but for the truth and what follows from it."""
     labels = config.labels
     return {
@@ -201,7 +228,7 @@ def _mining(labels: LabelsConfig, source: Run, others: Sequence[Run], graded: bo
     )
 
 
-def _settings(labels: LabelsConfig) -> dict[str, Any]:
+def _settings(labels: LabelsConfig) -> Ingredients:
     """The settings that change rows; what is read by them is hashed instead of its path."""
     settings = labels.model_dump(mode="json")
     for name in ("formats", "tuple_negatives", "license", "qrels"):
@@ -244,15 +271,14 @@ def _check_minable(run: Run) -> None:
         raise RunConflict(f"run {run.run_id} holds {what}; name one of rerank or evaluate")
 
 
-def _teacher(run: Run) -> dict[str, Any] | None:
-    """The last reranker of a run: its name, its fingerprint, the mode it ran in."""
+def _teacher(run: Run) -> Teacher | None:
     if not run.spec.cascade:
         return None
-    return {
-        "model": run.spec.cascade[-1]["model"],
-        "fingerprint": run.spec.scorers_made_of[-1],
-        "mode": run.finished().get("mode"),
-    }
+    return Teacher(
+        model=str(run.spec.cascade[-1]["model"]),
+        fingerprint=run.spec.scorers_made_of[-1],
+        mode=run.finished().get("mode"),
+    )
 
 
 def _to_the_end(window: LabelWindowConfig, run: Run) -> LabelWindowConfig:
@@ -263,29 +289,29 @@ def _to_the_end(window: LabelWindowConfig, run: Run) -> LabelWindowConfig:
     return LabelWindowConfig(first=window.first, last=depth, count=window.count)
 
 
-def _same(teacher: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
+def _same(teacher: Teacher | None, other: Teacher | None) -> bool:
     """Whether two runs' scores are of one model."""
-    return bool(teacher and other and teacher["fingerprint"] == other["fingerprint"])
+    return bool(teacher and other and teacher.fingerprint == other.fingerprint)
 
 
-def _is_logit(filters: LabelFiltersConfig, teacher: Mapping[str, Any] | None) -> bool:
+def _is_logit(filters: LabelFiltersConfig, teacher: Teacher | None) -> bool:
     """Whether shares are taken of the sigmoid: late interaction gives similarities, services mostly
     probabilities, every other family logits."""
     if filters.scale != "auto" or teacher is None:
         return filters.scale == "sigmoid"
-    family = str(teacher["model"]).partition(":")[0]
+    family = teacher.model.partition(":")[0]
     return family != "late-interaction" and not FAMILIES[family].service
 
 
 @dataclass(frozen=True)
 class TruthRead:
-    """A source of truth that was read: where from, for the card, and what it is made of.
+    """A source of truth that was read: where from in words, and what it is made of.
 
     ``judge`` are the facts about an LLM that judged.
     """
 
     truth: Truth
-    told: str
+    words: str
     made_of: Any
     judge: dict[str, Any] | None = None
     remarks: tuple[Remark, ...] = ()
@@ -313,10 +339,10 @@ def read_truth(config: Config, judged: JudgeTruth | None = None) -> TruthRead:
         labels = read_ground_truth(by_clicks)
         if labels is None or labels.clicks is None or config.clicks is None:
             raise ConfigError("labels.source is clicks: give clicks.path")
-        told = f"{config.clicks.path}: {labels.clicks.words}"
+        words = f"{config.clicks.path}: {labels.clicks.words}"
         settings = config.clicks.model_dump(mode="json", exclude={"path"})
         made_of = {"files": ground_truth_files(by_clicks), "settings": settings}
-        return TruthRead(Truth(source, labels.qrels), told, made_of, remarks=labels.remarks)
+        return TruthRead(Truth(source, labels.qrels), words, made_of, remarks=labels.remarks)
     qrels = config.labels.qrels or config.qrels
     if qrels is None:
         raise ConfigError("labels.source is qrels: give labels.qrels.path or qrels.path")
@@ -331,7 +357,7 @@ def _held_out(config: QrelsConfig | None, grade: int) -> HeldOut:
     return HeldOut(frozenset(qrels), frozenset(documents))
 
 
-def _fingerprint(config: QrelsConfig | None) -> dict[str, Any] | None:
+def _fingerprint(config: QrelsConfig | None) -> Ingredients | None:
     if config is None:
         return None
     files = fingerprint_files(config.path, QRELS_SUFFIXES, "qrels")

@@ -111,7 +111,9 @@ def finetune(
     """
     from rerank_batch.workflows import finetune as workflow
 
-    return workflow.finetune(config, str(labels), out, workflow.Work(), reporter or Reporter())
+    return workflow.finetune(
+        config, str(labels), out, workflow.TrainingWork(), reporter or Reporter()
+    )
 
 
 def load_finetune_config(file: str | Path, overrides: Sequence[str] = ()) -> FinetuneConfig:

@@ -1,7 +1,7 @@
 """Make labels: mine a finished run for training rows, split them, check for leaks, write them."""
 
 from collections.abc import Generator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from rerank_batch import schema
@@ -237,7 +237,7 @@ def _totals(
         "events": {name: int(count) for name, count in total(commits, "events").items()},
         "dashboard": execution.dashboard,
         "labels": {
-            "source": inputs.told,
+            "source": asdict(inputs.source),
             "groups": inputs.plan.groups,
             "queries_unknown_to_the_truth": inputs.plan.unknown,
             "split_queries": {split: sums[f"queries.{split}"] for split in SPLITS},

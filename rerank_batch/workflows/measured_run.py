@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 from rerank_batch.comparison.describe import descriptions
 from rerank_batch.comparison.external import external_lists, with_missing
@@ -28,7 +27,7 @@ from rerank_batch.evaluation.measures import parse_measures
 from rerank_batch.evaluation.segments.columns import check_segments
 from rerank_batch.ray_backend.cluster import cluster
 from rerank_batch.ray_backend.execution import map_files
-from rerank_batch.remarks import joined_remarks
+from rerank_batch.remarks import Remark, read_remarks
 from rerank_batch.reporter import Reporter
 from rerank_batch.runs import Run, latest_run
 from rerank_batch.storage import open_root
@@ -46,7 +45,7 @@ class MeasuredRun:
     """A finished run, the judgements, what these say of it, and what its systems are.
 
     ``missing`` says of systems whose lists were read for how many queries they have none.
-    ``remarks`` are what looks wrong about all that was read, as a summary has them.
+    ``remarks`` are what looks wrong about all that was read.
     """
 
     run: Run
@@ -55,7 +54,7 @@ class MeasuredRun:
     described: Mapping[str, str]
     missing: Mapping[str, int]
     external: Mapping[str, Lists]
-    remarks: tuple[dict[str, Any], ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def comparison(self) -> Comparison:
@@ -120,7 +119,7 @@ def measured_run(
         described={name: described.get(name, "") for name in comparison.systems},
         missing=with_missing(external, comparison.query_ids),
         external=external,
-        remarks=joined_remarks(final.get("remarks", ()), remarks),
+        remarks=tuple(dict.fromkeys((*read_remarks(final.get("remarks", ())), *remarks))),
     )
 
 

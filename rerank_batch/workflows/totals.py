@@ -8,7 +8,6 @@ from rerank_batch import schema
 from rerank_batch.config import Config
 from rerank_batch.pipeline.placement import in_gb
 from rerank_batch.pipeline.work import Work
-from rerank_batch.remarks import remark_objects
 from rerank_batch.rerankers.cascade import pairs_of, seconds_of, skipped_of
 from rerank_batch.runs import Commit, Run, total
 from rerank_batch.runs.cost import cost_book
@@ -57,7 +56,7 @@ def run_totals(
         rejects=_all_rejects(plan.reject_counts(), commits),
         documents=work.index.manifest.documents,
         excluded=work.excluded.counts() or None,
-        remarks=remark_objects(work.remarks),
+        remarks=tuple(dict.fromkeys(work.remarks)),
         index_groups=in_gb(task.groups),
         pairs=pairs,
         pairs_skipped=sum(skipped.values()),

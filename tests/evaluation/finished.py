@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from jobs.__main__ import app
 from rerank_batch.config import Config
-from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, JudgedQuery, RankedList
+from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, JudgedQuery, RankedDocuments
 from rerank_batch.runs import Run
 from rerank_batch.storage import open_root
 from tests.support.helpers import reject_table, result_row, result_table, spec
@@ -37,7 +37,9 @@ def judged_query(row: Row, grades: dict[str, int]) -> JudgedQuery:
     before = row["candidates"]
     after = sorted(before, key=lambda hit: hit["rank"])
     retrieval, reranked = (
-        RankedList([hit["doc_id"] for hit in hits], np.array([hit[name] for hit in hits], "f4"))
+        RankedDocuments(
+            [hit["doc_id"] for hit in hits], np.array([hit[name] for hit in hits], "f4")
+        )
         for hits, name in ((before, "retrieval_score"), (after, "score"))
     )
     return JudgedQuery(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +87,9 @@ def test_a_run_that_fails_a_guard_is_complete_and_readers_keep_the_one_before(
     assert run.state() == "complete"
     assert latest_run(root, "nightly").run_id == "night-1" == outcome.latest
     (failed,) = outcome.guards
-    assert not failed["passed"] and words in failed["words"]
-    with pytest.raises(GuardsFailed, match=f"guards.{failed['name']}") as told:
-        guards.refuse_if_held_back({**asdict(outcome), "root": root.uri, "run_id": run.run_id})
+    assert not failed.passed and words in failed.words
+    with pytest.raises(GuardsFailed, match=f"guards.{failed.name}") as told:
+        guards.refuse_if_held_back(root.uri, run.run_id, outcome)
     assert f"runs publish {root.uri} night-2 --force" in str(told.value)
 
 
@@ -104,7 +104,7 @@ def test_a_run_that_holds_every_guard_is_published(tmp_path: Path) -> None:
     }
     first = publish_unless_held_back(night(root, 1, asked=asked))
     assert first.published
-    assert "no run was published before" in first.guards[-1]["words"]
+    assert "no run was published before" in first.guards[-1].words
     second = publish_unless_held_back(night(root, 2, [moved("x")] * 4, asked))
     assert second.published and len(second.guards) == 5
     assert latest_run(root, "nightly").run_id == "night-2"
@@ -150,13 +150,13 @@ def test_a_last_run_that_cannot_be_read_or_asked_other_queries_holds_the_next_ba
     publish_unless_held_back(night(root, 1))
     root.delete(["runs/night-1/spec.json"])
     (gone,) = publish_unless_held_back(night(root, 2, asked={"min_overlap_at_10": 0.0})).guards
-    assert not gone["passed"] and "no run night-1" in gone["words"]
+    assert not gone.passed and "no run night-1" in gone.words
 
     other = open_root(str(tmp_path / "other"))
     publish_unless_held_back(night(other, 1))
     asked = {"min_overlap_at_10": 0.0}
     (none,) = publish_unless_held_back(night(other, 2, asked=asked, asks="another")).guards
-    assert not none["passed"] and none["words"] == "no query in common with night-1"
+    assert not none.passed and none.words == "no query in common with night-1"
 
 
 lists = st.lists(st.sampled_from([f"d{n}" for n in range(30)]), unique=True, max_size=14)

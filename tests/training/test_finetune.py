@@ -30,7 +30,7 @@ from rerank_batch.training.losses import LOSSES, batch_of
 from rerank_batch.training.model import load_start
 from rerank_batch.training.workspace import Workspace
 from rerank_batch.workflows.export_delta import export_delta
-from rerank_batch.workflows.finetune import Work, dry_run, finetune
+from rerank_batch.workflows.finetune import TrainingWork, dry_run, finetune
 from tests.conftest import run_json, sentences
 from tests.support.tiny_models import write_qwen3_reranker
 from tests.training.label_sets import label_rows, write_labels
@@ -57,7 +57,7 @@ def settings(model: Path, **changed: Any) -> FinetuneConfig:
 
 
 def run(config: FinetuneConfig, labels: str, out: Path, **work: Any) -> dict[str, Any]:
-    return finetune(config, labels, out, Work(**work), Console())
+    return finetune(config, labels, out, TrainingWork(**work), Console())
 
 
 @pytest.fixture(scope="module")
@@ -350,7 +350,7 @@ def test_the_configurations_can_be_trained(
     config = load_section(FinetuneConfig, Path(f"configs/{name}.yaml"))
     if name == "finetune-sample-long":
         config = config.model_copy(update={"model": f"cross-encoder:{tiny_cross_encoder}"})
-    plan = dry_run(config, labels, Work())
+    plan = dry_run(config, labels, TrainingWork())
     assert plan.head == head
     assert plan.pairs_per_step == pairs
     assert plan.train_queries == 18

@@ -24,7 +24,7 @@ MAX_CASES = 10
 
 
 @dataclass(frozen=True)
-class Hit:
+class ListedDocument:
     """A document in the top of a list: its grade, None where nobody judged it, and its place in the
     other list, None where it is not in it."""
 
@@ -62,8 +62,8 @@ class Case:
     text: str
     before: float
     after: float
-    retrieval: tuple[Hit, ...]
-    reranked: tuple[Hit, ...]
+    retrieval: tuple[ListedDocument, ...]
+    reranked: tuple[ListedDocument, ...]
     relevant: int
     never_found: tuple[str, ...]
     pushed_down: tuple[Moved, ...]
@@ -192,9 +192,10 @@ def _case(query: JudgedQuery, systems: tuple[str, str], before: float, after: fl
 
 def _top(
     places: Mapping[str, int], others: Mapping[str, int], grades: Mapping[str, int]
-) -> tuple[Hit, ...]:
+) -> tuple[ListedDocument, ...]:
     return tuple(
-        Hit(doc_id, grades.get(doc_id), others.get(doc_id)) for doc_id in list(places)[:TOP]
+        ListedDocument(doc_id, grades.get(doc_id), others.get(doc_id))
+        for doc_id in list(places)[:TOP]
     )
 
 

@@ -98,7 +98,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PageVerdict:
     """The result as one word and in words."""
 
     outcome: Outcome
@@ -134,14 +134,14 @@ def render(report: Report) -> str:
     )
 
 
-def verdict(report: Report) -> Verdict:
+def verdict(report: Report) -> PageVerdict:
     """Say the result of the headline measure, with no more confidence than the test gives.
 
     Raises:
         ConfigError: the headline is none of the measures.
     """
     if not report.measures:
-        return Verdict(
+        return PageVerdict(
             "not judged",
             "No query of this run has relevance judgements, so nothing here says whether reranking "
             "helped.",
@@ -162,7 +162,7 @@ def verdict(report: Report) -> Verdict:
     if report.several:
         others = len(report.systems) - 1
         subject = f"The best of {others} systems beside {report.baseline}, {row.system},"
-    return Verdict(
+    return PageVerdict(
         test.outcome,
         f"{subject} {_change(row)} on {report.judged:,} judged {noun} "
         f"({_signed(test.difference)}{_interval_in_words(test)}; "

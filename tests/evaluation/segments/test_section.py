@@ -11,8 +11,8 @@ from rerank_batch.evaluation.report import page as report_module
 from rerank_batch.evaluation.segments.chart import LONGEST_LABEL, segment_charts
 from rerank_batch.evaluation.segments.groupings import ColumnValues
 from rerank_batch.evaluation.segments.study import SegmentStudy, study_segments
-from tests.evaluation.test_report import HOSTILE, Tags
-from tests.evaluation.test_segments import BASE, NEW, Systems
+from tests.evaluation.report.test_page import HOSTILE, Tags
+from tests.evaluation.segments.test_study import BASE, NEW, Systems
 
 TEMPLATE = report_module._TEMPLATE.environment.get_template("segments/section.html.j2")
 

@@ -17,7 +17,7 @@ from rerank_batch.errors import ConfigError
 from rerank_batch.evaluation.segments.columns import check_segments
 from rerank_batch.evaluation.segments.study import QuerySegment, SegmentStudy
 from rerank_batch.evaluation.segments.traffic import segments_of
-from tests.evaluation.test_segments import BASE, NEW, Systems
+from tests.evaluation.segments.test_study import BASE, NEW, Systems
 from tests.support.helpers import finished_run, result_row, write_parquet
 
 

@@ -15,7 +15,7 @@ from rerank_batch.evaluation.cost.study import cost_table
 from rerank_batch.evaluation.gate.chart import gate_view
 from rerank_batch.evaluation.gate.signals import SIGNALS, gate_signals, gate_study
 from rerank_batch.evaluation.gate.study import GateStudy, OwnGate
-from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, JudgedQuery, RankedList
+from rerank_batch.evaluation.judged import RERANKED, RETRIEVAL, JudgedQuery, RankedDocuments
 from rerank_batch.evaluation.report import page as report_page
 from rerank_batch.evaluation.scores.chart import ROW, score_view
 from rerank_batch.evaluation.scores.samples import ScoredList
@@ -23,8 +23,8 @@ from rerank_batch.evaluation.scores.study import ScoreStudy, study_scores
 from rerank_batch.remarks import NotKnown
 from rerank_batch.retrieval.gate import Gate
 from rerank_batch.schema import SYSTEMS
-from tests.evaluation.test_cost_table import BOOK
-from tests.evaluation.test_report import HOSTILE, Tags, cells
+from tests.evaluation.cost.test_study import BOOK
+from tests.evaluation.report.test_page import HOSTILE, Tags, cells
 
 RERANKER = {"model": "cross-encoder:x", "gate": None, "stages": []}
 
@@ -52,7 +52,7 @@ def compared(lists: list[ScoredList], own: GateConfig | None, rejected: int = 0)
         [
             JudgedQuery(each.query_id, [each.query_id], "", 1.0, dict(each.grades), lists, lists)
             for each in block
-            for lists in [dict.fromkeys(SYSTEMS, RankedList(list(each.doc_ids), each.scores))]
+            for lists in [dict.fromkeys(SYSTEMS, RankedDocuments(list(each.doc_ids), each.scores))]
         ]
         for block in (lists[:9], lists[9:])
     ]

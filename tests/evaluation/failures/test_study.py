@@ -7,7 +7,7 @@ from rerank_batch.evaluation.failures.study import (
     TOP,
     Case,
     Failures,
-    Hit,
+    ListedDocument,
     Moved,
     find_failures,
     joined,
@@ -44,8 +44,16 @@ def ids(cases: list[Case] | tuple[Case, ...]) -> list[str]:
 def test_both_lists_with_grades_and_places_in_the_other() -> None:
     row = result_row(0, [("a", 0.9, 0.1), ("b", 0.8, 0.6), ("c", 0.7, 0.5)])
     case = case_of(judged_query(row, {"a": 0, "c": 2}))
-    assert case.retrieval == (Hit("a", 0, 3), Hit("b", None, 1), Hit("c", 2, 2))
-    assert case.reranked == (Hit("b", None, 2), Hit("c", 2, 3), Hit("a", 0, 1))
+    assert case.retrieval == (
+        ListedDocument("a", 0, 3),
+        ListedDocument("b", None, 1),
+        ListedDocument("c", 2, 2),
+    )
+    assert case.reranked == (
+        ListedDocument("b", None, 2),
+        ListedDocument("c", 2, 3),
+        ListedDocument("a", 0, 1),
+    )
     assert [hit.relevant for hit in case.retrieval] == [False, False, True]
     assert (case.text, case.before, case.after, case.gain) == ("query number 0", 1.0, 0.5, -0.5)
 

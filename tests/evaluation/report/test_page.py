@@ -14,15 +14,15 @@ import pytest
 
 from rerank_batch.errors import ConfigError
 from rerank_batch.evaluation.depth.study import DepthRow, DepthStudy
-from rerank_batch.evaluation.failures.study import Case, FailureGroup, Failures, Hit, Moved
-from rerank_batch.evaluation.report.page import (
-    MeasureRow,
-    QueryGain,
-    Report,
-    forest,
-    render,
-    verdict,
+from rerank_batch.evaluation.failures.study import (
+    Case,
+    FailureGroup,
+    Failures,
+    ListedDocument,
+    Moved,
 )
+from rerank_batch.evaluation.report.headline import MeasureRow
+from rerank_batch.evaluation.report.page import QueryGain, Report, forest, render, verdict
 from rerank_batch.evaluation.significance import PairedTest, paired_tests
 from rerank_batch.remarks import NotKnown
 
@@ -84,8 +84,8 @@ def case(number: int, text: str = "how to fail", doc_id: str = "doc") -> Case:
         text=text,
         before=0.75,
         after=0.25,
-        retrieval=(Hit(f"{doc_id}-1", 2, 14), Hit(f"{doc_id}-2", None, 1)),
-        reranked=(Hit(f"{doc_id}-2", None, 2), Hit(f"{doc_id}-3", 0, 31)),
+        retrieval=(ListedDocument(f"{doc_id}-1", 2, 14), ListedDocument(f"{doc_id}-2", None, 1)),
+        reranked=(ListedDocument(f"{doc_id}-2", None, 2), ListedDocument(f"{doc_id}-3", 0, 31)),
         relevant=13,
         never_found=tuple(f"{doc_id}-lost-{n}" for n in range(12)),
         pushed_down=(Moved(f"{doc_id}-1", 2, 1, 14),),
