@@ -25,7 +25,7 @@ from rerank_batch.retrieval.stages import SearchShards
 from rerank_batch.runs import Run
 from rerank_batch.storage import NodeCache, open_root
 from tests.conftest import run_command, run_json
-from tests.retrieval.test_hybrid_stages import encoded, make_index
+from tests.retrieval.test_stages import encoded, make_index
 from tests.support.helpers import MEASURES, content, finish, reject_table, spec
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

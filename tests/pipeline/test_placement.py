@@ -52,7 +52,7 @@ from rerank_batch.retrieval.sources import SourceUse
 from rerank_batch.retrieval.stages import EncodeQueries, SearchGroup, SearchShards
 from rerank_batch.schema import FEW_CANDIDATES
 from rerank_batch.storage import NodeCache
-from tests.retrieval.test_hybrid_stages import encoded, index, planned
+from tests.retrieval.test_stages import encoded, index, planned
 from tests.support.helpers import plan_row
 from tests.support.index_in_process import (
     build,
