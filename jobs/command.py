@@ -33,6 +33,8 @@ def command_console(
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, handlers=handlers)
     # A spot node or a scheduler says goodbye with SIGTERM: leave as tidily as on Ctrl-C.
     signal.signal(signal.SIGTERM, _interrupt)
+    # A driver whose run is taken over stops wherever it waits: see `workflows.start.owned`.
+    signal.signal(signal.SIGUSR1, signal.default_int_handler)
     try:
         yield console
     except RerankBatchError as error:
