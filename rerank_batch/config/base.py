@@ -20,7 +20,7 @@ S = TypeVar("S", bound=Section)
 
 
 @dataclass(frozen=True)
-class Words:
+class Explained:
     """What the values of a type may be: an error says this in place of pydantic's own words."""
 
     sentence: str
@@ -43,12 +43,12 @@ class OrElse:
     sentence: str
 
 
-AUTO_OR_COUNT = Words("'auto' or a whole number of at least 1")
+AUTO_OR_COUNT = Explained("'auto' or a whole number of at least 1")
 IN_COLLECTION = OrElse("a collection that has it")
 
 RowsOrShare = Annotated[
     Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)],
-    Words("a whole number of rows, or a share of them from 0 to below 1"),
+    Explained("a whole number of rows, or a share of them from 0 to below 1"),
 ]
 
 FilterTerm = tuple[

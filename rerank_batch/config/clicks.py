@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rerank_batch.config.base import FilterTerm, Location, Section, Words
+from rerank_batch.config.base import Explained, FilterTerm, Location, Section
 
 
 class PropensityConfig(Section):
@@ -15,7 +15,7 @@ class PropensityConfig(Section):
     Learning-to-Rank with Biased Feedback", WSDM 2017); table lists the probabilities."""
     eta: Annotated[
         Literal["estimate"] | Annotated[float, Field(ge=0, le=5)],
-        Words("'estimate' or a number from 0 to 5"),
+        Explained("'estimate' or a number from 0 to 5"),
     ] = 1.0
     """The exponent of the power model; estimate takes it from the log, where the same document was
     shown for the same query at several positions."""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rerank_batch.config.base import AUTO_OR_COUNT, Section
+from rerank_batch.config.base import AUTO_OR_COUNT, Explained, Section
 
 PoolSize = Annotated[Literal["auto"] | Annotated[int, Field(ge=1)], AUTO_OR_COUNT]
 
@@ -23,7 +23,10 @@ class ComputeConfig(Section):
     queries alone, so that results do not depend on the machine."""
     cpus: PoolSize = "auto"
     """How many CPUs the job takes."""
-    gpus: Annotated[Literal["auto"] | Annotated[int, Field(ge=0)], AUTO_OR_COUNT] = "auto"
+    gpus: Annotated[
+        Literal["auto"] | Annotated[int, Field(ge=0)],
+        Explained("'auto' or a whole number of at least 0"),
+    ] = "auto"
     """How many GPUs the job takes."""
     address: str | None = None
     """The cluster to join; by default one is started here."""
@@ -31,8 +34,9 @@ class ComputeConfig(Section):
     """How long a cluster at address may take to answer."""
     object_store_mb: int = Field(default=512, ge=80)
     """The memory of the object store of a cluster that is started here."""
-    index_memory_gb: Annotated[Literal["auto"] | Annotated[float, Field(gt=0)], AUTO_OR_COUNT] = (
-        "auto"
-    )
+    index_memory_gb: Annotated[
+        Literal["auto"] | Annotated[float, Field(gt=0)],
+        Explained("'auto' or a number above 0"),
+    ] = "auto"
     """What a node may hold of an index; a larger one is searched in groups of shards, each by
     actors of its own. auto is half of the smallest node's memory."""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from rerank_batch.config.base import Location, ModelText, Section, Words
+from rerank_batch.config.base import Explained, Location, ModelText, Section
 
 StopWords = Literal[
     "none",
@@ -29,7 +29,7 @@ class Bm25Config(Section):
     """BM25 shards beside those of FAISS, of the same documents.
 
     Scores are those of Lucene's variant (Kamphuis, de Vries, Boytsov and Lin, "Which BM25 Do You
-    Mean?", ECIR 2020). Words are runs of two or more letters, digits and underscores.
+    Mean?", ECIR 2020). Explained are runs of two or more letters, digits and underscores.
     """
 
     k1: float = Field(default=1.2, ge=0, le=10)
@@ -40,7 +40,7 @@ class Bm25Config(Section):
     """Whether upper and lower case are the same."""
     stopwords: Annotated[
         StopWords | tuple[str, ...],
-        Words(f"a list of words, or one of {', '.join(get_args(StopWords))}", with_value=False),
+        Explained(f"a list of words, or one of {', '.join(get_args(StopWords))}", with_value=False),
     ] = "english"
     """Words that are left out: those of a language, or a list of your own."""
     stemmer: str | None = Field(default=None, pattern="^[a-z]+$")

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rerank_batch.config.base import Location, ModelText, Section, Words
+from rerank_batch.config.base import Explained, Location, ModelText, Section
 from rerank_batch.config.qrels import QrelsConfig
 from rerank_batch.config.service import ServiceConfig
 
@@ -43,7 +43,7 @@ class LabelWindowConfig(Section):
     """The last rank of the window; by default the end of the list."""
     count: Annotated[
         Literal["all"] | Annotated[int, Field(ge=0)],
-        Words("'all' or a whole number of at least 0"),
+        Explained("'all' or a whole number of at least 0"),
     ] = 6
     """How many of those that no filter keeps out are drawn."""
 

@@ -1,6 +1,6 @@
 """Sentences for what pydantic finds wrong with a configuration.
 
-Knows no setting: what a value may be is written at its type, as `Words` or `OrElse`.
+Knows no setting: what a value may be is written at its type, as `Explained` or `OrElse`.
 """
 
 import difflib

@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from rerank_batch.config.base import AUTO_OR_COUNT, ModelText, Section
+from rerank_batch.config.base import Explained, ModelText, Section
 from rerank_batch.config.service import ServiceConfig
 
 Lossy = Literal["bf16", "int8"]
 
 Format = Literal["fp32"] | Lossy
 
-Precision = Annotated[Literal["auto"] | Format, AUTO_OR_COUNT]
+Precision = Annotated[Literal["auto"] | Format, Explained("'auto', fp32, bf16 or int8")]
 
 Truncation = Literal["longest_first", "only_second"]
 
@@ -38,7 +38,10 @@ class ScorerSettings(Section):
     truncation: Truncation = "longest_first"
     """What loses tokens where a pair is longer than max_length: the longer of the two, or the
     document alone."""
-    batch_tokens: Annotated[Literal["auto"] | Annotated[int, Field(ge=64)], AUTO_OR_COUNT] = "auto"
+    batch_tokens: Annotated[
+        Literal["auto"] | Annotated[int, Field(ge=64)],
+        Explained("'auto' or a whole number of at least 64"),
+    ] = "auto"
     """How many tokens go through the model at a time, padding included; auto is what suits the
     device."""
     layer: int | None = Field(default=None, ge=1)

@@ -61,19 +61,19 @@ def build_stages(config: Config, work: Work, plan: StagePlan) -> list[StageSpec]
         pools.encoders,
         schema.ENCODED,
     )
-    found_by = tuple(
+    uses_of_sources = tuple(
         source_use(config, source, config.retrieval.depth_of(source), work.given, work.excluded)
         for source in sources
     )
     last = parts[-1]
-    begin = group_stages("retrieve", work.index, found_by, parts, pools)
+    begin = group_stages("retrieve", work.index, uses_of_sources, parts, pools)
     retrieve = StageSpec(
         group_name("retrieve", len(parts), len(parts)),
         SearchShards,
         {
             "index": work.index.part(last.start, last.stop),
             "depth": config.retrieval.depth,
-            "sources": found_by,
+            "sources": uses_of_sources,
             "fusion": fusion_of(config),
             "gate": Gate(gate.signal, gate.threshold)
             if gate and gate.threshold is not None
@@ -106,13 +106,13 @@ def _rerank_stages(work: Work, plan: StagePlan, pools: Pools) -> list[StageSpec]
     groups = [
         (paid, tuple(each)) for paid, each in groupby(plan.uses, lambda use: use.paid is not None)
     ]
-    here = sum(not paid for paid, _ in groups)
+    local = sum(not paid for paid, _ in groups)
     return [
         StageSpec(
             "rerank" if number == 0 else f"rerank-{scorers[0].number}",
             Rerank,
             {"scorers": scorers, "index": work.index},
-            pools.callers if paid else shared(pools.scorers, here),
+            pools.callers if paid else shared(pools.scorers, local),
             schema.RERANKED,
             plan.block_rows,
             alone=paid,
