@@ -29,7 +29,7 @@ class Bm25Config(Section):
     """BM25 shards beside those of FAISS, of the same documents.
 
     Scores are those of Lucene's variant (Kamphuis, de Vries, Boytsov and Lin, "Which BM25 Do You
-    Mean?", ECIR 2020). Explained are runs of two or more letters, digits and underscores.
+    Mean?", ECIR 2020). Words are runs of two or more letters, digits and underscores.
     """
 
     k1: float = Field(default=1.2, ge=0, le=10)
