@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rerank_batch.schema import JsonObject
+
 LEFT_ALONE = "default_column_left_alone"
 """The kind of remark on a column of a usual name that holds something else."""
 
@@ -35,7 +37,7 @@ class Remark:
     def __str__(self) -> str:
         return f"{self.section}: {self.text}"
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The object that ``--json`` and final.json hold."""
         return asdict(self)
 
@@ -76,9 +78,9 @@ def unmatched(
     return Remark(section, IDS_MATCH_NOTHING, len(missing), text)
 
 
-def remark_objects(remarks: Iterable[Remark]) -> list[dict[str, Any]]:
+def remark_objects(remarks: Iterable[Remark]) -> list[JsonObject]:
     """Remarks as the objects of a summary; each once."""
-    return [remark.as_json() for remark in dict.fromkeys(remarks)]
+    return [remark.to_json() for remark in dict.fromkeys(remarks)]
 
 
 def read_remarks(objects: Iterable[Mapping[str, Any]]) -> tuple[Remark, ...]:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rerank_batch.schema import JsonObject
+
 
 @dataclass(frozen=True)
 class Noted:
@@ -20,7 +22,7 @@ class Noted:
 
     counts: dict[str, int] = field(default_factory=dict)
     sums: dict[str, float] = field(default_factory=dict)
-    scores: list[dict[str, Any]] = field(default_factory=list)
+    scores: list[JsonObject] = field(default_factory=list)
 
 
 TOKENS = "tokens"
@@ -37,7 +39,7 @@ CPU_SECONDS = "cpu_seconds"
 
 _counts: Counter[str] = Counter()
 _sums: dict[str, float] = {}
-_scores: list[dict[str, Any]] = []
+_scores: list[JsonObject] = []
 
 
 def count(what: str) -> None:

@@ -64,10 +64,10 @@ def show_run(run: RunDescription, console: Console) -> None:
         if (by := run.override) is not None:
             facts["published"] = f"by {by.who} at {by.when}, whatever the guards"
     summary = {
-        "spec": spec.as_json(),
+        "spec": spec.to_json(),
         "final": final,
         "state": run.state,
-        "guards": run.verdict.as_json() if run.verdict else None,
+        "guards": run.verdict.to_json() if run.verdict else None,
         "override": asdict(run.override) if run.override else None,
     }
     console.result(summary, facts_table(f"Run {run.run_id}", facts))

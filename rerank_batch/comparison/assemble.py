@@ -1,7 +1,5 @@
 """The last stage of a comparison: the lists of the systems become result rows."""
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 
@@ -12,6 +10,7 @@ from rerank_batch.index.open import Index
 from rerank_batch.pipeline.assemble import metrics_of
 from rerank_batch.ranking import Documents
 from rerank_batch.rerankers.cascade import QueryCandidates
+from rerank_batch.schema import TableRow
 
 _NO_CANDIDATES = QueryCandidates(ranking.NO_DOCUMENTS, np.empty((1, 0), np.float32))
 
@@ -40,7 +39,7 @@ class AssembleSystems:
         rejected = [reason is not None for reason in table.column(schema.REJECT).to_pylist()]
         by_system = candidates_of(table, self._systems)
         candidates: list[list[str]] = []
-        columns: dict[str, list[dict[str, Any]]] = {"systems": [], "retrieved": []}
+        columns: dict[str, list[TableRow]] = {"systems": [], "retrieved": []}
         rankings: dict[str, list[list[str]]] = {name: [] for name in names}
         for row in range(table.num_rows):
             of_row = {name: listed[row] for name, listed in by_system.items()}
@@ -61,7 +60,7 @@ class AssembleSystems:
         return table
 
 
-def _list(candidates: QueryCandidates, union: Documents) -> dict[str, Any]:
+def _list(candidates: QueryCandidates, union: Documents) -> TableRow:
     """The system's list as `schema.PLACED`."""
     best = ranking.cascade_order(candidates.scores, candidates.documents)
     scores = ranking.deepest(candidates.scores)
@@ -71,11 +70,11 @@ def _list(candidates: QueryCandidates, union: Documents) -> dict[str, Any]:
     return _placed(candidates.documents[best], scores[best], union)
 
 
-def _start(candidates: QueryCandidates, union: Documents) -> dict[str, Any]:
+def _start(candidates: QueryCandidates, union: Documents) -> TableRow:
     return _placed(candidates.documents, candidates.scores[0], union)
 
 
-def _placed(documents: Documents, scores: Floats32, union: Documents) -> dict[str, Any]:
+def _placed(documents: Documents, scores: Floats32, union: Documents) -> TableRow:
     return {
         "places": np.searchsorted(union, documents).astype(np.int32).tolist(),
         "scores": schema.nullable(scores),

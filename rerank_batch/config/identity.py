@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from typing import Any
 
 from rerank_batch.config.base import USUAL
 from rerank_batch.config.retrieval import RetrievalConfig
 from rerank_batch.config.root import Config
+from rerank_batch.schema import JsonObject
 
-Ingredients = dict[str, Any]
+Ingredients = JsonObject
 """What a run or an index is made of, as JSON: the input of its fingerprint, kept in its spec."""
 
 
@@ -64,7 +64,7 @@ def results_settings(config: Config) -> Ingredients:
     return settings
 
 
-def _retrieval_settings(retrieval: RetrievalConfig) -> dict[str, Any]:
+def _retrieval_settings(retrieval: RetrievalConfig) -> JsonObject:
     """What of the retrieval changes results."""
     if retrieval.sources == ("dense",):
         return {

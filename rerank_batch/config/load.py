@@ -15,6 +15,7 @@ from rerank_batch.config.dates import dated
 from rerank_batch.config.messages import explain
 from rerank_batch.config.root import Config
 from rerank_batch.errors import ConfigError
+from rerank_batch.schema import JsonObject
 from rerank_batch.storage.text_streams import UNREADABLE, utf8_lines
 
 
@@ -48,12 +49,12 @@ def load_section(kind: type[S], path: Path, overrides: list[str] | None = None) 
     return parse_section(kind, raw, source=str(path))
 
 
-def parse_config(raw: dict[str, Any], source: str = "the configuration") -> Config:
+def parse_config(raw: JsonObject, source: str = "the configuration") -> Config:
     """Validate a plain mapping; see `load_config`."""
     return parse_section(Config, raw, source)
 
 
-def parse_section(kind: type[S], raw: dict[str, Any], source: str) -> S:
+def parse_section(kind: type[S], raw: JsonObject, source: str) -> S:
     """Validate a plain mapping as a kind of configuration; ``source`` is named in messages.
 
     Raises:
@@ -67,7 +68,7 @@ def parse_section(kind: type[S], raw: dict[str, Any], source: str) -> S:
         raise ConfigError(f"{source} cannot be used:\n{problems}") from None
 
 
-def _apply_override(raw: dict[str, Any], override: str) -> None:
+def _apply_override(raw: JsonObject, override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set takes dotted.key=value, not {override!r}")

@@ -9,6 +9,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from rerank_batch.errors import InputError
+from rerank_batch.schema import JsonObject
 from rerank_batch.storage import InputFile, reading_failed
 from rerank_batch.storage.text_streams import UNREADABLE, utf8_lines
 
@@ -50,7 +51,7 @@ def read_text_lines(file: InputFile, what: str) -> Iterator[tuple[int, str]]:
             raise InputError(f"{what}: {file} line {number} is not UTF-8 text: {error}") from None
 
 
-def read_jsonl(file: InputFile, what: str) -> Iterator[dict[str, Any]]:
+def read_jsonl(file: InputFile, what: str) -> Iterator[JsonObject]:
     """The objects of a jsonl file; numbers with a point or an exponent are `Decimal`, NaN is None.
 
     Raises:
@@ -76,7 +77,7 @@ class _Repeated(dict[str, Any]):
     key = ""
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, Any]]) -> JsonObject:
     found = dict(pairs)
     if len(found) == len(pairs):
         return found

@@ -12,12 +12,12 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.evaluation.gate.threshold import upper_bound
+from rerank_batch.schema import JsonObject
 
 CONFIDENCE = 0.95
 
@@ -50,7 +50,7 @@ class Check:
     passed: bool
     numbers: str
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The check as an object of metrics.json."""
         return {"asked": self.requirement, "passed": self.passed, "told": self.numbers}
 

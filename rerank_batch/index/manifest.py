@@ -14,11 +14,11 @@ document is gone has the number -1: that is the mask of what was deleted.
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from rerank_batch.config import Ingredients
+from rerank_batch.schema import JsonObject
 from rerank_batch.storage import Wanted
 
 FORMAT = 3
@@ -97,13 +97,13 @@ class Manifest(BaseModel):
     documents: int
     dropped: dict[str, int]
     encoder: str
-    encoder_mode: dict[str, Any]
+    encoder_mode: JsonObject
     recall_at_100: float | None
     recall_queries: int
     made_of: Ingredients
     builds: tuple[str, ...]
     shards: tuple[ShardEntry, ...]
-    bm25: dict[str, Any] | None = None
+    bm25: JsonObject | None = None
     generation: str = ""
     numbering: Numbering | None = None
     words: tuple[WordShard, ...] | None = None
@@ -129,7 +129,7 @@ class Manifest(BaseModel):
 
         Only what is searched: documents and their texts are those of the whole.
         """
-        update: dict[str, Any] = {"shards": self.shards[start:stop]}
+        update: JsonObject = {"shards": self.shards[start:stop]}
         if self.words is not None:
             update["words"] = tuple(
                 words

@@ -29,6 +29,7 @@ from rerank_batch.labels.formats import FORMATS, FormattedQuery, Row
 from rerank_batch.labels.mining.draws import order_key
 from rerank_batch.labels.rows import LABELS, SPLITS, labelled_batches, unfolded
 from rerank_batch.runs import Run
+from rerank_batch.schema import JsonObject
 from rerank_batch.storage import Root
 
 CARD, README = "card.json", "README.md"
@@ -50,7 +51,7 @@ class _Facts:
 
 def write_dataset(
     run: Run, out: Root, formats: Sequence[LabelFormat], negatives: int, license: str | None
-) -> dict[str, Any]:
+) -> JsonObject:
     """Write a finished label run to ``out`` and return the card.
 
     What an earlier dataset left there is replaced.
@@ -78,7 +79,7 @@ def write_dataset(
                 "bytes": published.bytes,
                 "sha256": published.sha256,
             }
-        text: dict[str, Any] = {
+        text: JsonObject = {
             "state": "complete",
             "run": run.run_id,
             "job": run.spec.job,

@@ -6,7 +6,6 @@ documents are read later, block by block.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +16,7 @@ from rerank_batch.errors import InputError
 from rerank_batch.labels.candidates import Candidates, CandidateSource, candidates_of
 from rerank_batch.labels.rows import PLAN
 from rerank_batch.labels.splits import HeldOut, SplitQuery, split_queries
+from rerank_batch.schema import TableRow
 
 _COLUMNS = ("query_id", "query_ids", "query", "weight")
 
@@ -51,7 +51,7 @@ def plan_labels(
     Raises:
         InputError: no query of the run is known, or a split stays empty.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[TableRow] = []
     beside: list[SplitQuery] = []
     seen = 0
     for row, grades in _judged(source, truth, labels.positives):
@@ -102,7 +102,7 @@ def plan_labels(
 
 def _judged(
     source: CandidateSource, truth: Truth, positives: LabelPositivesConfig
-) -> Iterator[tuple[dict[str, Any], dict[str, int] | None]]:
+) -> Iterator[tuple[TableRow, dict[str, int] | None]]:
     """Every query of the run with what the source of truth says of it, None where it is silent."""
     columns = [*_COLUMNS, *([] if truth.grades is not None else ["candidates"])]
     for table in source.tables(columns):

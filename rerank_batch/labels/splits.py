@@ -10,7 +10,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_matrix
@@ -20,6 +19,7 @@ from rerank_batch.config import LabelSplitConfig
 from rerank_batch.errors import InputError
 from rerank_batch.labels.rows import DEV, SPLITS, TEST, TRAIN
 from rerank_batch.labels.similarity import similar_pairs
+from rerank_batch.schema import JsonObject
 
 _NAMED = 5
 
@@ -183,7 +183,7 @@ class LeakCheck:
         if self.counts[kind] <= _NAMED:
             self.leaks.append(f"{kind}: {what}")
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """For the dataset card and final.json."""
         return {"passed": self.passed, **vars(self)}
 

@@ -17,6 +17,7 @@ from rerank_batch.errors import ServiceError, SpendCapReached
 from rerank_batch.llm.journal import Journal, StoredReply, key_of
 from rerank_batch.llm.prompts import Messages
 from rerank_batch.llm.replies import NotInForm, read_completion, read_reply
+from rerank_batch.schema import JsonObject
 from rerank_batch.services.address import Address
 from rerank_batch.services.client import Client, Declined, Request
 from rerank_batch.services.pace import Pace
@@ -251,7 +252,7 @@ class LlmClient(Generic[T]):
     def _key(self, messages: Messages) -> str:
         return key_of(self._model.version, self._body(messages))
 
-    def _body(self, messages: Messages) -> dict[str, Any]:
+    def _body(self, messages: Messages) -> JsonObject:
         return {
             "model": self._model.name,
             "messages": messages,

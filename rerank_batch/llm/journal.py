@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rerank_batch.errors import StorageError
+from rerank_batch.schema import JsonObject
 from rerank_batch.services.usage import Usage
 from rerank_batch.storage import Root, new_nonce, sha256_file
 
@@ -124,7 +125,7 @@ class Journal:
             self._root.publish(f"{FOLDER}{self._run_id}-{sha256_file(file)}.parquet", file)
         self._waiting = []
 
-    def _read(self, key: str) -> tuple[str, pa.Table, dict[str, Any]]:
+    def _read(self, key: str) -> tuple[str, pa.Table, JsonObject]:
         raw = self._root.read(key) or b""
         run_id, _, sha256 = Path(key).stem.rpartition("-")
         if hashlib.sha256(raw).hexdigest() != sha256:

@@ -37,6 +37,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from rerank_batch.errors import ModelError, StorageError
+from rerank_batch.schema import JsonObject
 
 DELTA = "delta.json"
 
@@ -99,11 +100,11 @@ def write_delta(
     new, old = _weights(trained), _weights(base)
     names = _matched(new, old)
     tensors: dict[str, Tensor] = {}
-    kinds: dict[str, dict[str, Any]] = {}
+    kinds: dict[str, JsonObject] = {}
     errors: dict[str, float] = {}
     for name in sorted(new):
         tensor, before = new[name], old.get(names.get(name, ""))
-        found: dict[str, Any] = {"is": _WHOLE}
+        found: JsonObject = {"is": _WHOLE}
         if before is not None and before.shape == tensor.shape:
             found["of"] = names[name]
             if np.array_equal(before, tensor):
@@ -320,7 +321,7 @@ def _copy_files(source: Path, out: Path) -> None:
             shutil.copyfile(file, out / file.name)
 
 
-def _manifest(delta: Path) -> dict[str, Any]:
+def _manifest(delta: Path) -> JsonObject:
     try:
         manifest = json.loads((delta / DELTA).read_text(encoding="utf-8"))
         missing = [key for key in _KEYS if key not in manifest]

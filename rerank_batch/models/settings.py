@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from rerank_batch.errors import ModelError
+from rerank_batch.schema import JsonObject
 
 
-def model_settings(folder: Path) -> dict[str, Any]:
+def model_settings(folder: Path) -> JsonObject:
     """The transformer's config.json, for sizes; empty where the model has none at its top."""
     return json_file(folder / "config.json")
 
 
-def json_file(file: Path) -> dict[str, Any]:
+def json_file(file: Path) -> JsonObject:
     """What one of a model's JSON files says; empty where there is none.
 
     Raises:

@@ -1,7 +1,6 @@
 """The last stage of a run: document numbers and scores become result rows."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from rerank_batch import ranking, schema
 from rerank_batch.data.qrels import Qrels, merge_grades
 from rerank_batch.index.open import Index
+from rerank_batch.schema import TableRow
 
 
 class AssembleResults:
@@ -60,7 +60,7 @@ class AssembleResults:
 
     def _results(
         self, ids: list[str], scores: ranking.Scores, best: NDArray[np.int64]
-    ) -> list[dict[str, Any]]:
+    ) -> list[TableRow]:
         last = ranking.deepest(scores)
         return [
             {
@@ -75,14 +75,14 @@ class AssembleResults:
 
     def _candidates(
         self, ids: list[str], scores: ranking.Scores, best: NDArray[np.int64]
-    ) -> list[dict[str, Any]]:
+    ) -> list[TableRow]:
         ranks = np.empty(len(best), dtype=np.int64)
         ranks[best] = np.arange(1, len(best) + 1)
         read = np.atleast_1d(~np.isnan(scores[1:]).all(axis=0))
         last = ranking.deepest(scores)
-        rows: list[dict[str, Any]] = []
+        rows: list[TableRow] = []
         for position, doc_id in enumerate(ids):
-            row: dict[str, Any] = {
+            row: TableRow = {
                 "doc_id": doc_id,
                 "retrieval_score": float(scores[0, position]),
                 "rank": int(ranks[position]),
@@ -95,7 +95,7 @@ class AssembleResults:
 
     def _metrics(
         self, table: pa.Table, ids: list[list[str]], orders: list[NDArray[np.int64]]
-    ) -> list[dict[str, Any] | None]:
+    ) -> list[TableRow | None]:
         reranked = [
             [listed[position] for position in best]
             for listed, best in zip(ids, orders, strict=True)
@@ -109,7 +109,7 @@ def metrics_of(
     measures: tuple[str, ...],
     qrels: Qrels,
     rankings: Mapping[str, Sequence[Sequence[str]]],
-) -> list[dict[str, Any] | None]:
+) -> list[TableRow | None]:
     """Of every row what the measures make of each system's ranking; None without judgements.
 
     ``rankings`` are document ids by system, row by row.

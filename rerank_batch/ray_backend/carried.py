@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from rerank_batch.errors import RerankBatchError, remade
+from rerank_batch.schema import JsonObject
 
 T = TypeVar("T")
 
@@ -54,7 +55,7 @@ def call_carrying(function: Callable[..., T], *arguments: Any) -> T:
 
 def carried(error: Exception) -> Carried:
     """The error as one that may travel through anything that keeps its message."""
-    about: dict[str, Any] = {"cause": _reason(error)}
+    about: JsonObject = {"cause": _reason(error)}
     if isinstance(error, RerankBatchError):
         kinds = [kind for kind in type(error).__mro__ if issubclass(kind, RerankBatchError)]
         about |= {

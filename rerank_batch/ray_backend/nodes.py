@@ -10,6 +10,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rerank_batch.pipeline.pools import LIGHT_CPUS, Pool
 from rerank_batch.ray_backend.carried import call_carrying
 from rerank_batch.ray_backend.errors import clear_errors
+from rerank_batch.schema import JsonObject
 
 T = TypeVar("T")
 
@@ -43,6 +44,6 @@ def _name(function: Callable[..., Any]) -> str:
     return getattr(function, "__qualname__", type(function).__qualname__)
 
 
-def working_nodes() -> list[dict[str, Any]]:
+def working_nodes() -> list[JsonObject]:
     """The nodes that have CPUs to give; a head is often there for the rest alone."""
     return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]

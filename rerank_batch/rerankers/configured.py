@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from rerank_batch.config import (
     Config,
@@ -16,6 +15,7 @@ from rerank_batch.models.location import ModelName, parse_model
 from rerank_batch.models.settings import model_settings
 from rerank_batch.rerankers.base import ScorerOptions
 from rerank_batch.rerankers.registry import FAMILIES, family_of, prompt_fingerprint
+from rerank_batch.schema import JsonObject
 from rerank_batch.scoring.graphs import graphs
 from rerank_batch.scoring.stored import stored_prompts
 from rerank_batch.services.address import address_of
@@ -35,7 +35,7 @@ class ScorerInput:
     model: ModelName
     config: ScorerConfig
     made_of: str
-    sizes: dict[str, Any]
+    sizes: JsonObject
     pin: ModelPin | None = None
     prompts: dict[str, str] = field(default_factory=dict)
 
@@ -84,7 +84,7 @@ def scorer_input(number: int, model: ModelName, settings: ScorerConfig) -> Score
     return ScorerInput(number, model, settings, pin.fingerprint, sizes, pin, prompts)
 
 
-def prompts_of(scorers: Sequence[ScorerInput]) -> dict[str, Any]:
+def prompts_of(scorers: Sequence[ScorerInput]) -> JsonObject:
     """The prompts stored with the weights, where there are any, as an ingredient of a run.
 
     Versions before this one scored without them: a run that one of those began does not go on.

@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from rerank_batch.llm.replies import (
 )
 from rerank_batch.rerankers import prompts
 from rerank_batch.rerankers.base import Answer, ScorerOptions
+from rerank_batch.schema import JsonObject
 from rerank_batch.services.address import address_of
 from rerank_batch.services.client import Client, Declined, Request
 from rerank_batch.services.pace import Pace, part_of
@@ -205,7 +206,7 @@ class LlmScorer:
         method = self._options.method
         messages = self._prompt.for_documents(query, documents, self._options.instruction, again)
         most_tokens = _MOST_TOKENS[method](len(documents))
-        body: dict[str, Any] = {
+        body: JsonObject = {
             "model": self._model,
             "messages": messages,
             "temperature": 0,

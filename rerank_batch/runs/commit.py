@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from rerank_batch import schema
 from rerank_batch.errors import RerankBatchError
 from rerank_batch.runs import BlockWriter
+from rerank_batch.schema import JsonObject
 from rerank_batch.storage import DataFile
 
 
@@ -81,7 +82,7 @@ def commit_block(
     )
 
 
-def _total(notes: Iterable[dict[str, Any]], what: str) -> dict[str, float]:
+def _total(notes: Iterable[JsonObject], what: str) -> dict[str, float]:
     """The sums of one mapping of the notes, name by name."""
     summed: dict[str, float] = {}
     for note in notes:

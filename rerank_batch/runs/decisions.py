@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar
 from rerank_batch.errors import StorageError
 from rerank_batch.runs.objects import from_json, to_json
 from rerank_batch.runs.run import Run
+from rerank_batch.schema import JsonObject
 from rerank_batch.storage import new_nonce
 
 T = TypeVar("T")
@@ -35,7 +36,7 @@ class Verdict:
     since: str | None = None
     nonce: str = ""
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The object that guards.json and ``--json`` hold."""
         return {**asdict(self), "guards": [asdict(guard) for guard in self.guards]}
 
@@ -59,7 +60,7 @@ def keep_decision(
 
 def read_decision(
     run: Run, what: Literal["mode", "cache"], stage: int, required: Sequence[str]
-) -> dict[str, Any] | None:
+) -> JsonObject | None:
     """The decision that was kept first, which must hold those keys; None before."""
     key = run.key(f"{what}-{stage}.json")
     raw = run.root.read(key)
@@ -70,7 +71,7 @@ def keep_verdict(run: Run, guards: Sequence[Guard], since: str | None) -> Verdic
     """Keep what the guards say, once and for all; returns the verdict that was kept first."""
     passed = all(guard.passed for guard in guards)
     verdict = Verdict(passed, tuple(guards), since, new_nonce())
-    run.root.create_once(run.key("guards.json"), to_json(verdict.as_json()))
+    run.root.create_once(run.key("guards.json"), to_json(verdict.to_json()))
     kept = read_verdict(run)
     if kept is None:
         raise StorageError(f"{run.key('guards.json')} cannot be read")
@@ -80,7 +81,7 @@ def keep_verdict(run: Run, guards: Sequence[Guard], since: str | None) -> Verdic
 def read_verdict(run: Run) -> Verdict | None:
     """What the guards say; None where they did not look yet, or there are none."""
 
-    def parse(value: dict[str, Any]) -> Verdict:
+    def parse(value: JsonObject) -> Verdict:
         return _known(Verdict, value, guards=tuple(_known(Guard, g) for g in value["guards"]))
 
     return _read(run, "guards.json", ("passed", "guards"), parse)
@@ -104,7 +105,7 @@ def is_held_back(run: Run) -> bool:
 
 
 def _read(
-    run: Run, name: str, required: Sequence[str], parse: Callable[[dict[str, Any]], T]
+    run: Run, name: str, required: Sequence[str], parse: Callable[[JsonObject], T]
 ) -> T | None:
     """An object that is written once, where it is there."""
     key = run.key(name)

@@ -1,7 +1,5 @@
 """latest.json of a job: the pointer to its newest finished run."""
 
-from typing import Any
-
 from rerank_batch.config import RUN_ID
 from rerank_batch.errors import (
     ConfigError,
@@ -15,6 +13,7 @@ from rerank_batch.runs.objects import (
     to_json,
 )
 from rerank_batch.runs.run import Run
+from rerank_batch.schema import JsonObject
 from rerank_batch.storage import Root
 
 _LATEST_KEYS = ("run_id", "created")
@@ -49,7 +48,7 @@ def is_latest(run: Run) -> bool:
     return latest is not None and latest["run_id"] == run.run_id
 
 
-def read_latest(root: Root, job: str) -> dict[str, Any] | None:
+def read_latest(root: Root, job: str) -> JsonObject | None:
     """latest.json of a job, or None."""
     key = latest_key(job)
     raw = root.read(key)

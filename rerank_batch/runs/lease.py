@@ -14,12 +14,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from rerank_batch.errors import StorageError
 from rerank_batch.runs.objects import epoch_key, from_json, to_json
+from rerank_batch.schema import JsonObject
 from rerank_batch.storage import Root
 
 _RENEWALS_PER_LEASE = 4
@@ -155,7 +155,7 @@ def living_owner(
     return None
 
 
-def owner_from(value: dict[str, Any], where: str) -> Owner:
+def owner_from(value: JsonObject, where: str) -> Owner:
     """An owner read back from an epoch or a lease."""
     try:
         owner = Owner(**value)
@@ -169,7 +169,7 @@ def _run(lease_key: str) -> str:
     return lease_key.removesuffix("lease.json")
 
 
-def _lease(raw: bytes, key: str) -> dict[str, Any]:
+def _lease(raw: bytes, key: str) -> JsonObject:
     lease = from_json(raw, key, ("epoch", "released", "owner"))
     if not isinstance(lease["epoch"], int):
         raise StorageError(f"{key} is damaged: its epoch is no number")

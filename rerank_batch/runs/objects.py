@@ -12,6 +12,7 @@ from typing import Any
 
 from rerank_batch.config import RUN_ID
 from rerank_batch.errors import ConfigError, StorageError
+from rerank_batch.schema import JsonObject
 from rerank_batch.storage import DataFile
 
 PLAN_REJECTS = "rejects/plan.parquet"
@@ -113,7 +114,7 @@ def to_json(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, default=str, indent=1).encode()
 
 
-def from_json(raw: bytes, where: str, required: Sequence[str] = ()) -> dict[str, Any]:
+def from_json(raw: bytes, where: str, required: Sequence[str] = ()) -> JsonObject:
     """An object read back; `StorageError` names it where it is damaged."""
     try:
         value = json.loads(raw)

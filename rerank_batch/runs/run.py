@@ -37,6 +37,7 @@ from rerank_batch.runs.objects import (
 from rerank_batch.runs.parquet import parse_parquet, publish_parquet, read_block
 from rerank_batch.runs.spec import PROTOCOL, RunSpec
 from rerank_batch.runs.writer import BlockWriter
+from rerank_batch.schema import JsonObject
 from rerank_batch.storage import DataFile, Root, new_nonce
 
 COMPLETE, ABORTED = "complete", "aborted"
@@ -67,7 +68,7 @@ class Run:
         """
         check_run_id(run_id)
         run = cls(root, run_id, replace(spec, protocol=PROTOCOL, nonce=new_nonce()))
-        if not root.create_once(run_key(run_id, "spec.json"), to_json(run.spec.as_json())):
+        if not root.create_once(run_key(run_id, "spec.json"), to_json(run.spec.to_json())):
             other = cls.open(root, run_id)
             other.check_made_of(run.spec.made_of)
             state, hint = other.state(), ""
@@ -214,7 +215,7 @@ class Run:
             self._read.update(zip(new, pool.map(self._commit, new), strict=True))
         return [self._read[name] for name in wanted]
 
-    def finish(self, totals: Mapping[str, Any]) -> dict[str, Any]:
+    def finish(self, totals: Mapping[str, Any]) -> JsonObject:
         """Check that every planned query is covered once, list the files, create final.json.
 
         Raises:
@@ -247,7 +248,7 @@ class Run:
             },
         )
 
-    def abort(self) -> dict[str, Any]:
+    def abort(self) -> JsonObject:
         """Give the run up for good: take it over, so that a living driver stops, and close it.
 
         Raises:
@@ -274,7 +275,7 @@ class Run:
             self.root.delete([k for k in self.root.sizes(self.key("")) if k != spec])
             self.root.delete([spec])
 
-    def final(self) -> dict[str, Any] | None:
+    def final(self) -> JsonObject | None:
         """final.json, or None while the run is not finished."""
         key = self.key("final.json")
         raw = self.root.read(key)
@@ -285,7 +286,7 @@ class Run:
         final = self.final()
         return final["state"] if final else "unfinished"
 
-    def finished(self) -> dict[str, Any]:
+    def finished(self) -> JsonObject:
         """final.json of a run that must be complete.
 
         Raises:
@@ -338,7 +339,7 @@ class Run:
             raise StorageError(f"run {self.run_id} lists {file['key']!r}, outside the run")
         return self.key(file["key"])
 
-    def _close(self, commits: Sequence[Commit], body: Mapping[str, Any]) -> dict[str, Any]:
+    def _close(self, commits: Sequence[Commit], body: Mapping[str, Any]) -> JsonObject:
         final = {
             "run_id": self.run_id,
             "job": self.spec.job,

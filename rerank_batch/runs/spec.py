@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from rerank_batch.runs.objects import from_json
+from rerank_batch.schema import JsonObject
 
 PROTOCOL = 4
 
@@ -43,7 +44,7 @@ class RunSpec:
         known = {name: value.pop(name) for name in _NAMES if name in value}
         return cls(**known, more=value)
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The object that spec.json and ``--json`` hold; it is without what was never set."""
         known = {name: getattr(self, name) for name in _NAMES}
         both = {**known, **self.more}
@@ -90,7 +91,7 @@ class RunSpec:
 
 
 _NAMES = [each.name for each in fields(RunSpec) if each.name != "more"]
-_UNSET: dict[str, Any] = {
+_UNSET: JsonObject = {
     "command": "rerank",
     "fingerprint": "",
     "generations": {},

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from rerank_batch.config import Format, Lossy, Precision
+from rerank_batch.schema import JsonObject
 
 RuntimeName = Literal["openvino", "torch"]
 
@@ -37,7 +38,7 @@ class Choice:
 
     KEYS: ClassVar = ("runtime", "format", "tokens_per_second")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """For JSON, with those keys; see `from_dict`."""
         return {
             "runtime": self.mode.runtime,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rerank_batch.models.settings import json_file
+from rerank_batch.schema import JsonObject
 
 _WRAPPERS = ("module.", "_orig_mod.", "base_model.model.", "model.", "transformer.", "encoder.")
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|block)\.(\d+)\.")
@@ -64,7 +65,7 @@ def _wrapper(missing: Sequence[str], unexpected: Sequence[str]) -> str:
     return ""
 
 
-def _is_alibi(settings: dict[str, Any], unexpected: Iterable[str]) -> bool:
+def _is_alibi(settings: JsonObject, unexpected: Iterable[str]) -> bool:
     return (
         settings.get("position_embedding_type") == "alibi"
         or "glu" in str(settings.get("feed_forward_type", ""))
@@ -77,7 +78,7 @@ def _headless(
     model: Any,
     missing: Sequence[str],
     unexpected: Sequence[str],
-    settings: dict[str, Any],
+    settings: JsonObject,
 ) -> str:
     """What to say where all that is missing is the head above the encoder; else empty."""
     prefix = f"{model.base_model_prefix}."

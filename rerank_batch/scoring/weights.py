@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from rerank_batch.errors import ModelError
 from rerank_batch.models.settings import json_file
+from rerank_batch.schema import JsonObject
 from rerank_batch.scoring.loading import loading, quiet
 from rerank_batch.scoring.weight_hints import hint
 
@@ -132,7 +133,7 @@ def check_modules(folder: Path, model: Any) -> None:
         )
 
 
-Load = tuple[Any, dict[str, Any]]
+Load = tuple[Any, JsonObject]
 """A network, and what transformers says of its keys."""
 
 
@@ -161,7 +162,7 @@ def _loads() -> Iterator[list[Load]]:
 
 
 def _refuse_misfits(
-    folder: Path, model: Any, report: dict[str, Any], fresh_head: bool, unread: Sequence[Exempt]
+    folder: Path, model: Any, report: JsonObject, fresh_head: bool, unread: Sequence[Exempt]
 ) -> None:
     is_encoder = model.base_model is model
     absent = (*ABSENT, *(ABSENT_IN_ENCODERS if is_encoder else ()))

@@ -17,6 +17,7 @@ from rerank_batch.data.parquet import ParquetTable
 from rerank_batch.data.table_schemas import is_number, plain
 from rerank_batch.data.values import as_ids, as_strings
 from rerank_batch.errors import InputError, StorageError
+from rerank_batch.schema import TableRow
 from rerank_batch.storage import open_file
 from rerank_batch.training.config import FinetuneConfig
 
@@ -194,7 +195,7 @@ def _fingerprint(folder: str) -> str:
         raise InputError(f"labels: {card} is damaged: it names no fingerprint") from None
 
 
-def _rows(table: ParquetTable) -> Iterator[dict[str, Any]]:
+def _rows(table: ParquetTable) -> Iterator[TableRow]:
     columns = {name: name for name in (*_TEXTS, *_NUMBERS) if table.column(None, name)}
     for batch in table.batches(columns):
         values: dict[str, Sequence[Any]] = {}
@@ -214,7 +215,7 @@ def _float64(column: pa.Array, name: str) -> pa.Array:
     return column.cast(plain(column.type)).cast(pa.float64(), safe=False)
 
 
-def _checked(row: dict[str, Any]) -> dict[str, Any]:
+def _checked(row: TableRow) -> TableRow:
     for name in _TEXTS:
         if row[name] is None:
             raise InputError(f"labels: {name} is null or no UTF-8 in the row {_place(row)}")
@@ -230,7 +231,7 @@ def _checked(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _place(row: dict[str, Any]) -> str:
+def _place(row: TableRow) -> str:
     return f"of query {row['query_id']!r} and document {row['doc_id']!r}"
 
 

@@ -6,12 +6,12 @@ Both are scored as `rerank` would score them, from their folders, in float32.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from rerank_batch.evaluation.significance import PairedTest, paired_tests
 from rerank_batch.models.location import ModelName
 from rerank_batch.rerankers import load_scorer
 from rerank_batch.rerankers.base import PairScorer, ScorerOptions
+from rerank_batch.schema import JsonObject
 from rerank_batch.scoring.modes import Mode
 from rerank_batch.training.dev import DevQueries, average
 
@@ -30,7 +30,7 @@ class MeasuredSplit:
     means: dict[str, float]
     gains: dict[str, PairedTest]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """For JSON."""
         gains = {name: {**asdict(g), "outcome": g.outcome} for name, g in self.gains.items()}
         return {**vars(self), "gains": gains}

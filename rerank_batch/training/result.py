@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rerank_batch.schema import JsonObject
 from rerank_batch.training.card import card
 from rerank_batch.training.config import FinetuneConfig
 from rerank_batch.training.dev import DevQueries
@@ -29,7 +30,7 @@ class FinetuneSummary:
     measure: str
     measured: tuple[MeasuredSplit, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The object that ``--json`` prints."""
         return {
             **vars(self),

@@ -22,6 +22,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from rerank_batch.errors import InputsChanged, RunConflict, StorageError
+from rerank_batch.schema import JsonObject
 
 WEIGHTS = "trained.safetensors"
 
@@ -165,7 +166,7 @@ class Workspace:
         with self.log.open("a", encoding="utf-8") as out:
             out.write(json.dumps(entry) + "\n")
 
-    def read_log(self) -> list[dict[str, Any]]:
+    def read_log(self) -> list[JsonObject]:
         """The log's lines; one that a kill cut off is left out."""
         if not self.log.is_file():
             return []

@@ -30,6 +30,7 @@ from rerank_batch.llm.checks import check_llm
 from rerank_batch.reporter import Reporter
 from rerank_batch.rerankers.paid import read_journal
 from rerank_batch.runs import Run
+from rerank_batch.schema import JsonObject
 
 MAX_CASES = 10
 
@@ -54,7 +55,7 @@ class AnswerCheck:
     """
 
     table: pa.Table
-    summary: dict[str, Any]
+    summary: JsonObject
     cases: tuple[AnswerCase, ...]
 
 
@@ -195,7 +196,7 @@ _MISSING = {
 
 def _summary(
     config: Config, check: AnswerCheckConfig, grades: AnswerGrades, counts: Numbers
-) -> dict[str, Any]:
+) -> JsonObject:
     answering, judging = grades.answering, grades.judging
     prices = (config.cost.price(each.model) for each in (answering, judging))
     return {

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 import yaml
@@ -15,6 +14,7 @@ from rerank_batch.remarks import Remark, remark_objects
 from rerank_batch.reporter import Reporter
 from rerank_batch.retrieval.gate import sureness_of_value
 from rerank_batch.runs import Run
+from rerank_batch.schema import JsonObject
 from rerank_batch.workflows.measured_run import measured_run
 from rerank_batch.workflows.start import Start
 
@@ -40,7 +40,7 @@ class LearnedGate:
     signal: str
     snippet: str | None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The object that ``--json`` prints."""
         return {**asdict(self), "remarks": remark_objects(self.remarks)}
 

@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import asdict
-from typing import Any
 
 from rerank_batch.config.identity import digest
 from rerank_batch.config.root import Config
@@ -15,18 +14,19 @@ from rerank_batch.pipeline.resources import this_node
 from rerank_batch.pipeline.work import Work
 from rerank_batch.remarks import remark_objects
 from rerank_batch.runs.coverage import block_bounds
+from rerank_batch.schema import JsonObject
 from rerank_batch.workflows.inputs import read_comparison, read_inputs
 
 _MANY = 1 << 20
 
 
-def dry_run(config: Config, judged_only: bool = False, compare: bool = False) -> dict[str, Any]:
+def dry_run(config: Config, judged_only: bool = False, compare: bool = False) -> JsonObject:
     """Check every input and estimate the work; loads no model and writes nothing."""
     work = (read_comparison if compare else read_inputs)(config, judged_only)
     plan = work.plan
     queries = plan.queries.num_rows
     reads = [queries * depth for depth in work.pairs_at_most(config)]
-    summary: dict[str, Any] = {
+    summary: JsonObject = {
         "dry_run": True,
         "root": config.root,
         "queries": queries,

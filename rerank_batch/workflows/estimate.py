@@ -1,7 +1,6 @@
 """What a whole run would take, from a sample of its own work done by its own pipeline."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -10,11 +9,12 @@ from rerank_batch.config import Config
 from rerank_batch.data.plan import Plan
 from rerank_batch.pipeline.blocks import rows_per_block
 from rerank_batch.reporter import Reporter
+from rerank_batch.schema import JsonObject
 from rerank_batch.workflows.inputs import read_inputs
 from rerank_batch.workflows.rerank import try_out
 
 
-def estimate(config: Config, queries: int, reporter: Reporter) -> dict[str, Any]:
+def estimate(config: Config, queries: int, reporter: Reporter) -> JsonObject:
     """Run evenly chosen queries of the plan and scale up what they took.
 
     The stages work side by side, so a run takes as long as the busiest of them: its seconds for a

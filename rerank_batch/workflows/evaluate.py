@@ -28,6 +28,7 @@ from rerank_batch.evaluation.segments.traffic import segments_of
 from rerank_batch.remarks import NotKnown, Remark, remark_objects
 from rerank_batch.reporter import Reporter
 from rerank_batch.runs import Run, publish_parquet
+from rerank_batch.schema import JsonObject
 from rerank_batch.storage import Root
 from rerank_batch.workflows import acceptance, outcomes
 from rerank_batch.workflows.acceptance import Requirements
@@ -82,7 +83,7 @@ class Evaluation:
     costs: Mapping[str, CostTable | NotKnown]
     remarks: tuple[Remark, ...]
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> JsonObject:
         """The object of metrics.json."""
         clicks = self.ground_truth.clicks
         return {
@@ -104,10 +105,10 @@ class Evaluation:
             "costs": {system: _to_json(table) for system, table in self.costs.items()},
             "labels": self.ground_truth.words,
             "remarks": remark_objects(self.remarks),
-            "clicks": clicks and clicks.as_json(),
+            "clicks": clicks and clicks.to_json(),
         }
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The object that ``--json`` prints."""
         return {**self.metrics(), "report": self.report}
 
@@ -164,7 +165,7 @@ def evaluate(
     return evaluation
 
 
-def _to_json(study: ScoreStudy | DepthStudy | GateStudy | CostTable | NotKnown) -> dict[str, Any]:
+def _to_json(study: ScoreStudy | DepthStudy | GateStudy | CostTable | NotKnown) -> JsonObject:
     return {"refused": study.reason} if isinstance(study, NotKnown) else study.to_json()
 
 

@@ -1,11 +1,11 @@
 """Write a trained model as what it changed of its base model, for shipping."""
 
 from pathlib import Path
-from typing import Any
 
 from rerank_batch.models.delta import DeltaFormat, write_delta
 from rerank_batch.models.fingerprint import model_fingerprint, pin_model
 from rerank_batch.models.location import model_folder
+from rerank_batch.schema import JsonObject
 from rerank_batch.training.labels import Labels, read_labels
 from rerank_batch.workflows.finetune import math_threads
 
@@ -15,7 +15,7 @@ _MOST_QUERIES = 1000
 
 def export_delta(
     model: Path, out: Path, base: str, kept: DeltaFormat, labels_folder: str | None
-) -> dict[str, Any]:
+) -> JsonObject:
     """Write the delta of ``model`` over the model at ``base`` to ``out``, and load it once.
 
     With labels, measure on their dev split what the delta loses.
@@ -37,7 +37,7 @@ def export_delta(
     }
 
 
-def _lost(labels: Labels, whole: Path, delta: Path) -> dict[str, Any]:
+def _lost(labels: Labels, whole: Path, delta: Path) -> JsonObject:
     from rerank_batch.training.dev import DevQueries
     from rerank_batch.training.measure import measure_models
 

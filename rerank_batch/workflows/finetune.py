@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rerank_batch.config import ComputeConfig
 from rerank_batch.errors import ConfigError
 from rerank_batch.models.fingerprint import model_fingerprint
 from rerank_batch.models.location import model_folder
 from rerank_batch.reporter import Reporter
+from rerank_batch.schema import JsonObject
 from rerank_batch.training.config import FinetuneConfig
 from rerank_batch.training.dev import DevQueries
 from rerank_batch.training.labels import Labels, read_labels, trainable
@@ -59,7 +60,7 @@ class FinetunePlan:
     measurements: int
     workers: int
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The object that ``--json`` prints."""
         return dict(vars(self))
 
@@ -177,7 +178,7 @@ def _made_of(config: FinetuneConfig, labels: Labels, source: Path) -> dict[str, 
     return found
 
 
-def _results_settings(config: FinetuneConfig) -> dict[str, Any]:
+def _results_settings(config: FinetuneConfig) -> JsonObject:
     """The settings that change results."""
     return config.model_dump(mode="json", exclude={"model", "checkpoint"})
 
@@ -204,7 +205,7 @@ class _Watch:
         self._workspace = workspace
         self._measure = config.dev.measure
         self._size = -1
-        self._entries: list[dict[str, Any]] = []
+        self._entries: list[JsonObject] = []
 
     def done(self) -> int:
         """Steps that are done."""
@@ -231,7 +232,7 @@ class _Watch:
                 parts.append(f"{steps / seconds:.2f} steps/s")
         return ", ".join(parts)
 
-    def _read(self) -> list[dict[str, Any]]:
+    def _read(self) -> list[JsonObject]:
         size = self._workspace.log.stat().st_size if self._workspace.log.is_file() else 0
         if size != self._size:
             self._size, self._entries = size, self._workspace.read_log()

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
 
 from rerank_batch.remarks import Remark, remark_objects
+from rerank_batch.schema import JsonObject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class IndexSummary:
     fingerprint: str
     generation: str | None = None
     kind: str
-    bm25: dict[str, Any] | None
+    bm25: JsonObject | None
     shards: int
     documents: int
     dimension: int | None = None
@@ -38,7 +38,7 @@ class IndexSummary:
     shards_reused: int | None = None
     shards_written: int | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The object that ``--json`` gives; without the fields of steps that the job had not."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["remarks"] = remark_objects(self.remarks)

@@ -27,6 +27,7 @@ from rerank_batch.llm.client import CallEstimate
 from rerank_batch.llm.grades import HIGHEST
 from rerank_batch.remarks import counts_in_words
 from rerank_batch.reporter import Reporter
+from rerank_batch.schema import JsonObject
 from rerank_batch.storage import open_root
 
 
@@ -65,7 +66,7 @@ class JudgeTruth:
     grades: Qrels
     told: str
     made_of: Ingredients
-    facts: dict[str, Any]
+    facts: JsonObject
 
 
 def prepare_judge(
@@ -123,7 +124,7 @@ def judge_run(config: Config, judging: Judging, reporter: Reporter) -> JudgeTrut
     return JudgeTruth(judged.grades, told, made_of, _facts(config, judging, judged))
 
 
-def judge_plan(config: Config, judging: Judging) -> dict[str, Any]:
+def judge_plan(config: Config, judging: Judging) -> JsonObject:
     """What judging would take, JSON values only; nothing is asked."""
     settings = judging.settings
     estimate = judging.judge.estimate(judging.queries)
@@ -177,7 +178,7 @@ def judge_lines(facts: Mapping[str, Any]) -> dict[str, str]:
     return lines
 
 
-def _facts(config: Config, judging: Judging, judged: JudgedPairs) -> dict[str, Any]:
+def _facts(config: Config, judging: Judging, judged: JudgedPairs) -> JsonObject:
     settings = judging.settings
     twice = between_opinions(judged.twice) if settings.double else None
     positive = config.labels.positives.grade
@@ -198,8 +199,8 @@ def _facts(config: Config, judging: Judging, judged: JudgedPairs) -> dict[str, A
         "ungraded": dict(sorted(judged.ungraded.items())),
         "no_second": dict(sorted(judged.no_second.items())),
         "cut": judged.cut,
-        "second_opinion": twice and twice.as_json(),
-        "judgements": judgements and judgements.as_json(),
+        "second_opinion": twice and twice.to_json(),
+        "judgements": judgements and judgements.to_json(),
         "prompts": judged.prompts,
         "known": judged.known,
         "used": asdict(judged.used),
@@ -219,5 +220,5 @@ def _common(queries: Sequence[ToJudge], grades: Qrels, qrels: Qrels) -> list[tup
     return found
 
 
-def _of(estimate: CallEstimate) -> dict[str, Any]:
+def _of(estimate: CallEstimate) -> JsonObject:
     return {"prompts": estimate.distinct, "known": estimate.known, "most": asdict(estimate.most)}

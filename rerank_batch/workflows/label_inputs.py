@@ -34,6 +34,7 @@ from rerank_batch.remarks import Remark, remark_objects
 from rerank_batch.reporter import Reporter
 from rerank_batch.rerankers import FAMILIES
 from rerank_batch.runs import Run, latest_run
+from rerank_batch.schema import JsonObject
 from rerank_batch.storage import open_root
 from rerank_batch.workflows.judging import JudgeTruth, Judging, judge_plan, judge_run, prepare_judge
 
@@ -97,7 +98,7 @@ def read_label_inputs(
     return _planned(config, opened, read_truth(config, judged))
 
 
-def plan_label_run(config: Config, source_run: str) -> dict[str, Any]:
+def plan_label_run(config: Config, source_run: str) -> JsonObject:
     """What a label run would do, as far as that is known without asking an LLM.
 
     Raises:
@@ -313,7 +314,7 @@ class TruthRead:
     truth: Truth
     words: str
     made_of: Any
-    judge: dict[str, Any] | None = None
+    judge: JsonObject | None = None
     remarks: tuple[Remark, ...] = ()
 
 

@@ -16,6 +16,7 @@ from rerank_batch.config import load_config as read_config
 from rerank_batch.data.collection import with_collection_paths
 from rerank_batch.reporter import Reporter
 from rerank_batch.runs.summary import RunSummary
+from rerank_batch.schema import JsonObject
 from rerank_batch.storage import use_endpoint
 from rerank_batch.training.config import FinetuneConfig
 
@@ -89,7 +90,7 @@ def evaluate(config: Config, run: str | None = "latest", reporter: Reporter | No
 
 def make_labels(
     config: Config, out: str | Path, run: str = "latest", reporter: Reporter | None = None
-) -> dict[str, Any]:
+) -> JsonObject:
     """Mine a finished run for training rows and write a dataset to ``out``.
 
     Raises:

@@ -1,7 +1,6 @@
 """Look one query up, as a reader would: in a serving export, or in the latest run of a job."""
 
 from pathlib import Path
-from typing import Any
 
 from rerank_batch.config.paths import is_text
 from rerank_batch.data.query_text import match_key
@@ -9,10 +8,11 @@ from rerank_batch.errors import ConfigError, InputError
 from rerank_batch.reporter import visible
 from rerank_batch.runs import Run, latest_run
 from rerank_batch.runs.export.serving import look_up, look_up_run
+from rerank_batch.schema import TableRow
 from rerank_batch.storage import open_root
 
 
-def lookup(where: str, query: str, job: str | None, run_id: str | None) -> dict[str, Any]:
+def lookup(where: str, query: str, job: str | None, run_id: str | None) -> TableRow:
     """The row of a query, ``key`` and what `rerank_batch.runs.export.serving` keeps of it.
 
     Raises:

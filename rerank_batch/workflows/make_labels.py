@@ -34,6 +34,7 @@ from rerank_batch.runs import (
     total,
 )
 from rerank_batch.runs.commit import BlockDone
+from rerank_batch.schema import JsonObject
 from rerank_batch.storage import open_root
 from rerank_batch.workflows.execute import Execution, execute
 from rerank_batch.workflows.label_inputs import LabelInputs, plan_label_run, read_label_inputs
@@ -58,7 +59,7 @@ def make_labels(
     out: str,
     source_run: str = "latest",
     start: Start | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Mine a finished run ('latest': the job's newest) and write a dataset to ``out``.
 
     With 'new' the run is made first, under the label run's id with `-source` behind it, and not
@@ -123,7 +124,7 @@ def label_job(config: Config) -> str:
     return config.job[:_JOB_CHARS] + JOB_SUFFIX
 
 
-def dry_run(config: Config, out: str, source_run: str = "latest") -> dict[str, Any]:
+def dry_run(config: Config, out: str, source_run: str = "latest") -> JsonObject:
     """Check every input and say what would be done; nothing is written and nobody is asked.
 
     Raises:
@@ -152,7 +153,7 @@ def mine(
         finish(run, config, inputs, execute(run, lease, config.compute, task, reporter))
 
 
-def finish(run: Run, config: Config, inputs: LabelInputs, execution: Execution) -> dict[str, Any]:
+def finish(run: Run, config: Config, inputs: LabelInputs, execution: Execution) -> JsonObject:
     """Check what was written for leaks and create final.json with everything the card tells.
 
     Raises:
@@ -215,7 +216,7 @@ def _totals(
     inputs: LabelInputs,
     leaks: LeakCheck,
     execution: Execution,
-) -> dict[str, Any]:
+) -> JsonObject:
     commits = run.commits()
     sums = {name: int(value) for name, value in total(commits, "sums").items()}
     rows = sum(value for name, value in sums.items() if name.startswith("rows."))
@@ -248,7 +249,7 @@ def _totals(
             "split": labels.split.model_dump(exclude={"held_out"}),
             "seed": labels.seed,
             "removed": {rule: sums[f"removed.{rule}"] for rule in RULES},
-            "leak_check": leaks.as_json(),
+            "leak_check": leaks.to_json(),
         },
     }
 

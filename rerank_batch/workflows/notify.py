@@ -11,6 +11,7 @@ from typing import Any
 from rerank_batch.config import Config, NotifyConfig
 from rerank_batch.errors import EXIT_CODES, GuardsFailed, RerankBatchError
 from rerank_batch.reporter import Reporter
+from rerank_batch.schema import JsonObject
 from rerank_batch.services.webhook import post
 
 _OUTPUT_CHARS = 200
@@ -45,9 +46,7 @@ def notifying(
         _notify(config, reporter, run_id, message)
 
 
-def _notify(
-    config: Config, reporter: Reporter, run_id: str | None, message: dict[str, Any]
-) -> None:
+def _notify(config: Config, reporter: Reporter, run_id: str | None, message: JsonObject) -> None:
     notify = config.notify
     if message["event"] not in notify.on:
         return

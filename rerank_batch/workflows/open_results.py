@@ -4,7 +4,7 @@ The list is read once, when the run is opened, so a newer run that lands meanwhi
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -12,6 +12,7 @@ import pyarrow.dataset as ds
 from rerank_batch import schema
 from rerank_batch.errors import RunConflict
 from rerank_batch.runs import Run, latest_run
+from rerank_batch.schema import JsonObject
 from rerank_batch.storage import open_dataset, open_root
 
 if TYPE_CHECKING:  # every worker imports this package: what only a reader needs waits for one
@@ -28,7 +29,7 @@ class Results:
 
     run: Run
     files: list[str]
-    final: dict[str, Any]
+    final: JsonObject
 
     @property
     def run_id(self) -> str:

@@ -10,7 +10,6 @@ vectors, since an encoder sees them in other company.
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +34,7 @@ from rerank_batch.pipeline.resources import Cluster
 from rerank_batch.pipeline.update_stages import AssembleShards
 from rerank_batch.ray_backend.cluster import cluster
 from rerank_batch.remarks import NotKnown
+from rerank_batch.schema import JsonObject
 from rerank_batch.scoring.modes import Choice
 from rerank_batch.workflows.build_postings import build_postings
 from rerank_batch.workflows.index_steps import (
@@ -61,7 +61,7 @@ class Update:
     changes: Changes
     layout: Layout
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonObject:
         """What it does, as fields of the summary."""
         changes = self.changes
         return {

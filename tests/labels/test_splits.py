@@ -133,7 +133,7 @@ ROWS = [
 def test_clean_rows_pass():
     check = check_leaks(ROWS, 0.8)
     assert check.passed
-    assert check.as_json()["passed"] is True
+    assert check.to_json()["passed"] is True
     assert check.queries == check.positives == {"train": 1, "dev": 1, "test": 1}
 
 

@@ -125,7 +125,7 @@ def test_a_verdict_is_given_once(tmp_path: Path, later: dict[str, Any]) -> None:
     first = publish_unless_held_back(run)
     if "asked" in later:
         changed = replace(run.spec, config={**run.spec.config, "guards": later["asked"]})
-        overwrite(root, "runs/night-2/spec.json", json.dumps(changed.as_json()).encode())
+        overwrite(root, "runs/night-2/spec.json", json.dumps(changed.to_json()).encode())
     else:
         publish_unless_held_back(night(root, 3))
     again = publish_unless_held_back(Run.open(root, "night-2"))

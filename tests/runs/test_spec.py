@@ -29,29 +29,29 @@ def whole() -> RunSpec:
 
 
 def test_the_keys_are_those_that_readers_know() -> None:
-    assert list(whole().as_json()) == OF_RERANK
+    assert list(whole().to_json()) == OF_RERANK
     labels = replace(whole(), command="make-labels", generations={}, systems=None)
     keys = set(OF_RERANK) - {"generations", "systems"} | {"command"}
-    assert set(labels.as_json()) == keys
+    assert set(labels.to_json()) == keys
 
 
 def test_a_spec_comes_back_with_the_keys_of_other_versions() -> None:
-    document = {**whole().as_json(), "of_a_later_version": [1]}
+    document = {**whole().to_json(), "of_a_later_version": [1]}
     back = RunSpec.from_json(json.dumps(document).encode(), "spec.json")
-    assert back.as_json() == document
+    assert back.to_json() == document
     assert back.more == {"of_a_later_version": [1]}
 
 
 def test_a_spec_of_an_older_version_has_defaults() -> None:
-    document = {**spec().as_json(), "protocol": 4}
+    document = {**spec().to_json(), "protocol": 4}
     back = RunSpec.from_json(json.dumps(document).encode(), "spec.json")
     assert (back.command, back.systems, back.generations) == ("rerank", None, {})
-    assert back.as_json() == document
+    assert back.to_json() == document
 
 
 @pytest.mark.parametrize("key", ["job", "created", "made_of", "planned", "block_rows", "protocol"])
 def test_a_spec_that_lacks_a_key_is_damaged(key: str) -> None:
-    document = whole().as_json()
+    document = whole().to_json()
     del document[key]
     with pytest.raises(StorageError, match=f"spec.json is damaged: it lacks {key}"):
         RunSpec.from_json(json.dumps(document).encode(), "spec.json")

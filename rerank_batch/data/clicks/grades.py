@@ -11,7 +11,6 @@ grade is therefore given by a lower bound.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,6 +22,7 @@ from rerank_batch.data.clicks.propensity import Floats, Propensity, propensity_o
 from rerank_batch.data.qrels import Qrels
 from rerank_batch.errors import InputError
 from rerank_batch.remarks import Remark
+from rerank_batch.schema import JsonObject
 
 LIMITS = (
     "Click labels tell what was clicked, not what is relevant: values measured against them are "
@@ -79,7 +79,7 @@ class ClickFacts:
         """Rows that were not used."""
         return sum(self.rejects.values())
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """For metrics.json and the like: JSON has no numbers for keys and no tuples."""
         grades = {str(grade): number for grade, number in self.grades.items()}
         return {**asdict(self), "grades": grades, "limits": list(self.limits)}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rerank_batch.remarks import NotKnown
+from rerank_batch.schema import JsonObject
 
 _UNITS = {
     "requests": ("request", "requests"),
@@ -86,7 +87,7 @@ class CostTable:
             return f"{amount:,.2f}"
         return f"{amount:.4f}" if amount >= 0.01 else f"{amount:.6f}"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The table as JSON values."""
         return {
             "queries": self.queries,

@@ -9,13 +9,13 @@ reranker's are not.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
 from rerank_batch.errors import InputError
 from rerank_batch.evaluation.judged import JudgedQuery
 from rerank_batch.evaluation.measures import parse_measures, per_query
+from rerank_batch.schema import JsonObject
 
 DEPTHS = (5, 10, 20, 30, 50, 100, 200)
 TOLERANCE = 0.002
@@ -61,7 +61,7 @@ class DepthStudy:
             if max(values[place:]) - values[place] < TOLERANCE
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The study as JSON values."""
         return {
             "headline": self.headline,

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from heapq import nsmallest
-from typing import Any
 
 from rerank_batch.evaluation.judged import JudgedQuery
+from rerank_batch.schema import JsonObject
 
 TOP = 10
 """How much of a list is shown, and what a relevant document has to stay in."""
@@ -98,7 +98,7 @@ class Failures:
     found_nothing: int
     pushed_down: FailureGroup
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The failures as JSON values: counts and ids, no texts."""
         lost, pushed = self.never_found, self.pushed_down
         return {

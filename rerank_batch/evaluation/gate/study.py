@@ -8,7 +8,6 @@ see `gate.threshold`, whose bound is drawn here.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from rerank_batch.evaluation.gate.threshold import upper_bound
 from rerank_batch.evaluation.readable import percent
 from rerank_batch.remarks import NotKnown
+from rerank_batch.schema import JsonObject
 
 FEWEST = 20
 """Of fewer judged queries nothing can be told, as in `gate.threshold`."""
@@ -71,7 +71,7 @@ class GateCurve:
             kept = point
         return kept
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The curve as JSON values."""
         return {
             "safe": vars(self.safe),
@@ -95,7 +95,7 @@ class GateStudy:
         """The mean where so many queries are skipped whatever their scores: what a signal beats."""
         return self.reranked + share * (self.retrieval - self.reranked)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The trade-offs as JSON values."""
         return {
             "measure": self.measure,

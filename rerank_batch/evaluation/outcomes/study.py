@@ -20,6 +20,7 @@ from scipy import stats
 
 from rerank_batch.data.outcomes import Outcomes
 from rerank_batch.evaluation.significance import LEVEL, TIE, PairedTest, paired_tests
+from rerank_batch.schema import JsonObject
 
 LEAST_QUERIES = 10
 """Fewer pairs of gains say nothing of how two things go together."""
@@ -74,7 +75,7 @@ class OutcomeRow:
     test: PairedTest | None
     agreement: GainAgreement
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The row as JSON values, those of its test beside its own."""
         own = {key: value for key, value in vars(self).items() if key not in ("test", "agreement")}
         test = {} if self.test is None else {**vars(self.test), "result": self.test.outcome}
@@ -158,7 +159,7 @@ class OutcomeStudy:
     cases: tuple[AnswerCase, ...] = ()
     answers: Mapping[str, Any] | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The study as JSON values: numbers, names and sentences, no texts of queries or answers.
 
         The ``outcome`` of a row is its name; what its test decides is the ``result``.

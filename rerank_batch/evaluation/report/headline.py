@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rerank_batch.evaluation.comparison import Comparison
 from rerank_batch.evaluation.significance import LEVEL, PairedTest, paired_tests
+from rerank_batch.schema import JsonObject
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class MeasureRow:
     test: PairedTest
     system: str = "reranked"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """A row of metrics.json: the means, what the test says, the decision and the doubt."""
         values = {
             "system": self.system,

@@ -11,7 +11,6 @@ Scores of a system have to be of one model: those of two stages of a cascade sha
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +31,7 @@ from rerank_batch.evaluation.scores.samples import (
     higher_and_equal,
 )
 from rerank_batch.remarks import NotKnown
+from rerank_batch.schema import JsonObject
 
 BINS = 30
 """A histogram has at most two more: its edges are round numbers."""
@@ -126,7 +126,7 @@ class ScoreStudy:
         """A score with the digits that tell those of this system apart."""
         return number_text(score, digits_of(self.edges) + 1)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The study as JSON values."""
         width = self.edges[1] - self.edges[0]
         return {

@@ -11,7 +11,7 @@ comparison alone and decide nothing; `significance` decides, over all judged que
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from rerank_batch.evaluation.segments.groupings import (
     weight_text,
 )
 from rerank_batch.evaluation.significance import TIE, bootstrap_interval
+from rerank_batch.schema import JsonObject
 
 FEWEST = 10
 """Judged queries from which on a segment's gain gets an interval."""
@@ -88,7 +89,7 @@ class QuerySegment:
         """The weight as people read it."""
         return weight_text(self.weight)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The segment as JSON values."""
         gains = {system: vars(gain) for system, gain in self.gains.items()}
         return {**vars(self), "gains": gains}
@@ -129,7 +130,7 @@ class SegmentStudy:
         """The system that the others are compared with."""
         return self.systems[0]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The study as JSON values."""
         return {
             "headline": self.headline,

@@ -19,6 +19,7 @@ from statsmodels.stats.inter_rater import cohens_kappa
 
 from rerank_batch.data.qrels import Judgements
 from rerank_batch.llm.grades import HIGHEST
+from rerank_batch.schema import JsonObject
 
 Counts = NDArray[np.int64]
 """How often one assessor gave the grade of the row and the other that of the column."""
@@ -45,7 +46,7 @@ class Agreement:
     grades: tuple[str, ...]
     table: tuple[tuple[int, ...], ...]
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """For the dataset card and final.json."""
         return asdict(self)
 

@@ -23,6 +23,7 @@ from rerank_batch.labels.mining.pools import (
 )
 from rerank_batch.labels.rows import LABELLED, NEGATIVE, NO_NEGATIVE, NO_POSITIVE, POSITIVE, RULES
 from rerank_batch.labels.rules import Candidate, Known, Text
+from rerank_batch.schema import TableRow
 
 ORIGIN_JUDGED, ORIGIN_TEACHER = "judged", "teacher"
 
@@ -134,9 +135,7 @@ class MineLabels:
                 is_left = rule is None and candidate.doc_id not in drawn
                 yield candidate, _NOT_DRAWN if is_left else rule
 
-    def _document(
-        self, candidate: Candidate, known: Known, role: str, origin: str
-    ) -> dict[str, Any]:
+    def _document(self, candidate: Candidate, known: Known, role: str, origin: str) -> TableRow:
         grade = known.grades.get(candidate.doc_id) if self._mining.graded else None
         return {
             "doc_id": candidate.doc_id,
@@ -151,7 +150,7 @@ class MineLabels:
 
 @dataclass(frozen=True)
 class _Labelled:
-    documents: list[dict[str, Any]]
+    documents: list[TableRow]
     removed: dict[str, int]
     looked_at: int
     reject: str | None

@@ -1,9 +1,9 @@
 """Serving rows as items of DynamoDB, for its import from S3."""
 
 import json
-from typing import Any
 
 from rerank_batch.runs.export.rows import KEY
+from rerank_batch.schema import TableRow
 
 KEY_BYTES = 2_048
 
@@ -11,7 +11,7 @@ ITEM_BYTES = 400_000
 """Limits of DynamoDB: a partition key, and an item with the names of its attributes."""
 
 
-def item(row: dict[str, Any]) -> bytes | None:
+def item(row: TableRow) -> bytes | None:
     """An item in DynamoDB JSON, a line for its import from S3; None where it holds none."""
     attributes = {
         KEY: {"S": row[KEY]},

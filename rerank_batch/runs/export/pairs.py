@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from rerank_batch.schema import TableRow
 
 _QUERIES_PER_ROW_GROUP = 2_000
 _PAIRS = pa.schema(
@@ -20,7 +21,7 @@ _PAIRS = pa.schema(
 )
 
 
-def write_pairs(rows: Iterator[dict[str, Any]], out: Path) -> int:
+def write_pairs(rows: Iterator[TableRow], out: Path) -> int:
     """Write the rankings of queries and return the number of pairs."""
     count = 0
     with pq.ParquetWriter(out, _PAIRS, compression="zstd") as writer:

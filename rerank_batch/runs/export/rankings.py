@@ -7,7 +7,7 @@ systems of a comparison at full depth.
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow.parquet as pq
 
@@ -16,6 +16,7 @@ from rerank_batch.data.trec import run_lines
 from rerank_batch.errors import ConfigError, RunConflict
 from rerank_batch.runs import Run
 from rerank_batch.runs.export.pairs import write_pairs
+from rerank_batch.schema import TableRow
 from rerank_batch.storage import open_file
 
 Format = Literal["trec", "jsonl", "pairs"]
@@ -67,7 +68,7 @@ def _write_lines(lines: Iterator[str], out: Path) -> int:
     return count
 
 
-def _rows(paths: list[str], system: str) -> Iterator[dict[str, Any]]:
+def _rows(paths: list[str], system: str) -> Iterator[TableRow]:
     """Queries with their ``ranking`` [{doc_id, rank, score}], block by block."""
     columns = ["query_id", "query_ids", "query", "weight", "results", "candidates"]
     for path in paths:
@@ -85,7 +86,7 @@ def _rows(paths: list[str], system: str) -> Iterator[dict[str, Any]]:
                 yield row
 
 
-def _placed_rows(paths: list[str], system: str) -> Iterator[dict[str, Any]]:
+def _placed_rows(paths: list[str], system: str) -> Iterator[TableRow]:
     """The same of one system of a comparison."""
     columns = ["query_id", "query_ids", "query", "weight", "candidates", "systems"]
     for path in paths:
@@ -100,13 +101,13 @@ def _placed_rows(paths: list[str], system: str) -> Iterator[dict[str, Any]]:
                 yield row
 
 
-def _trec_lines(rows: Iterator[dict[str, Any]], tag: str) -> Iterator[str]:
+def _trec_lines(rows: Iterator[TableRow], tag: str) -> Iterator[str]:
     for row in rows:
         ranking = [(hit["doc_id"], hit["rank"]) for hit in row["ranking"]]
         for query_id in row["query_ids"]:
             yield from run_lines(query_id, ranking, tag)
 
 
-def _json_lines(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
+def _json_lines(rows: Iterator[TableRow]) -> Iterator[str]:
     for row in rows:
         yield json.dumps(row, ensure_ascii=False)

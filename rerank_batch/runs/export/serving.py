@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,6 +29,7 @@ from rerank_batch.runs.export.rows import (
     ServingRows,
     serving_rows,
 )
+from rerank_batch.schema import TableRow
 from rerank_batch.storage import open_file
 
 ServingFormat = Literal["serving", "dynamodb", "redis"]
@@ -93,7 +94,7 @@ def export_serving(
     return Exported(rows, size, parts.merged, too_large)
 
 
-def look_up(uri: str, query: str) -> dict[str, Any] | None:
+def look_up(uri: str, query: str) -> TableRow | None:
     """The row of a query in a file that `export_serving` wrote; None where there is none.
 
     Reads the footer, the keys of a row group, and of that group the other columns where one fits.
@@ -113,12 +114,12 @@ def look_up(uri: str, query: str) -> dict[str, Any] | None:
         keys = file.read_row_group(group, columns=[KEY]).column(KEY)
         place = pc.index(keys, key).as_py()
         if place >= 0:
-            row: dict[str, Any] = file.read_row_group(group).slice(place, 1).to_pylist()[0]
+            row: TableRow = file.read_row_group(group).slice(place, 1).to_pylist()[0]
             return {**row, **json.loads(file.schema_arrow.metadata[_RUN])}
     return None
 
 
-def look_up_run(run: Run, query: str) -> dict[str, Any] | None:
+def look_up_run(run: Run, query: str) -> TableRow | None:
     """The same in the results of a run as they are: every file's queries are read."""
     key = match_key(query)
     final = run.finished()
@@ -135,9 +136,7 @@ def look_up_run(run: Run, query: str) -> dict[str, Any] | None:
     return None
 
 
-def _write_parquet(
-    parts: ServingRows, out: Path, about: dict[str, Any], rows_per_group: int
-) -> int:
+def _write_parquet(parts: ServingRows, out: Path, about: TableRow, rows_per_group: int) -> int:
     schema = SCHEMA.with_metadata({_RUN: json.dumps(about).encode()})
     rows = 0
     options = {
@@ -166,7 +165,7 @@ def _groups(file: pq.ParquetFile, key: str) -> Iterator[int]:
 
 
 def _write_lines(
-    parts: ServingRows, out: Path, line: Callable[[dict[str, Any]], bytes | None]
+    parts: ServingRows, out: Path, line: Callable[[TableRow], bytes | None]
 ) -> tuple[int, int]:
     rows = too_large = 0
     with out.open("wb") as file:

@@ -29,7 +29,7 @@ def test_kappa_is_what_its_definition_says(pairs):
     assert (found.pairs, found.alike) == (len(pairs), sum(a == b for a, b in pairs))
     firsts, seconds = (set(side) for side in zip(*pairs, strict=True))
     if len(firsts) == 1 or len(seconds) == 1:
-        assert found.kappa is None and "says nothing" in in_words(found.as_json())
+        assert found.kappa is None and "says nothing" in in_words(found.to_json())
         return
     assert found.kappa == pytest.approx(kappa_of(pairs, lambda a, b: (a - b) ** 2), abs=1e-9)
     if found.interval is not None:
@@ -51,7 +51,7 @@ def test_another_library_finds_the_same(pairs):
 def test_assessors_who_agree_have_1_and_those_who_know_nothing_of_each_other_0():
     same = between_opinions([(n % 4, n % 4) for n in range(20)])
     assert (same.kappa, same.interval) == (1, None), "no disagreement: nothing to estimate from"
-    assert in_words(same.as_json()) == "kappa 1.00, 20 of 20 pairs alike"
+    assert in_words(same.to_json()) == "kappa 1.00, 20 of 20 pairs alike"
     strangers = between_opinions([(a, b) for a in range(4) for b in range(4)] * 10)
     assert strangers.kappa == pytest.approx(0)
     assert strangers.interval[0] < 0 < strangers.interval[1]
