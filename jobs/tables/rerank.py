@@ -8,7 +8,7 @@ from rich.table import Table
 from rerank_batch.pipeline.placement import (
     groups_line,
 )
-from rerank_batch.remarks import counts_in_words, read_remarks
+from rerank_batch.remarks import counts_in_words
 from rerank_batch.retrieval.excluded import excluded_line
 from rerank_batch.runs import (
     guards,
@@ -16,6 +16,7 @@ from rerank_batch.runs import (
 from rerank_batch.runs.cost import cost_lines
 from rerank_batch.runs.differences import changes_line
 from rerank_batch.runs.summary import RunSummary, RunTotals
+from rerank_batch.workflows.dry_run import DryRun
 from rerank_batch.workflows.run_scores import scores_line
 
 from ..console import Console
@@ -36,31 +37,28 @@ def show(summary: RunSummary, console: Console) -> None:
     guards.refuse_if_held_back(summary.root, summary.run_id, summary.publication)
 
 
-def show_plan(summary: dict[str, Any], console: Console) -> None:
+def show_plan(plan: DryRun, console: Console) -> None:
     """Print what a dry run found."""
     facts: dict[str, object] = {
-        "queries": f"{summary['queries']:,} from {summary['log_rows']:,} log rows"
-        + _tail(summary["left_out"]),
-        "rejects": counts_in_words(summary["rejects"])
-        + (": MORE than limits.max_rejects allows" if summary["too_many_rejects"] else ""),
-        "judged queries": f"{summary['judged']:,}",
-        "documents": f"{summary['documents']:,}",
-        "pairs to score": f"{summary['pairs']:,}",
-        "blocks": summary["blocks"],
+        "queries": f"{plan.queries:,} from {plan.log_rows:,} log rows" + _tail(plan.left_out),
+        "rejects": counts_in_words(plan.rejects)
+        + (": MORE than limits.max_rejects allows" if plan.too_many_rejects else ""),
+        "judged queries": f"{plan.judged:,}",
+        "documents": f"{plan.documents:,}",
+        "pairs to score": f"{plan.pairs:,}",
+        "blocks": plan.blocks,
     }
-    if excluded := summary["excluded"]:
+    if excluded := plan.excluded:
         facts["excluded"] = excluded_line(**excluded)
-    if summary["index_groups"]:
-        facts["index"] = "\n".join(
-            [groups_line(summary["index_groups"]), *summary["index_remarks"]]
-        )
-    if "estimated_petaflop_at_most" in summary:
-        facts["work"] = f"at most {summary['estimated_petaflop_at_most']} PFLOP of scoring"
+    if plan.index_groups:
+        facts["index"] = "\n".join([groups_line(plan.index_groups), *plan.index_remarks])
+    if plan.petaflop_at_most is not None:
+        facts["work"] = f"at most {plan.petaflop_at_most} PFLOP of scoring"
     facts |= {
-        "files": files_line(summary["files_read"]),
-        **remark_lines(read_remarks(summary["remarks"])),
+        "files": files_line(plan.files_read),
+        **remark_lines(plan.remarks),
     }
-    console.result(summary, facts_table("Dry run: nothing was written", facts))
+    console.result(plan.to_json(), facts_table("Dry run: nothing was written", facts))
 
 
 def metrics_table(totals: RunTotals) -> Table:

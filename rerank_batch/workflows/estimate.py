@@ -1,6 +1,7 @@
 """What a whole run would take, from a sample of its own work done by its own pipeline."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -9,12 +10,41 @@ from rerank_batch.config import Config
 from rerank_batch.data.plan import Plan
 from rerank_batch.pipeline.blocks import rows_per_block
 from rerank_batch.reporter import Reporter
+from rerank_batch.runs.summary import ServiceBill
 from rerank_batch.schema import JsonObject
 from rerank_batch.workflows.inputs import read_inputs
 from rerank_batch.workflows.rerank import try_out
 
 
-def estimate(config: Config, queries: int, reporter: Reporter) -> JsonObject:
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a whole run would take, from a sample of its queries.
+
+    ``cost`` is None where no price is known; it and ``billed`` are in ``currency``.
+    """
+
+    sample_queries: int
+    sample_seconds: float
+    queries: int
+    pairs: int
+    hit_rate: float
+    busiest_stage: str
+    actors: Mapping[str, int]
+    mode: str | None
+    start_seconds: float
+    hours: float
+    services: Mapping[str, ServiceBill]
+    sample_billed: float
+    billed: float
+    cost: float | None
+    currency: str
+
+    def to_json(self) -> JsonObject:
+        """The object that --json prints."""
+        return asdict(self)
+
+
+def estimate(config: Config, queries: int, reporter: Reporter) -> Estimate:
     """Run evenly chosen queries of the plan and scale up what they took.
 
     The stages work side by side, so a run takes as long as the busiest of them: its seconds for a
@@ -40,23 +70,23 @@ def estimate(config: Config, queries: int, reporter: Reporter) -> JsonObject:
     hours = (fixed + per_query[busiest] * planned.num_rows) / 3600
     book, price = totals.cost, config.cost.per_hour
     billed = book.billed / chosen * planned.num_rows
-    return {
-        "sample_queries": chosen,
-        "sample_seconds": seconds.total,
-        "queries": planned.num_rows,
-        "pairs": round(totals.pairs / chosen * planned.num_rows),
-        "hit_rate": totals.cache.hit_rate if totals.cache else 0.0,
-        "busiest_stage": busiest,
-        "actors": actors,
-        "mode": totals.mode,
-        "start_seconds": round(fixed, 1),
-        "hours": hours,
-        "services": book.services,
-        "sample_billed": book.billed,
-        "billed": billed,
-        "cost": None if price is None and not book.services else hours * (price or 0) + billed,
-        "currency": config.cost.currency,
-    }
+    return Estimate(
+        sample_queries=chosen,
+        sample_seconds=seconds.total,
+        queries=planned.num_rows,
+        pairs=round(totals.pairs / chosen * planned.num_rows),
+        hit_rate=totals.cache.hit_rate if totals.cache else 0.0,
+        busiest_stage=busiest,
+        actors=actors,
+        mode=totals.mode,
+        start_seconds=round(fixed, 1),
+        hours=hours,
+        services=book.services,
+        sample_billed=book.billed,
+        billed=billed,
+        cost=None if price is None and not book.services else hours * (price or 0) + billed,
+        currency=config.cost.currency,
+    )
 
 
 def _sampled(plan: Plan, queries: int) -> Plan:
