@@ -2,14 +2,12 @@
 
 import polars as pl
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from rerank_batch.errors import RerankBatchError
 from rerank_batch.reporter import Reporter
 from rerank_batch.runs import Run
+from rerank_batch.runs.lists import digests, lists_by_query
 from rerank_batch.runs.summary import RunChanges
-from rerank_batch.score_cache import text_keys
-from rerank_batch.storage import open_file
 
 
 def changes_since(run_id: str | None, run: Run, reporter: Reporter) -> RunChanges | None:
@@ -50,23 +48,9 @@ def changes_line(changes: RunChanges) -> str:
 
 def _lists(run: Run) -> pl.DataFrame:
     """``query`` and ``list``, digests of 16 bytes each, of every query of a run."""
-    frames = []
-    for uri in run.results_paths():
-        with open_file(uri) as file:
-            table = pq.read_table(file, columns=["query", "results"])
-        listed = table.column("results").combine_chunks()
-        ids = listed.from_arrays(listed.offsets, pc.struct_field(listed.values, "doc_id"))
-        frames.append(
-            pl.DataFrame(
-                {
-                    "query": _digests(table.column("query").to_pylist()),
-                    "list": _digests(pc.binary_join(ids, "\n").to_pylist()),
-                }
-            )
-        )
     empty = pl.DataFrame(schema={"query": pl.Binary, "list": pl.Binary})
+    frames = [
+        pl.DataFrame({"query": queries, "list": digests(pc.binary_join(ids, "\n").to_pylist())})
+        for queries, ids in lists_by_query(run)
+    ]
     return pl.concat([empty, *frames]).unique("query", keep="first")
-
-
-def _digests(texts: list[str]) -> pl.Series:
-    return pl.Series([key.tobytes() for key in text_keys(texts)], dtype=pl.Binary)

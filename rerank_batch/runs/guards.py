@@ -10,17 +10,14 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rerank_batch.config import GuardsConfig
 from rerank_batch.data.reject_limit import are_too_many
 from rerank_batch.errors import GuardsFailed, RunConflict
 from rerank_batch.runs import Run, is_latest, publish_run, read_latest
 from rerank_batch.runs.decisions import Guard, Verdict, is_held_back, keep_verdict, read_verdict
+from rerank_batch.runs.lists import lists_by_query
 from rerank_batch.runs.summary import Publication
-from rerank_batch.score_cache import text_keys
-from rerank_batch.storage import open_file
 
 TOP = 10
 
@@ -162,23 +159,7 @@ def _same_as_before(run: Run, floor: float, before: str | None) -> Guard:
 
 def _tops(run: Run) -> Iterator[pl.DataFrame]:
     """``query``, a digest of 16 bytes, and the hashes of its first documents, file by file."""
-    for uri in run.results_paths():
-        with open_file(uri) as file:
-            table = pq.read_table(file, columns=["query", "results"])
-        results = pl.Series(pl.from_arrow(_documents(table)))
-        yield pl.DataFrame(
-            {
-                "query": pl.Series(
-                    [key.tobytes() for key in text_keys(table.column("query").to_pylist())],
-                    dtype=pl.Binary,
-                ),
-                "documents": results.list.head(TOP).list.eval(pl.element().hash(seed=0)),
-            }
-        )
-
-
-def _documents(table: pa.Table) -> pa.Array:
-    """The ids of each query's results, best first."""
-    listed = table.column("results").combine_chunks()
-    ids = listed.values.field("doc_id")
-    return pa.ListArray.from_arrays(listed.offsets, ids)
+    for queries, ids in lists_by_query(run):
+        first = pl.Series(pl.from_arrow(ids)).list.head(TOP)
+        hashes = first.list.eval(pl.element().hash(seed=0))
+        yield pl.DataFrame({"query": queries, "documents": hashes})
