@@ -53,7 +53,7 @@ print(json.dumps({
     "published": summary.published,
     "metrics": summary.metrics["reranked"],
     "rejects": summary.rejects,
-    "pairs": sum(model["pairs"] for model in summary.cost.models),
+    "pairs": sum(model.pairs for model in summary.cost.models),
     "again": again.metrics["reranked"],
     "evaluated": report.to_json()["metrics"]["reranked"],
     "hits": [[hit.doc_id for hit in of_query] for of_query in hits],

@@ -14,21 +14,21 @@ _SECONDS = 0.3
 _FASTER = 1.15
 
 
-def pick_precision(asked: str, threads: int) -> str:
-    """fp32 or bf16: what was asked for, or of auto what a short measurement says.
+def pick_precision(setting: str, threads: int) -> str:
+    """fp32 or bf16: the ``setting`` itself, or for auto what a short measurement says.
 
     Raises:
-        ConfigError: bf16 was asked for and the GPU has none.
+        ConfigError: the setting is bf16 and the GPU has none.
     """
     cuda = pick_device() == "cuda"
-    if cuda and asked != "fp32":
+    if cuda and setting != "fp32":
         if torch.cuda.is_bf16_supported():
             return "bf16"
-        if asked == "bf16":
+        if setting == "bf16":
             raise ConfigError("precision: this GPU has no bf16")
         return "fp32"
-    if asked != "auto":
-        return asked
+    if setting != "auto":
+        return setting
     torch.set_num_threads(threads)
     return "bf16" if _seconds("fp32") > _FASTER * _seconds("bf16") else "fp32"
 

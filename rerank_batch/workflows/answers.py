@@ -141,13 +141,13 @@ def answer_tasks(
     found = [each for each, known in zip(ids, there, strict=True) if known]
     content = dict(zip(found, texts.contents(numbers[there]), strict=True))
     tasks: list[AnswerTask] = []
-    asked = without_reference = without_texts = 0
+    with_reference = without_reference = without_texts = 0
     for query in queries:
         right = references.of(query.query_ids)
         if not right:
             without_reference += 1
             continue
-        asked += 1
+        with_reference += 1
         for system, listed in query.rankings.items():
             documents = tuple(content[doc] for doc in listed[: check.top] if doc in content)
             if listed and not documents:
@@ -155,7 +155,7 @@ def answer_tasks(
             else:
                 tasks.append(AnswerTask(query.query_id, query.text, system, documents, right))
     counts = {
-        "queries": asked,
+        "queries": with_reference,
         "without_reference": without_reference,
         "without_texts": without_texts,
         "missing_documents": len(ids) - len(found),
@@ -224,14 +224,14 @@ def _summary(
 
 def _cases(tasks: Sequence[AnswerTask], grades: AnswerGrades) -> tuple[AnswerCase, ...]:
     """The queries whose grades differ most, the smaller id first of equals."""
-    told: dict[str, list[tuple[str, int | None, str | None]]] = {}
+    answers: dict[str, list[tuple[str, int | None, str | None]]] = {}
     first: dict[str, AnswerTask] = {}
     for task, grade, answer in zip(tasks, grades.grades, grades.answers, strict=True):
-        told.setdefault(task.query_id, []).append((task.system, grade, answer))
+        answers.setdefault(task.query_id, []).append((task.system, grade, answer))
         first.setdefault(task.query_id, task)
     cases = (
-        AnswerCase(query, first[query].query, first[query].references, tuple(told[query]))
-        for query in sorted(told)
+        AnswerCase(query, first[query].query, first[query].references, tuple(answers[query]))
+        for query in sorted(answers)
     )
     return tuple(nlargest(MAX_CASES, (case for case in cases if case.spread), _by_spread))
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rerank_batch.config import Config, load_section
 from rerank_batch.config import load_config as read_config
@@ -21,6 +21,8 @@ from rerank_batch.storage import use_endpoint
 from rerank_batch.training.config import FinetuneConfig
 
 if TYPE_CHECKING:
+    from rerank_batch.training.result import FinetuneSummary
+    from rerank_batch.workflows.evaluate import Evaluation
     from rerank_batch.workflows.index_summary import IndexSummary
     from rerank_batch.workflows.open_index import SearchableIndex
 
@@ -76,7 +78,9 @@ def rerank(
         return run(config, reporter or Reporter(), start, publish=publish)
 
 
-def evaluate(config: Config, run: str | None = "latest", reporter: Reporter | None = None) -> Any:
+def evaluate(
+    config: Config, run: str | None = "latest", reporter: Reporter | None = None
+) -> "Evaluation":
     """Measure a finished run against the judgements; None runs the judged queries first.
 
     Raises:
@@ -104,7 +108,7 @@ def make_labels(
 
 def finetune(
     config: FinetuneConfig, labels: str | Path, out: Path, reporter: Reporter | None = None
-) -> Any:
+) -> "FinetuneSummary":
     """Train a cross-encoder on the labels that `make_labels` wrote, and measure what it gained.
 
     Raises:

@@ -160,12 +160,12 @@ def _model(
 
 
 def _billed(service: Mapping[str, Any]) -> str:
-    told = [
+    units = [
         f"{service[unit]:,} {names[service[unit] != 1]}"
         for unit, names in _UNITS.items()
         if service.get(unit)
     ]
-    return ", ".join(told) or "nothing"
+    return ", ".join(units) or "nothing"
 
 
 def _per_1000(amount: float | None, queries: int) -> float | None:

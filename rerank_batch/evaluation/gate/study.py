@@ -113,17 +113,17 @@ class GateStudy:
         best = max(self.curves, key=lambda curve: curve.safe.skipped)
         safe, name = best.safe, self.measure
         if not safe.skipped:
-            told = (
+            sentence = (
                 f"On these {self.queries:,} queries no signal can skip {percent(1 / STEPS)} of "
                 f"them and be sure to lose less than {TOLERANCE:g} of {name}."
             )
         elif safe.skipped == 1:
-            told = (
+            sentence = (
                 f"Every query can keep the order of retrieval: {name} is {safe.value:.4f} instead "
                 f"of {self.reranked:.4f}, and with 95 % confidence {_lost(safe)}."
             )
         else:
-            told = (
+            sentence = (
                 f"By {best.signal} the surest {percent(safe.skipped)} of the queries can keep the "
                 f"order of retrieval: {name} is {safe.value:.4f} instead of {self.reranked:.4f}, "
                 f"and with 95 % confidence {_lost(safe)}. As many drawn at random give "
@@ -131,9 +131,9 @@ class GateStudy:
             )
         own = next((curve.own for curve in self.curves if curve.own), None)
         if own is None or self.own is None:
-            return (told,)
+            return (sentence,)
         return (
-            told,
+            sentence,
             f"The gate of the configuration ({self.own.text}) would skip {percent(own.skipped)}: "
             f"{name} would be {own.value:.4f}, and with 95 % confidence {_lost(own)}.",
         )

@@ -101,14 +101,16 @@ class Joined:
     def in_words(self) -> str:
         """What was read and what of it could not be joined, in one sentence."""
         if not self.dropped:
-            told = f"all {self.rows:,} rows found their query and system"
+            sentence = f"all {self.rows:,} rows found their query and system"
         else:
             parts = (f"{n:,} {self._why(reason)}" for reason, n in self.dropped.items())
             found = f"{self.used:,}" if self.used else "none"
-            told = f"{found} of {self.rows:,} rows found their query and system; {', '.join(parts)}"
+            sentence = (
+                f"{found} of {self.rows:,} rows found their query and system; {', '.join(parts)}"
+            )
         if self.repeated:
-            told += f"; {self.repeated:,} repeat a query, system and outcome: their mean counts"
-        return told
+            sentence += f"; {self.repeated:,} repeat a query, system and outcome: their mean counts"
+        return sentence
 
     def _why(self, reason: str) -> str:
         if reason == "unknown_system":

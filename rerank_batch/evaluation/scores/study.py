@@ -159,14 +159,14 @@ class ScoreStudy:
         if order.within is None or order.across is None:
             return ""
         other = "not judged" if order.others == "not judged" else "judged as not relevant"
-        told = (
+        sentence = (
             f"Of a relevant document and one {other}, the relevant one scores higher in "
             f"{percent(order.within)} of {order.pairs:,} pairs of one query, and in "
             f"{percent(order.across)} where the two are of any queries"
         )
         if order.within - order.across >= 0.02:
-            return f"{told}: scores order a list better than they compare lists."
-        return f"{told}: between queries scores tell about as much as within one."
+            return f"{sentence}: scores order a list better than they compare lists."
+        return f"{sentence}: between queries scores tell about as much as within one."
 
     def _groups_in_words(self) -> str:
         if not self.groups or not self.classes[RELEVANT].documents:
@@ -174,17 +174,17 @@ class ScoreStudy:
         top, bottom = self.groups[-1], self.groups[0]
         which = "documents" if self.is_lower_bound else "judged documents"
         known = "known to be " if self.is_lower_bound else ""
-        told = (
+        sentence = (
             f"A score of {self.text(top.low)} or more is {known}relevant in {top.relevant:,} of "
             f"{top.documents:,} {which} ({percent(top.share)}, 95 % interval "
             f"{percent(top.interval[0])} to {percent(top.interval[1])})"
         )
         if len(self.groups) > 1:
-            told += (
+            sentence += (
                 f", one of {self.text(bottom.high)} or less in {bottom.relevant:,} of "
                 f"{bottom.documents:,} ({percent(bottom.share)})"
             )
-        return f"{told}."
+        return f"{sentence}."
 
     def _calibration_in_words(self) -> str:
         found = self.calibration

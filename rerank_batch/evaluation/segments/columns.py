@@ -1,7 +1,7 @@
-"""Columns of the query log by which an evaluation is told: their values in some queries' rows.
+"""Columns of the query log that segment an evaluation: their values in the rows of some queries.
 
 A row counts here exactly where it counts in the plan, so that the weights of a query's values add
-up to the query's weight. Only rows of the asked queries are kept: of a log of any length memory
+up to the query's weight. Only rows of the wanted queries are kept: of a log of any length memory
 holds what the judged queries need.
 """
 
@@ -69,12 +69,12 @@ def read_segments(
     if config is None or not columns:
         return {}
     places = [place for place, ids in enumerate(query_ids) for _ in ids]
-    asked = pl.DataFrame(
+    wanted = pl.DataFrame(
         {"query_id": [query_id for ids in query_ids for query_id in ids], "query_place": places},
         schema={"query_id": pl.String, "query_place": pl.Int64},
     )
     kept = pl.DataFrame()
-    for rows in _counted_rows(config, columns, asked["query_id"].to_arrow()):
+    for rows in _counted_rows(config, columns, wanted["query_id"].to_arrow()):
         kept = pl.concat([kept, _compact(rows, columns)]) if len(kept) else _compact(rows, columns)
         if len(kept) > _COMPACT_ROWS:
             kept = _compact(kept, columns)
@@ -83,19 +83,19 @@ def read_segments(
         return dict.fromkeys(columns, ColumnValues((), empty, empty, np.empty(0)))
     # Of an id that stands for several texts the plan keeps the first.
     first = pl.col("row").min().over("query_id", "key") == pl.col("row").min().over("query_id")
-    found = _compact(kept, columns).filter(first).join(asked, on="query_id")
+    found = _compact(kept, columns).filter(first).join(wanted, on="query_id")
     return {name: _values(found, _column(number)) for number, name in enumerate(columns)}
 
 
 def _counted_rows(
-    config: QueriesConfig, columns: Sequence[str], asked: pa.Array
+    config: QueriesConfig, columns: Sequence[str], wanted: pa.Array
 ) -> Iterator[pl.DataFrame]:
-    """The good rows of the asked ids: row, query_id, key, weight, and the values as texts."""
+    """The good rows of the wanted ids: row, query_id, key, weight, and the values as texts."""
     seen = 0
     more = {_column(number): name for number, name in enumerate(columns)}
     for batch in log_batches(config, more):
         ids, _ = as_ids(batch.column("query_id"), "queries: ids")
-        batch = batch.filter(pc.is_in(ids, value_set=asked))
+        batch = batch.filter(pc.is_in(ids, value_set=wanted))
         good, _ = check_rows(batch, config.max_chars, seen)
         taken = good["row"].to_numpy() - seen
         seen += batch.num_rows

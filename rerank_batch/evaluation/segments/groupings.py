@@ -154,8 +154,8 @@ def _shown(values: Sequence[str | None], queries: Ints) -> tuple[list[str], Ints
 
     The values of most queries come first to be shown, and are in the order of the values.
     """
-    asked = [place for place, value in enumerate(values) if value is not None and queries[place]]
-    known = _in_order(asked, values)
+    present = [place for place, value in enumerate(values) if value is not None and queries[place]]
+    known = _in_order(present, values)
     largest = sorted(known, key=lambda place: -queries[place])
     if len(known) > MOST + 1:  # nothing is gained by hiding a single one
         largest = largest[:MOST]

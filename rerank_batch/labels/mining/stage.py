@@ -55,16 +55,16 @@ class MineLabels:
     def _contents(self, queries: Sequence[MinedQuery]) -> dict[str, Text]:
         """The texts of all documents that are looked at; each is read once."""
         numbers: dict[str, int] = {}
-        asked: dict[str, None] = {}
+        unnumbered: dict[str, None] = {}
         for query in queries:
-            asked.update(dict.fromkeys(query.positives))
+            unnumbered.update(dict.fromkeys(query.positives))
             for pool in query.pools:
                 for hit in pool.hits:
                     if hit.number is None:
-                        asked[hit.doc_id] = None
+                        unnumbered[hit.doc_id] = None
                     else:
                         numbers[hit.doc_id] = hit.number
-        unknown = [doc_id for doc_id in asked if doc_id not in numbers]
+        unknown = [doc_id for doc_id in unnumbered if doc_id not in numbers]
         numbers |= zip(unknown, self._texts.numbers(unknown).tolist(), strict=True)
         there = sorted((number, doc_id) for doc_id, number in numbers.items() if number >= 0)
         contents = self._texts.contents(np.array([number for number, _ in there], dtype=np.int64))
