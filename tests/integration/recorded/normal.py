@@ -46,6 +46,12 @@ _PATTERNS: list[tuple[re.Pattern[str], str]] = [
 ]
 # Of a traceback the lines of the code: they may move from file to file.
 _FRAMES = re.compile(r"(?m)^(  File \".*\n(    .*\n)*)+")
+# In a report: what a stage took, and what a model did in a second.
+_ROW_OF_TIMES = re.compile(
+    r'(<tr><th scope="row"[^>]*>(?:plan|start|execute|total|encode|retrieve|rerank|assemble'
+    r"|rerank-\d|[a-z][a-z0-9-]*:[^<]*)</th>)(.*)"
+)
+_DECIMAL = re.compile(r"\d[\d,]*\.\d+")
 _STAGE_TIMES = re.compile(r"(?<=of it stages ).*")
 _NUMBER = re.compile(r"(?<![\w.@%-])[-+]?\d[\d,]*(\.\d+)?(e-?\d+)?")
 _NOISE = re.compile(
@@ -79,6 +85,8 @@ class Normal:
         for host, name in self._hosts.items():
             text = text.replace(host, name)
         text = _STAGE_TIMES.sub(lambda match: _NUMBER.sub("<number>", match.group()), text)
+        if row := _ROW_OF_TIMES.search(text):
+            text = f"{text[: row.end(1)]}{_DECIMAL.sub('<number>', row[2])}"
         for pattern, instead in _PATTERNS:
             text = pattern.sub(instead, text)
         return text
