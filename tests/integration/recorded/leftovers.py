@@ -23,7 +23,7 @@ def left_in(folder: Path, normal: Normal) -> dict[str, Any]:
     for file in sorted(folder.rglob("*")):
         if file.is_file() and not file.name.endswith(".lock"):
             named.setdefault(normal.text(file.relative_to(folder).as_posix()), []).append(file)
-    told = {name: _told(files, normal) for name, files in named.items()}
+    told = {name: _told(name, files, normal) for name, files in named.items()}
     return {
         "files": [f"{name} x {len(files)}" for name, files in named.items()],
         "keys": {name: each["keys"] for name, each in told.items() if "keys" in each},
@@ -31,26 +31,29 @@ def left_in(folder: Path, normal: Normal) -> dict[str, Any]:
     }
 
 
-def _told(files: list[Path], normal: Normal) -> dict[str, Any]:
+def _told(name: str, files: list[Path], normal: Normal) -> dict[str, Any]:
     suffix = files[0].suffix
-    if suffix in _READERS:
+    if suffix == ".json":
+        # Each worker counts the tokens of a text once: in which block depends on who gets which.
+        hides = ("tokens",) if name.startswith("commits/") else ()
+        raw = [json.loads(file.read_text("utf-8")) for file in files]
+        keys = merged_tree(_named_keys(each, normal) for each in raw)
+        values = [normal.value(each, hides=hides) for each in raw]
+    elif suffix in _READERS:
         keys, values = _READERS[suffix](files, normal)
-        return {"keys": keys, "values": values}
-    if suffix in _TEXTS:
+    elif suffix in _TEXTS:
         return {"values": [normal.lines(file.read_text("utf-8")) for file in files]}
-    return {}
+    else:
+        return {}
+    # Their names say nothing of their order.
+    in_order = values if len(files) == 1 else sorted(values, key=json.dumps)
+    return {"keys": keys, "values": in_order}
 
 
-def _json(files: list[Path], normal: Normal) -> tuple[list[str], Any]:
-    values = [normal.value(json.loads(file.read_text("utf-8"))) for file in files]
-    typed = [_named_keys(json.loads(file.read_text("utf-8")), normal) for file in files]
-    return merged_tree(typed), values
-
-
-def _jsonl(files: list[Path], normal: Normal) -> tuple[list[str], Any]:
+def _jsonl(files: list[Path], normal: Normal) -> tuple[list[str], list[Any]]:
     rows = [json.loads(line) for file in files for line in file.read_text("utf-8").splitlines()]
     values = [normal.value(row) for row in rows[:_MOST_ROWS]]
-    return merged_tree(_named_keys(row, normal) for row in rows), [len(rows), *values]
+    return merged_tree(_named_keys(row, normal) for row in rows), [[len(rows), *values]]
 
 
 def _named_keys(value: Any, normal: Normal) -> Any:
@@ -62,16 +65,16 @@ def _named_keys(value: Any, normal: Normal) -> Any:
     return value
 
 
-def _parquet(files: list[Path], normal: Normal) -> tuple[list[str], Any]:
+def _parquet(files: list[Path], normal: Normal) -> tuple[list[str], list[Any]]:
     tables = [pq.read_table(file, partitioning=None) for file in files]
-    return _schema(tables[0].schema), [_rows(table, normal) for table in tables]
+    return _schema(tables[0].schema), [_rows(table) for table in tables]
 
 
-def _arrow(files: list[Path], normal: Normal) -> tuple[list[str], Any]:
+def _arrow(files: list[Path], normal: Normal) -> tuple[list[str], list[Any]]:
     """Of Arrow files the schema; what is in them is told by those who read them."""
     with pa.OSFile(str(files[0])) as source:
         schema = pa.ipc.open_file(source).schema
-    return _schema(schema), len(files)
+    return _schema(schema), [len(files)]
 
 
 def _schema(schema: pa.Schema) -> list[str]:
@@ -81,7 +84,7 @@ def _schema(schema: pa.Schema) -> list[str]:
     return [*fields, *(f"metadata {key.decode()}" for key in sorted(schema.metadata or {}))]
 
 
-def _rows(table: pa.Table, normal: Normal) -> list[Any]:
+def _rows(table: pa.Table) -> list[Any]:
     """How many there are, and the first of them; a text may hold bytes that are no UTF-8."""
     first = table.slice(0, _MOST_ROWS)
     for number, field in enumerate(first.schema):
@@ -89,7 +92,7 @@ def _rows(table: pa.Table, normal: Normal) -> list[Any]:
             first = first.set_column(number, field.name, first.column(number).cast(pa.binary()))
     plain = json.loads(json.dumps(first.to_pylist(), default=_written))
     rows = (json.dumps(_rounded(row), ensure_ascii=False) for row in plain)
-    return [table.num_rows, *map(normal.text, rows)]
+    return [table.num_rows, *rows]
 
 
 def _written(value: Any) -> str:
@@ -104,8 +107,7 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-_READERS: dict[str, Callable[[list[Path], Normal], tuple[list[str], Any]]] = {
-    ".json": _json,
+_READERS: dict[str, Callable[[list[Path], Normal], tuple[list[str], list[Any]]]] = {
     ".jsonl": _jsonl,
     ".dynamodb": _jsonl,
     ".parquet": _parquet,

@@ -6,7 +6,7 @@ import json
 import re
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ TREE = Path(__file__).resolve().parents[3]
 
 _VOLATILE = re.compile(
     r"""^(
-        time | when | created | started | beat | nonce | pid | host | machine | who
-        | seconds | .*_seconds | seconds_per_pair | .*per_second | hours | peak_memory_gb
-        | busiest_stage | documents_per_cpu_second | median | ratio | overhead
+        time | when | at | created | started | beat | nonce | pid | host | machine | who
+        | (.*_)?seconds(\..+)? | seconds_per_pair | .*per_second | documents_per_cpu_second | hours
+        | median | ratio | overhead | busiest_stage | peak_memory_gb | own_bytes | mapped_bytes
     )$""",
     re.X,
 )
@@ -32,6 +32,7 @@ _PATTERNS: list[tuple[re.Pattern[str], str]] = [
         (r"-[0-9a-f]{12}\.(parquet|arrow)\b", r"-<random>.\1"),
         (r"\bsegments/\d{10}-", "segments/<time>-"),
         (r"/[0-9a-f]{20}\.arrow\b", "/<random>.arrow"),
+        (r"\bpaid/(\d+)-[0-9a-f]{64}\b", r"paid/\1-<random>"),
         (r"\bbm25/[0-9a-f]{8}/", "bm25/<random>/"),
         (r"\b(127\.0\.0\.1|localhost):\d+", r"\1:<port>"),
         (r"\bpid \d+", "pid <number>"),
@@ -45,6 +46,12 @@ _PATTERNS: list[tuple[re.Pattern[str], str]] = [
 ]
 # Of a traceback the lines of the code: they may move from file to file.
 _FRAMES = re.compile(r"(?m)^(  File \".*\n(    .*\n)*)+")
+# In a report: what a stage took, and what a model did in a second.
+_ROW_OF_TIMES = re.compile(
+    r'(<tr><th scope="row"[^>]*>(?:plan|start|execute|total|encode|retrieve|rerank|assemble'
+    r"|rerank-\d|[a-z][a-z0-9-]*:[^<]*)</th>)(.*)"
+)
+_DECIMAL = re.compile(r"\d[\d,]*\.\d+")
 _STAGE_TIMES = re.compile(r"(?<=of it stages ).*")
 _NUMBER = re.compile(r"(?<![\w.@%-])[-+]?\d[\d,]*(\.\d+)?(e-?\d+)?")
 _NOISE = re.compile(
@@ -78,6 +85,8 @@ class Normal:
         for host, name in self._hosts.items():
             text = text.replace(host, name)
         text = _STAGE_TIMES.sub(lambda match: _NUMBER.sub("<number>", match.group()), text)
+        if row := _ROW_OF_TIMES.search(text):
+            text = f"{text[: row.end(1)]}{_DECIMAL.sub('<number>', row[2])}"
         for pattern, instead in _PATTERNS:
             text = pattern.sub(instead, text)
         return text
@@ -103,15 +112,24 @@ class Normal:
             found = [re.sub(r"([━─])\1+", r"\1", line) for line in found]
         return found
 
-    def value(self, value: Any, timed: bool = False, volatile: bool = False) -> Any:
-        """A JSON value likewise; floats are kept to six digits."""
+    def value(
+        self,
+        value: Any,
+        timed: bool = False,
+        hides: Collection[str] = (),
+        volatile: bool = False,
+    ) -> Any:
+        """A JSON value likewise, without what stands under the keys that it ``hides``; floats are
+        kept to six digits."""
         if isinstance(value, dict):
             return {
-                self.key(key): self.value(each, timed, volatile or bool(_VOLATILE.match(key)))
+                self.key(key): self.value(
+                    each, timed, hides, volatile or key in hides or bool(_VOLATILE.match(key))
+                )
                 for key, each in value.items()
             }
         if isinstance(value, list):
-            return [self.value(each, timed, volatile) for each in value]
+            return [self.value(each, timed, hides, volatile) for each in value]
         if value is None or isinstance(value, bool):
             return value
         if volatile or (timed and isinstance(value, float)):

@@ -108,7 +108,7 @@ class Recorder:
             summary = json.loads(done.stdout)
             hides_floats = step.name.startswith("benchmark/")
             told["keys"] = key_tree(summary)
-            told["values"] = self._normal.value(summary, hides_floats)
+            told["values"] = self._normal.value(summary, hides_floats, step.hides)
         else:
             told["stdout"] = self._normal.lines(done.stdout, step.timed)
         self._write(step.name, told)
